@@ -1,0 +1,38 @@
+# Two commands set up a fresh machine: `make demo` and `make test`. Both work in .venv in this checkout.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+DEMO := demo
+
+.PHONY: install demo test lint clean
+
+install: $(VENV)/installed
+
+demo: $(VENV)/installed
+	$(BIN)/vertebral sample --out $(DEMO)
+	$(BIN)/vertebral run $(DEMO)/LIDC-IDRI-0001_ct.nii.gz --out $(DEMO)/result --overwrite
+	$(BIN)/vertebral evaluate --pred $(DEMO)/result/LIDC-IDRI-0001_seg-vert_msk.nii.gz --ref $(DEMO)/LIDC-IDRI-0001_seg-vert_msk.nii.gz
+
+test: $(VENV)/installed-dev lint
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# torch comes first, alone: what depends on it must not choose another build.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) --editable '.[train,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

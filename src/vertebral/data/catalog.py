@@ -1,0 +1,161 @@
+"""From a data folder and the sources of a config to bodies on disk that patches are cut from."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vertebral.config import PreprocessConfig, SourceConfig
+from vertebral.data.bodies import Body, load_body, place_in_body, with_cortex
+from vertebral.data.tissues import TISSUE_ID
+from vertebral.errors import ConfigError, ReadError
+from vertebral.io.read import read_labels, read_scan
+from vertebral.io.write import atomic_write, write_json
+from vertebral.preprocess import prepare, prepare_labels
+from vertebral.volume import Volume
+
+UNKNOWN_HU = np.iinfo(np.int16).min
+_CACHE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one cached body is made from. `body` and `ct` may be missing, depending on the source's kind."""
+
+    name: str
+    kind: str
+    weight: float
+    labels: Path | None
+    body: Path | None
+    ct: Path | None
+
+
+@dataclass(frozen=True)
+class CachedBody:
+    """A body on disk, memory-mapped: uint8 `tissue` and `labels`, int16 `hu` (UNKNOWN_HU: to be painted) or None."""
+
+    name: str
+    weight: float
+    tissue: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    hu: NDArray[np.int16] | None
+
+
+def find_recipes(data: Path, sources: tuple[SourceConfig, ...]) -> list[Recipe]:
+    """Expand the globs of `sources` under `data`. Raises ConfigError for a glob that finds nothing."""
+    return [recipe for source in sources for recipe in _expand(data, source)]
+
+
+def cache_bodies(
+    recipes: list[Recipe], spacing_mm: float, cache: Path, progress: Callable[[int, str], None]
+) -> list[CachedBody]:
+    """Build what is not in `cache` yet and open all of it; `progress(done, name)` is called before each body.
+
+    Entries are keyed by the files' contents, the spacing and the version of this code. Memory-mapped arrays let
+    patches of a few megabytes be cut at random while the system's page cache keeps what repeats.
+    """
+    bodies = []
+    for done, recipe in enumerate(recipes):
+        progress(done, recipe.name)
+        folder = cache / f"{recipe.name}-{_key(recipe, spacing_mm)}"
+        if not (folder / "done.json").exists():
+            _build(recipe, spacing_mm, folder)
+        hu = folder / "hu.npy"
+        bodies.append(
+            CachedBody(
+                recipe.name,
+                recipe.weight,
+                np.load(folder / "tissue.npy", mmap_mode="r"),
+                np.load(folder / "labels.npy", mmap_mode="r"),
+                np.load(hu, mmap_mode="r") if hu.exists() else None,
+            )
+        )
+    return bodies
+
+
+def _expand(data: Path, source: SourceConfig) -> Iterator[Recipe]:
+    bodies = _glob(data, source.bodies)
+    labels = _glob(data, source.labels)
+    scans = {_case(path): path for path in _glob(data, source.ct)}
+    if source.kind == "body":
+        own = {_case(path): path for path in labels}
+        for body in bodies:
+            yield Recipe(_case(body), source.kind, source.weight, own.get(_case(body)), body, None)
+    elif source.kind == "vertebrae":
+        for index, path in enumerate(labels):
+            for turn in range(min(source.placements, len(bodies))):
+                body = bodies[(index + turn) % len(bodies)]
+                name = f"{_case(path)}-in-{_case(body)}"
+                yield Recipe(name, source.kind, source.weight, path, body, None)
+    else:
+        for path in labels:
+            if _case(path) not in scans:
+                raise ConfigError(f"{path}: no CT with the case name {_case(path)!r} matches {source.ct}")
+            body = bodies[0] if bodies else None
+            yield Recipe(_case(path), source.kind, source.weight, path, body, scans[_case(path)])
+
+
+def _glob(data: Path, pattern: str | None) -> list[Path]:
+    if pattern is None:
+        return []
+    found = sorted(data.glob(pattern))
+    if not found:
+        raise ConfigError(f"{data / pattern}: no file matches; check --data and the config's sources")
+    return found
+
+
+def _case(path: Path) -> str:
+    name = path.name
+    for suffix in (".nii.gz", ".nii", "_seg-vert_msk", "_organs", "_ct"):
+        name = name.removesuffix(suffix)
+    return name
+
+
+def _key(recipe: Recipe, spacing_mm: float) -> str:
+    digest = hashlib.sha256(f"{_CACHE_VERSION} {recipe.kind} {spacing_mm}".encode())
+    for path in (recipe.labels, recipe.body, recipe.ct):
+        digest.update(path.read_bytes() if path else b"-")
+    return digest.hexdigest()[:12]
+
+
+def _build(recipe: Recipe, spacing_mm: float, folder: Path) -> None:
+    hu = None
+    if recipe.ct is not None:
+        body, hu = _real_scan(recipe, spacing_mm)
+    elif recipe.kind == "vertebrae" and recipe.labels and recipe.body:
+        body = place_in_body(read_labels(recipe.labels), load_body(recipe.body, spacing_mm))
+    elif recipe.body:
+        body = load_body(recipe.body, spacing_mm)
+    else:
+        raise ConfigError(f"{recipe.name}: a source of kind {recipe.kind} lacks its files")
+    body = with_cortex(body)
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {"tissue": body.tissue, "labels": body.labels, **({"hu": hu} if hu is not None else {})}
+    for name, array in arrays.items():
+        with atomic_write(folder / f"{name}.npy") as temporary:
+            np.save(temporary, np.ascontiguousarray(array))
+    write_json({"recipe": recipe.name, "spacing_mm": spacing_mm}, folder / "done.json")
+
+
+def _real_scan(recipe: Recipe, spacing_mm: float) -> tuple[Body, NDArray[np.int16]]:
+    """A real CT with its labels; with a body map only the HU of bone is kept and the rest is painted."""
+    assert recipe.ct is not None and recipe.labels is not None
+    ct = read_scan(recipe.ct).volume
+    labels = read_labels(recipe.labels)
+    if not ct.grid.matches(labels.grid):
+        raise ReadError(f"{recipe.labels}: its grid differs from that of {recipe.ct}; resample one to the other")
+    plain_hu = PreprocessConfig(spacing_mm=spacing_mm, window_hu=(-1024, 3071), scaling="zscore")
+    hu = np.rint(prepare(ct, plain_hu).volume.array).astype(np.int16)
+    if recipe.body is None:
+        own = prepare_labels(labels, spacing_mm)
+        tissue = np.zeros(hu.shape, np.uint8)
+        return Body(tissue, own.array.astype(np.uint8), spacing_mm, own.affine), hu
+    body = load_body(recipe.body, spacing_mm)
+    if body.tissue.shape != hu.shape:
+        raise ReadError(f"{recipe.body}: its grid differs from that of {recipe.ct}")
+    bone = np.isin(body.tissue, [TISSUE_ID[name] for name in ("bone_interior", "vertebra_interior")])
+    known = bone & (prepare_labels(Volume((ct.array != 0).astype(np.uint8), ct.affine), spacing_mm).array > 0)
+    return body, np.where(known, hu, UNKNOWN_HU).astype(np.int16)

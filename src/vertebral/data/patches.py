@@ -1,0 +1,103 @@
+"""Training patches: a body, a place in it, a pose, a patient, a scanner; image and classes out."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from vertebral.anatomy import level_named
+from vertebral.config import TrainConfig
+from vertebral.data.augment import AIR_HU, draw_field_of_view, draw_pose, sample, scan
+from vertebral.data.catalog import UNKNOWN_HU, CachedBody
+from vertebral.data.synthetic import draw_patient, paint, uniform
+
+Sample = tuple[torch.Tensor, torch.Tensor]
+
+
+class PatchDataset(IterableDataset[Sample]):
+    """An endless stream of (image (1, I, J, K) float32, classes (I, J, K) uint8), a function of seed and index alone.
+
+    Patch number n is drawn with the seed (config.seed, n), and worker w of W takes n = start + w, start + w + W, ...
+    So a run that resumes at `start` sees what the uninterrupted one would have seen.
+    """
+
+    def __init__(self, bodies: list[CachedBody], config: TrainConfig, start: int = 0) -> None:
+        self._bodies = bodies
+        self._config = config
+        self._start = start
+        self._weights = torch.tensor([body.weight for body in bodies])
+        self._centres = [_spine_centres(body) for body in bodies]
+        self._class_of = torch.zeros(256, dtype=torch.uint8)
+        for index, name in enumerate(config.model.network.levels, start=1):
+            self._class_of[level_named(name).verse_id] = index
+
+    def __iter__(self) -> Iterator[Sample]:
+        worker = get_worker_info()
+        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        index = self._start + first
+        while True:
+            yield self.patch(index)
+            index += step
+
+    def patch(self, index: int) -> Sample:
+        """Return patch number `index`."""
+        config = self._config
+        seed = int(np.random.SeedSequence([config.seed, index]).generate_state(1)[0])
+        generator = torch.Generator().manual_seed(seed)
+        which = int(torch.multinomial(self._weights, 1, generator=generator))
+        body, spacing = self._bodies[which], config.synthesis.cache_spacing_mm
+        fine = config.model.preprocess.spacing_mm
+        centre = self._draw_centre(which, generator)
+        voxels = centre + draw_pose(config.patch, fine, generator, config.synthesis) / spacing
+        low = (voxels.amin((0, 1, 2)).floor().long() - 1).clamp(min=0)
+        high = torch.minimum(voxels.amax((0, 1, 2)).ceil().long() + 2, torch.tensor(body.labels.shape))
+        high = torch.maximum(high, low + 2)
+        box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+        labels = torch.from_numpy(np.ascontiguousarray(body.labels[box]))
+        hu = self._paint(body, box, labels, generator)
+        voxels = voxels - low
+        shown = draw_field_of_view(config.patch, generator, config.synthesis)
+        image = torch.full(config.patch, AIR_HU)
+        image[shown] = scan(sample(hu, voxels, "bilinear", AIR_HU), fine, generator, config.synthesis)[shown]
+        classes = torch.zeros(config.patch, dtype=torch.uint8)
+        classes[shown] = self._class_of[sample(labels, voxels, "nearest", 0.0).round().int()][shown]
+        return window(image, config)[None], classes
+
+    def _paint(
+        self, body: CachedBody, box: tuple[slice, ...], labels: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        tissue = torch.from_numpy(np.ascontiguousarray(body.tissue[box]))
+        painted = paint(tissue, labels, draw_patient(generator, self._config.synthesis), generator)
+        if body.hu is None:
+            return painted
+        real = torch.from_numpy(np.ascontiguousarray(body.hu[box]))
+        return torch.where(real != UNKNOWN_HU, real.float(), painted)
+
+    def _draw_centre(self, which: int, generator: torch.Generator) -> torch.Tensor:
+        """A voxel of the cached body: near the spine mostly, else anywhere."""
+        centres = self._centres[which]
+        shape = torch.tensor(self._bodies[which].labels.shape, dtype=torch.float32)
+        if uniform(generator, (0, 1)) >= self._config.synthesis.spine_centred:
+            return torch.rand(3, generator=generator) * shape
+        spacing = self._config.synthesis.cache_spacing_mm
+        chosen = centres[int(torch.randint(0, len(centres), (), generator=generator))]
+        jitter_mm = torch.tensor([35.0, 35.0, 70.0]) * (2 * torch.rand(3, generator=generator) - 1)
+        return chosen + jitter_mm / spacing
+
+
+def window(hu: torch.Tensor, config: TrainConfig) -> torch.Tensor:
+    """Clip and scale HU as `preprocess.prepare` does."""
+    settings = config.model.preprocess
+    low, high = settings.window_hu
+    clipped = hu.clamp(low, high)
+    if settings.scaling == "unit":
+        return (clipped - low) / (high - low)
+    return (clipped - settings.mean_hu) / settings.std_hu
+
+
+def _spine_centres(body: CachedBody) -> torch.Tensor:
+    """(N, 3) voxel centroids of the levels of a body."""
+    labels = np.asarray(body.labels)
+    centres = [np.argwhere(labels[::2, ::2, ::2] == v).mean(0) * 2 for v in np.unique(labels) if v]
+    return torch.tensor(np.array(centres), dtype=torch.float32)

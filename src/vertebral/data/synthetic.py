@@ -1,0 +1,62 @@
+"""Painting: a tissue map becomes a CT in HU. All torch, one generator, so a seed gives one CT."""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from vertebral.anatomy import BY_VERSE_ID
+from vertebral.config import SynthesisConfig
+from vertebral.data.tissues import TISSUE_ID, TISSUES
+
+Range = tuple[float, float]
+_COMMON_FIELD_HU = 20.0
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What one scan draws before it is painted: HU mean and texture by tissue, bone density by VerSe id."""
+
+    mean_hu: torch.Tensor
+    texture_hu: torch.Tensor
+    density: torch.Tensor
+    gas_share: float
+
+
+def uniform(generator: torch.Generator, bounds: Range) -> float:
+    """Draw one number from `bounds`."""
+    return bounds[0] + (bounds[1] - bounds[0]) * float(torch.rand((), generator=generator))
+
+
+def draw_patient(generator: torch.Generator, config: SynthesisConfig) -> Patient:
+    """Decide the HU of every tissue; contrast medium reaches all vessels and organs of a scan or none."""
+    contrast = uniform(generator, (0, 1)) < config.contrast_probability
+    mean = [uniform(generator, t.contrast_hu if contrast and t.contrast_hu else t.hu) for t in TISSUES]
+    interior, cortex = TISSUE_ID["vertebra_interior"], TISSUE_ID["vertebra_cortex"]
+    mean[cortex] = max(mean[cortex], mean[interior] + 60)
+    texture = [t.texture_hu * uniform(generator, (0.4, 1.6)) for t in TISSUES]
+    density = 1 + 0.12 * torch.randn(max(BY_VERSE_ID) + 1, generator=generator)
+    return Patient(torch.tensor(mean), torch.tensor(texture), density.clamp(0.5, 1.6), uniform(generator, (0, 0.6)))
+
+
+def paint(tissue: torch.Tensor, labels: torch.Tensor, patient: Patient, generator: torch.Generator) -> torch.Tensor:
+    """Return HU, float32 (I, J, K), for uint8 `tissue` and `labels` of that shape."""
+    index = tissue.int()
+    hu = patient.mean_hu[index]
+    fine = torch.randn(tissue.shape, generator=generator)
+    coarse = smooth_field(tissue.shape, 6, generator)
+    hu += patient.texture_hu[index] * (0.7 * fine + 0.7 * coarse)
+    bone = labels > 0
+    hu[bone] *= patient.density[labels[bone].int()]
+    pockets = smooth_field(tissue.shape, 5, generator)
+    hu[(tissue == TISSUE_ID["bowel"]) & (pockets > 1.2 - patient.gas_share)] = -900.0
+    marbling = (tissue == TISSUE_ID["muscle"]) & (pockets > 1.5)
+    hu[marbling] = patient.mean_hu[TISSUE_ID["fat"]]
+    return hu + _COMMON_FIELD_HU * smooth_field(tissue.shape, 24, generator)
+
+
+def smooth_field(shape: torch.Size, step: int, generator: torch.Generator) -> torch.Tensor:
+    """Gaussian noise of unit variance at knots `step` voxels apart, linear between them."""
+    knots = [max(2, n // step + 2) for n in shape]
+    coarse = torch.randn((1, 1, *knots), generator=generator)
+    return functional.interpolate(coarse, size=tuple(shape), mode="trilinear", align_corners=True)[0, 0]

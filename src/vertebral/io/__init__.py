@@ -1,0 +1,1 @@
+"""Files in and out: the only package that knows file formats (nibabel, SimpleITK, pydicom)."""

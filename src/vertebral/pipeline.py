@@ -1,0 +1,234 @@
+"""The path of the data, in order: the only module that knows which stage follows which."""
+
+import hashlib
+import platform
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vertebral import __version__
+from vertebral.anatomy import level_named
+from vertebral.config import ModelConfig, PreprocessConfig, RunConfig
+from vertebral.errors import ConfigError, OutputExistsError, RenderError
+from vertebral.identify import identify
+from vertebral.inference import infer
+from vertebral.instances import find_instances
+from vertebral.io.meshes import write_glb, write_stl
+from vertebral.io.read import read_scan
+from vertebral.io.write import write_centroids, write_json, write_labels
+from vertebral.preprocess import prepare, restore
+from vertebral.reconstruct import check_surface, reconstruct
+from vertebral.records import Scan, Segmentation, Spine, Surface
+from vertebral.report import preview
+from vertebral.weights import Model, load_model
+
+Progress = Callable[[str, float], None]
+MANIFEST = "manifest.json"
+DISCLAIMER = "Research use only. Not for diagnosis."
+
+
+@dataclass
+class _Clock:
+    """Seconds per stage, in the order of the stages; tells `progress` where the run is."""
+
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Callable[[float], None]]:
+        self.progress(name, 0.0)
+        start = time.perf_counter()
+        yield lambda share: self.progress(name, share)
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+        self.progress(name, 1.0)
+
+
+def run(source: Path, out: Path, config: RunConfig, progress: Progress = lambda name, share: None) -> dict[str, Any]:
+    """Take one CT from its file to the results in `out`; return the manifest.
+
+    `progress(stage, share)` is called as the work goes on. Results are made in a hidden folder beside their place and
+    moved there at the end. Raises InputError (and its kin) for what cannot be run, and leaves `out` as it was then.
+    """
+    _refuse_clobbering(out, config.overwrite)
+    clock = _Clock(progress)
+    with clock.stage("load model"):
+        device = _device(config.device)
+        model = load_model(config.model)
+        preprocess, warnings = _preprocessing(model.config, config.spacing_mm)
+    with clock.stage("read"):
+        scan = read_scan(source, config.series, config.max_memory_gb)
+    with clock.stage("prepare"):
+        prepared = prepare(scan.volume, preprocess)
+    with clock.stage("infer") as share:
+        levels = tuple(level_named(name) for name in model.config.network.levels)
+        evidence = infer(prepared, model.network, model.config.inference, levels, device, share)
+    with clock.stage("instances"):
+        instances = find_instances(evidence)
+    with clock.stage("identify"):
+        spine = _chosen(identify(instances), config.levels)
+    with clock.stage("restore"):
+        segmentation = restore(spine, prepared.source)
+    with clock.stage("reconstruct"):
+        surfaces = reconstruct(spine)
+    with _staging(out) as staging:
+        with clock.stage("write"):
+            _write_results(staging, scan, spine, segmentation, surfaces)
+        with clock.stage("preview"):
+            try:
+                picture = staging / f"{scan.stem}_preview.png"
+                preview(scan.volume, segmentation.labels, surfaces, picture, f"{scan.stem} ({model.config.name})")
+            except RenderError as error:
+                warnings.append(str(error))
+        manifest = {
+            **_provenance(scan, model, preprocess, config, device),
+            "levels": _level_rows(spine, segmentation, surfaces),
+            "warnings": [*scan.notes, *warnings, *spine.warnings],
+            "seconds": clock.seconds,
+            "peak_memory_gb": _peak_memory_gb(),
+            "outputs": _output_rows(staging),
+        }
+        write_json(manifest, staging / MANIFEST)
+        _publish(staging, out)
+    return manifest
+
+
+def _refuse_clobbering(out: Path, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise OutputExistsError(f"{out}: is a file; give a folder as --out")
+    if (out / MANIFEST).exists() and not overwrite:
+        raise OutputExistsError(f"{out}: holds results already; add --overwrite, or choose another --out")
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device cuda: PyTorch finds no CUDA GPU here; use --device cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _preprocessing(model: ModelConfig, spacing_mm: float | None) -> tuple[PreprocessConfig, list[str]]:
+    trained = model.preprocess
+    if spacing_mm is None or spacing_mm == trained.spacing_mm:
+        return trained, []
+    warning = f"run at {spacing_mm:g} mm, but model {model.name} was trained at {trained.spacing_mm:g} mm: expect worse"
+    return trained.model_copy(update={"spacing_mm": spacing_mm}), [warning]
+
+
+def _chosen(spine: Spine, levels: tuple[str, ...] | None) -> Spine:
+    """Keep the levels that were asked for; name those that were not found."""
+    if levels is None:
+        return spine
+    kept = tuple(vertebra for vertebra in spine.vertebrae if vertebra.level.name in levels)
+    missing = [name for name in levels if name not in {vertebra.level.name for vertebra in kept}]
+    note = (f"asked for, but not found: {', '.join(missing)}",) if missing else ()
+    return Spine(kept, spine.grid, (*spine.warnings, *note))
+
+
+def _write_results(
+    folder: Path, scan: Scan, spine: Spine, segmentation: Segmentation, surfaces: tuple[Surface, ...]
+) -> None:
+    write_labels(segmentation.labels, folder / f"{scan.stem}_seg-vert_msk.nii.gz")
+    centroids = [(v.level.verse_id, v.instance.centroid_mm) for v in spine.vertebrae]
+    write_centroids(centroids, scan.volume.grid, folder / f"{scan.stem}_seg-subreg_ctd.json")
+    for surface in surfaces:
+        write_stl(surface, folder / f"{scan.stem}_{surface.level.name}.stl")
+    if surfaces:
+        write_glb(surfaces, folder / f"{scan.stem}_spine.glb")
+
+
+def _provenance(
+    scan: Scan, model: Model, preprocess: PreprocessConfig, config: RunConfig, device: torch.device
+) -> dict[str, Any]:
+    packages = ("torch", "monai", "numpy", "scipy", "vtk", "nibabel")
+    return {
+        "disclaimer": DISCLAIMER,
+        "input": {
+            "name": scan.path.name,
+            "sha256": scan.sha256,
+            "shape": scan.volume.grid.shape,
+            "spacing_mm": scan.volume.spacing_mm,
+            "orientation": scan.volume.grid.axcodes,
+            **scan.metadata,
+        },
+        "versions": {"vertebral": __version__, "python": platform.python_version()}
+        | {name: version(name) for name in packages},
+        "model": {"name": model.config.name, "sha256": model.sha256, "licence": model.licence},
+        "preprocess": preprocess.model_dump(mode="json"),
+        "options": config.model_dump(mode="json"),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _level_rows(spine: Spine, segmentation: Segmentation, surfaces: tuple[Surface, ...]) -> list[dict[str, Any]]:
+    meshes = {surface.level.name: asdict(check_surface(surface)) for surface in surfaces}
+    return [
+        {
+            "level": vertebra.level.name,
+            "verse_id": vertebra.level.verse_id,
+            "confidence": round(vertebra.confidence, 3),
+            "volume_ml": round(segmentation.volume_ml.get(vertebra.level.name, 0.0), 3),
+            "centroid_ras_mm": [round(value, 2) for value in vertebra.instance.centroid_mm],
+            "touches_border": vertebra.instance.touches_border,
+            "mesh": meshes.get(vertebra.level.name),
+        }
+        for vertebra in spine.vertebrae
+    ]
+
+
+def _output_rows(folder: Path) -> list[dict[str, Any]]:
+    return [
+        {"file": path.name, "bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for path in sorted(folder.iterdir())
+    ]
+
+
+def _peak_memory_gb() -> float:
+    """Peak resident memory of this process, in GB (1e9 bytes)."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """Yield a fresh hidden folder inside `out`, on the same file system; it is gone afterwards."""
+    existed = out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if not existed and not any(out.iterdir()):
+            out.rmdir()
+
+
+def _publish(staging: Path, out: Path) -> None:
+    """Move the results into place, the manifest last; files of an earlier run that are not renewed are removed."""
+    earlier = out / MANIFEST
+    if earlier.exists():
+        _remove_earlier(earlier)
+    for path in sorted(staging.iterdir(), key=lambda path: path.name == MANIFEST):
+        path.replace(out / path.name)
+
+
+def _remove_earlier(manifest: Path) -> None:
+    import json
+
+    try:
+        rows = json.loads(manifest.read_text(encoding="utf-8"))["outputs"]
+        names = [Path(row["file"]).name for row in rows]
+    except (OSError, ValueError, KeyError, TypeError):
+        names = []
+    manifest.unlink()
+    for name in names:
+        (manifest.parent / name).unlink(missing_ok=True)
