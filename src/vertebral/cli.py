@@ -1,7 +1,10 @@
 """The command line: arguments in, one line of text and an exit code out. Heavy imports happen inside commands."""
 
 import json
+import math
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from vertebral import __version__
-from vertebral.errors import ConfigError, VertebralError
+from vertebral.errors import ConfigError, OutputExistsError, VertebralError
 
 DISCLAIMER = "Research use only. Not for diagnosis."
 
@@ -19,12 +22,14 @@ app = typer.Typer(
     help=f"Raw CT in, a labelled, measurable, printable 3D spine out. [bold]{DISCLAIMER}[/bold]",
     epilog="Example: vertebral sample --out sample && vertebral run sample/LIDC-IDRI-0001_ct.nii.gz --out result",
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the results; made where it is missing.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU where there is one.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else.")]
@@ -40,12 +45,14 @@ def main(
     """Set nothing up: options of all commands live with the commands."""
 
 
-@app.command(epilog="Example: vertebral run scan.nii.gz --out result --levels T12-L5")
+@app.command(
+    epilog="Examples: vertebral run scan.nii.gz --out result\n\nvertebral run dicom_folder --out result --levels T12-L5"
+)
 def run(
     ct: Annotated[Path, typer.Argument(help="NIfTI, NRRD, MHA, a DICOM folder, or a zip of one.")],
     out: OutFolder,
     model: Annotated[str, typer.Option(help="A shipped model's name, or a model folder.")] = "default",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
     levels: Annotated[str | None, typer.Option(help="Keep these levels only, as in L1-L5 or T12,L1.")] = None,
     spacing_mm: Annotated[float | None, typer.Option(help="Working spacing; the model's own is best.")] = None,
     series: Annotated[str | None, typer.Option(help="SeriesInstanceUID (or its start) of a DICOM folder.")] = None,
@@ -55,10 +62,11 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Find, name and mesh the vertebrae of one CT."""
-    with _errors(as_json):
+    with _errors(as_json), _interruptible():
         from vertebral.anatomy import parse_levels
         from vertebral.config import RunConfig, parse_config
 
+        _check_device(device)
         names = None if levels is None else tuple(level.name for level in parse_levels(levels))
         options = {
             "model": model,
@@ -71,11 +79,13 @@ def run(
         }
         config = parse_config(RunConfig, options, "command line")
         with _stages(quiet or as_json) as progress:
+            progress("start", 0.0)
             from vertebral import pipeline
 
+            progress("start", 1.0)
             manifest = pipeline.run(ct, out, config, progress)
     if as_json:
-        print(json.dumps({"out": str(out), **manifest}))
+        _print_json({"out": str(out), **manifest})
     elif not quiet:
         _print_summary(out, manifest)
 
@@ -94,8 +104,8 @@ def sample(out: OutFolder, overwrite: Overwrite = False, quiet: Quiet = False, a
 @app.command(epilog="Example: vertebral phantom --out phantom --levels T8-sacrum --seed 3")
 def phantom(
     out: OutFolder,
-    levels: Annotated[str, typer.Option(help="Levels of the synthetic spine.")] = "T8-sacrum",
-    spacing_mm: Annotated[float, typer.Option(min=0.5, max=5.0, help="Voxel size.")] = 1.5,
+    levels: Annotated[str, typer.Option(help="Levels of the synthetic spine; no T13, L6 or coccyx.")] = "T8-sacrum",
+    spacing_mm: Annotated[float, typer.Option(help="Voxel size, 0.3 to 6 mm.")] = 1.5,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, another patient.")] = 0,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -105,9 +115,10 @@ def phantom(
     with _errors(as_json):
         from vertebral.anatomy import parse_levels
         from vertebral.data.phantom import make_phantom
-        from vertebral.errors import OutputExistsError
         from vertebral.io.write import write_image, write_labels
 
+        if out.exists() and not out.is_dir():
+            raise OutputExistsError(f"{out}: is a file; give a folder as --out")
         files = {"ct": out / "phantom_ct.nii.gz", "labels": out / "phantom_seg-vert_msk.nii.gz"}
         for path in files.values():
             if path.exists() and not overwrite:
@@ -130,13 +141,14 @@ def train(
     out: OutFolder,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of --out.")] = False,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the config's number of steps.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Train a network; write checkpoints, logs and a model folder for `run --model`."""
     with _errors(False):
         from vertebral.config import TrainConfig, load_config
 
+        _check_device(device)
         settings = load_config(TrainConfig, _config_file(config))
         if steps is not None:
             settings = settings.model_copy(update={"steps": steps})
@@ -147,6 +159,9 @@ def train(
             from vertebral.training.train import train as fit
         except ModuleNotFoundError as error:
             raise ConfigError(f"training needs {error.name}: pip install 'vertebral[train]'") from None
+        from vertebral.pipeline import choose_device
+
+        choose_device(device)
         with _steps(quiet) as say:
             folder = fit(
                 settings,
@@ -172,7 +187,7 @@ def evaluate(
 
         result = score(pred, ref)
     if as_json:
-        print(json.dumps(result))
+        _print_json(result)
     else:
         _print_scores(result)
 
@@ -190,6 +205,11 @@ def _print_version(on: bool) -> None:
         raise typer.Exit
 
 
+def _check_device(name: str) -> None:
+    if name not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"--device {name}: use auto, cpu or cuda")
+
+
 @contextmanager
 def _errors(as_json: bool) -> Iterator[None]:
     """Turn a foreseen error into one line on standard error (or JSON) and its exit code."""
@@ -198,17 +218,34 @@ def _errors(as_json: bool) -> Iterator[None]:
     except VertebralError as error:
         _fail(str(error), error.exit_code, as_json)
     except KeyboardInterrupt:
-        _fail("interrupted; nothing half-written is left", 130, as_json)
+        _fail("interrupted", 130, as_json)
     except MemoryError:
         _fail("out of memory: close other programs, crop the CT, or run on a larger machine", 1, as_json)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        _fail(f"{place}{error.strerror or error}: check the place and its free space", 1, as_json)
 
 
 def _fail(message: str, code: int, as_json: bool) -> NoReturn:
+    message = " ".join(message.split())
     if as_json:
-        print(json.dumps({"error": message, "exit_code": code}))
+        _print_json({"error": message, "exit_code": code})
     else:
         print(f"vertebral: {message}", file=sys.stderr)
     raise typer.Exit(code)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM, which a cluster sends to end a job, tidy up as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -259,19 +296,32 @@ def _print_summary(out: Path, manifest: dict[str, Any]) -> None:
     for warning in manifest["warnings"]:
         console.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
     seconds = sum(manifest["seconds"].values())
-    console.print(f"{seconds:.0f} s, {manifest['peak_memory_gb']} GB at most. {DISCLAIMER}", highlight=False)
-    for row in manifest["outputs"]:
-        if not row["file"].endswith(".stl"):
-            console.print(str(out / row["file"]), soft_wrap=True, highlight=False, markup=False)
-    meshes = sum(row["file"].endswith(".stl") for row in manifest["outputs"])
-    console.print(
-        f"{out}/*.stl ({meshes} meshes), {out / 'manifest.json'}", soft_wrap=True, highlight=False, markup=False
-    )
+    memory = f", {manifest['peak_memory_gb']} GB at most" if manifest["peak_memory_gb"] else ""
+    print(f"{seconds:.0f} s{memory}. {DISCLAIMER}")
+    names = [row["file"] for row in manifest["outputs"]]
+    meshes = [name for name in names if name.endswith(".stl")]
+    for name in (*(name for name in names if name not in meshes), "manifest.json"):
+        print(out / name)
+    if meshes:
+        print(f"{out / '*.stl'} ({len(meshes)} meshes)")
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    """Print one JSON document. JSON knows no NaN and no infinity: both become null."""
+    print(json.dumps(_finite(value), allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _print_files(files: dict[str, Path], quiet: bool, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({name: str(path) for name, path in files.items()}))
+        _print_json({name: str(path) for name, path in files.items()})
     elif not quiet:
         for path in files.values():
             print(path)
@@ -288,6 +338,8 @@ def _print_scores(result: dict[str, Any]) -> None:
         table.add_row(row["name"], f"{row['dice']:.3f}", f"{row['hd95_mm']:.1f}", best, cut)
     console = Console()
     console.print(table)
+    if result["extra"]:
+        console.print(f"predicted, but not in the reference: {', '.join(result['extra'])}", highlight=False)
     console.print(
         f"complete vertebrae: {result['complete']}, of which {result['complete_with_dice_of_half']} have Dice >= 0.5 "
         f"under the right level; mean Dice {result['mean_dice']:.3f}, mean HD95 {result['mean_hd95_mm']:.1f} mm",

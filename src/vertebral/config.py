@@ -130,6 +130,14 @@ class OptimizerConfig(Config):
     ema_decay: float = Field(0.999, ge=0, lt=1)
 
 
+class LossConfig(Config):
+    """Weights of the loss: lambda of DiceCE, mu of the split into spine and level; see `training.losses`."""
+
+    cross_entropy_weight: float = Field(1.0, ge=0)
+    hierarchy_weight: float = Field(0.0, ge=0)
+    dice_over: Literal["all", "present"] = "all"
+
+
 class TrainConfig(Config):
     """A whole training run: the model, its material and the schedule. `licence` is what the weights will carry."""
 
@@ -141,17 +149,17 @@ class TrainConfig(Config):
     patch: tuple[int, int, int]
     batch: int = Field(1, ge=1)
     steps: int = Field(ge=1)
-    cross_entropy_weight: float = Field(1.0, ge=0)
+    loss: LossConfig = LossConfig()
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     checkpoint_every: int = Field(200, ge=1)
     workers: int = Field(1, ge=0)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _patch_fits_network(self) -> "TrainConfig":
         factor = math.prod(self.model.network.strides)
-        if any(n % factor for n in self.patch):
-            raise ValueError(f"patch {self.patch}: each size must divide by {factor}, the product of the strides")
+        if any(n < 1 or n % factor for n in self.patch):
+            raise ValueError(f"patch {self.patch}: each size must be above 0 and divide by {factor}, the product of the strides")
         return self
 
 

@@ -6,6 +6,7 @@ unnamed, and so dropped, for `DROP_COST`.
 """
 
 import math
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from vertebral.records import Instances, Spine, Vertebra
 SKIP_COST = 2.0
 DROP_COST = 6.0
 MAX_EVIDENCE_COST = 5.0
-_RARE = ("T13", "L6")
+RARE = ("T13", "L6")
 
 
 def identify(instances: Instances) -> Spine:
@@ -29,13 +30,17 @@ def identify(instances: Instances) -> Spine:
     levels = [instances.levels[n] for n in order]
     shares = np.stack([_shares(item.class_mass)[order] for item in instances.items])
     path = _cheapest_path(np.minimum(-np.log(shares + 1e-9), MAX_EVIDENCE_COST), levels)
-    vertebrae = []
+    vertebrae, overruled = [], []
     for item, share, chosen in zip(instances.items, shares, path, strict=True):
         if chosen is None:
             warnings.append(f"a part at {_text(item.centroid_mm)} mm (RAS) fits no level in order and was dropped")
-        else:
-            vertebrae.append(Vertebra(levels[chosen], float(share[chosen]), item))
+            continue
+        vertebrae.append(Vertebra(levels[chosen], float(share[chosen]), item))
+        if share[chosen] < share.max():
+            overruled.append(levels[chosen].name)
     warnings += _gap_warnings(vertebrae)
+    if overruled:
+        warnings.append(f"named by the order of the spine, against the network's own guess: {', '.join(overruled)}")
     return Spine(tuple(vertebrae), instances.grid, tuple(warnings))
 
 
@@ -51,7 +56,7 @@ def _cheapest_path(costs: NDArray[np.float64], levels: list[Level]) -> list[int 
     Dynamic programming over (instance, last level used): O(instances x levels^2).
     """
     count, width = costs.shape
-    passed = np.concatenate([[0.0], np.cumsum([0.0 if level.name in _RARE else SKIP_COST for level in levels])])
+    passed = np.concatenate([[0.0], np.cumsum([0.0 if level.name in RARE else SKIP_COST for level in levels])])
     best = np.full((count + 1, width + 1), math.inf)  # column 0: no level used yet
     best[0, 0] = 0.0
     came_from = np.zeros((count + 1, width + 1), int)
@@ -77,7 +82,7 @@ def _cheapest_path(costs: NDArray[np.float64], levels: list[Level]) -> list[int 
 
 def _gap_warnings(vertebrae: list[Vertebra]) -> list[str]:
     warnings = []
-    for upper, lower in zip(vertebrae, vertebrae[1:], strict=False):
+    for upper, lower in pairwise(vertebrae):
         if lower.level.rank - upper.level.rank > 1 + (upper.level.name == "T12") + (upper.level.name == "L5"):
             warnings.append(f"no vertebra was found between {upper.level.name} and {lower.level.name}")
     return warnings

@@ -5,8 +5,9 @@ Rules, in order:
 2. Parts far from the spine go: groups of bone (parts less than `BRIDGE_MM` apart form one group) that hold less than
    `MIN_GROUP_SHARE` of the largest group's volume.
 3. Connected voxels of one class form a part. Parts of at least `MIN_SEED_ML` are seeds.
-4. Two seeds whose centroids are closer along the body axis than `MERGE_SHARE` of the usual distance are one vertebra.
-5. Smaller parts join the nearest seed within `REACH_MM`, or are dropped.
+4. Two seeds whose centroids are closer along the body axis than `MERGE_SHARE` of the usual distance, or than
+   `MIN_STEP_MM`, are one vertebra; the clearest case is joined first.
+5. Smaller parts within `REACH_MM` of a seed join it; each voxel goes to the seed nearest to it. Others are dropped.
 """
 
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ MIN_GROUP_SHARE = 0.15
 MIN_SEED_ML = 2.0
 MIN_SPINE_ML = 4.0
 MERGE_SHARE = 0.45
+MIN_STEP_MM = 7.0
 REACH_MM = 10.0
 _MARGIN_VOXELS = 2
 
@@ -42,14 +44,9 @@ def find_instances(evidence: Evidence) -> Instances:
     """Return the vertebrae (and sacrum) that the evidence shows, from head to tail; none is a valid answer."""
     bone = _bone(evidence)
     spacing_mm = evidence.grid.spacing_mm[0]
-    mask, dropped_ml = _drop_far_groups(bone.mask, spacing_mm)
+    owner = _owners(bone, spacing_mm)
+    dropped_ml = np.count_nonzero(bone.mask & (owner == 0)) * spacing_mm**3 / 1000
     warnings = (f"{dropped_ml:.1f} ml of evidence far from the spine was dropped",) if dropped_ml >= 1 else ()
-    if not mask.any():
-        return Instances((), evidence.levels, evidence.grid, warnings)
-    parts, seeds = _seeds(np.where(mask, bone.best, 0).astype(np.uint8), spacing_mm)
-    if not seeds:
-        return Instances((), evidence.levels, evidence.grid, warnings)
-    owner = _assign(parts, _merge_close(parts, seeds), spacing_mm)
     boxes = ndimage.find_objects(owner)
     masses = _class_masses(evidence, owner, len(boxes))
     items = [
@@ -73,15 +70,26 @@ def _bone(evidence: Evidence) -> _Bone:
     return _Bone(mask, np.where(mask, best, 0).astype(np.uint8), spine)
 
 
-def _drop_far_groups(mask: NDArray[np.bool_], spacing_mm: float) -> tuple[NDArray[np.bool_], float]:
-    """Rule 2. Returns the kept mask and the volume (ml) that was dropped."""
-    if not mask.any():
-        return mask, 0.0
+def _owners(bone: _Bone, spacing_mm: float) -> Ids:
+    """Rules 2 to 5. Returns the vertebra number (from 1) of each voxel, 0 where there is none."""
+    owner = np.zeros(bone.mask.shape, np.int32)
+    if bone.mask.any():
+        # Distances need not be known outside the box that holds all bone.
+        box = ndimage.find_objects(bone.mask.view(np.uint8))[0]
+        mask = _without_far_groups(bone.mask[box], spacing_mm)
+        parts, seeds = _seeds(np.where(mask, bone.best[box], 0).astype(np.uint8), spacing_mm)
+        if seeds:
+            owner[box] = _assign(parts, _merge_close(parts, seeds, spacing_mm), spacing_mm)
+    return owner
+
+
+def _without_far_groups(mask: NDArray[np.bool_], spacing_mm: float) -> NDArray[np.bool_]:
+    """Rule 2."""
     near = ndimage.distance_transform_edt(~mask, sampling=spacing_mm) <= BRIDGE_MM / 2
     groups = cc3d.connected_components(near, connectivity=26)
     ml = np.bincount(groups[mask], minlength=int(groups.max()) + 1) * spacing_mm**3 / 1000
     keep = (ml >= MIN_GROUP_SHARE * ml.max()) & (ml >= MIN_SPINE_ML)
-    return mask & keep[groups], float(ml[~keep].sum())
+    return np.asarray(mask & keep[groups])
 
 
 def _seeds(best: NDArray[np.uint8], spacing_mm: float) -> tuple[Ids, list[int]]:
@@ -91,33 +99,36 @@ def _seeds(best: NDArray[np.uint8], spacing_mm: float) -> tuple[Ids, list[int]]:
     return parts, [int(n) for n in np.flatnonzero(ml >= MIN_SEED_ML) if n > 0]
 
 
-def _merge_close(parts: Ids, seeds: list[int]) -> dict[int, int]:
+def _merge_close(parts: Ids, seeds: list[int], spacing_mm: float) -> dict[int, int]:
     """Rule 4. Returns the vertebra number (from 1) of each seed."""
-    sizes = np.bincount(parts.ravel())
-    centres = {n: np.array(c) for n, c in zip(seeds, ndimage.center_of_mass(parts > 0, parts, seeds), strict=True)}
-    ordered = sorted(seeds, key=lambda n: -centres[n][2])
-    steps = np.array([centres[a][2] - centres[b][2] for a, b in zip(ordered, ordered[1:], strict=False)])
-    vertebra = {n: index for index, n in enumerate(ordered, start=1)}
-    # The usual distance changes slowly along the spine: compare with the median of a few neighbours.
-    for index, (upper, lower) in enumerate(zip(ordered, ordered[1:], strict=False)):
-        usual = float(np.median(steps[max(0, index - 3) : index + 4]))
-        if steps[index] < MERGE_SHARE * usual:
-            small, large = sorted((upper, lower), key=lambda n: int(sizes[n]))
-            vertebra[small] = vertebra[large]
-    return vertebra
+    voxels = np.bincount(parts.ravel())
+    heights = {n: c[2] * spacing_mm for n, c in zip(seeds, ndimage.center_of_mass(parts, parts, seeds), strict=True)}
+    groups = [[n] for n in sorted(seeds, key=lambda n: -heights[n])]
+    while len(groups) > 1:
+        centres = [np.average([heights[n] for n in group], weights=voxels[group]) for group in groups]
+        steps = -np.diff(centres)
+        # The usual distance changes slowly along the spine: compare with the median of a few neighbours.
+        usual = np.array([np.median(steps[max(0, n - 3) : n + 4]) for n in range(len(steps))])
+        lack = np.maximum(MERGE_SHARE * usual, MIN_STEP_MM) - steps
+        worst = int(np.argmax(lack))
+        if lack[worst] <= 0:
+            break
+        groups[worst : worst + 2] = [groups[worst] + groups[worst + 1]]
+    return {seed: number for number, group in enumerate(groups, start=1) for seed in group}
 
 
 def _assign(parts: Ids, vertebra: dict[int, int], spacing_mm: float) -> Ids:
     """Rule 5. Returns the vertebra number of each voxel of bone, 0 where it was dropped."""
     lut = np.zeros(int(parts.max()) + 1, np.int32)
-    for seed, number in vertebra.items():
-        lut[seed] = number
+    lut[list(vertebra)] = list(vertebra.values())
     owner = lut[parts]
     loose = (parts > 0) & (owner == 0)
     if loose.any():
         distance, nearest = ndimage.distance_transform_edt(owner == 0, sampling=spacing_mm, return_indices=True)
-        near = loose & (distance <= REACH_MM)
-        owner[near] = owner[tuple(index[near] for index in nearest)]
+        closest = np.full(len(lut), np.inf)
+        np.minimum.at(closest, parts[loose], distance[loose])
+        joins = loose & (closest[parts] <= REACH_MM)
+        owner[joins] = owner[tuple(index[joins] for index in nearest)]
     return owner
 
 
@@ -141,7 +152,8 @@ def _instance(
     """Cut one vertebra out, with a margin, and give it a soft occupancy.
 
     Inside its own voxels the occupancy is the spine's probability less what a neighbour's class claims; in a margin
-    of `_MARGIN_VOXELS` outside it is the probability of its own class, or of the spine where no neighbour is.
+    of `_MARGIN_VOXELS` outside it is the probability of its own class, or of the spine where no neighbour is. It is
+    0.5 or more in its own voxels and nowhere else.
     """
     shape = owner.shape
     box = tuple(  # type: ignore[assignment]  # three slices in, three out
@@ -158,7 +170,7 @@ def _instance(
     spine = bone.spine_probability[box].astype(np.float32)
     occupancy = np.where(contested, spine - evidence.second_probability[box], spine)
     margin = ndimage.binary_dilation(own, ndimage.generate_binary_structure(3, 3), iterations=_MARGIN_VOXELS)
-    occupancy = np.where(own, np.maximum(occupancy, 128), np.where(other, np.minimum(claim, 127), occupancy))
+    occupancy = np.where(own, np.maximum(occupancy, 128), np.minimum(np.where(other, claim, occupancy), 127))
     occupancy = np.where(margin, occupancy, 0).astype(np.float32) / 255
     touches = any(
         own.take(edge, axis).any()

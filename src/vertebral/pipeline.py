@@ -1,8 +1,8 @@
 """The path of the data, in order: the only module that knows which stage follows which."""
 
 import hashlib
+import json
 import platform
-import resource
 import shutil
 import sys
 import tempfile
@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from vertebral import __version__
-from vertebral.anatomy import level_named
+from vertebral.anatomy import BY_NAME, LEVELS, level_named
 from vertebral.config import ModelConfig, PreprocessConfig, RunConfig
-from vertebral.errors import ConfigError, OutputExistsError, RenderError
-from vertebral.identify import identify
+from vertebral.errors import ConfigError, InputError, OutputExistsError, RenderError, VertebralError
+from vertebral.identify import RARE, identify
 from vertebral.inference import infer
 from vertebral.instances import find_instances
 from vertebral.io.meshes import write_glb, write_stl
@@ -35,6 +35,7 @@ from vertebral.weights import Model, load_model
 Progress = Callable[[str, float], None]
 MANIFEST = "manifest.json"
 DISCLAIMER = "Research use only. Not for diagnosis."
+_LABELS, _CENTROIDS, _SPINE, _PREVIEW = "seg-vert_msk.nii.gz", "seg-subreg_ctd.json", "spine.glb", "preview.png"
 
 
 @dataclass
@@ -56,60 +57,72 @@ class _Clock:
 def run(source: Path, out: Path, config: RunConfig, progress: Progress = lambda name, share: None) -> dict[str, Any]:
     """Take one CT from its file to the results in `out`; return the manifest.
 
-    `progress(stage, share)` is called as the work goes on. Results are made in a hidden folder beside their place and
-    moved there at the end. Raises InputError (and its kin) for what cannot be run, and leaves `out` as it was then.
+    `progress(stage, share)` is called as the work goes on. Results are made in a hidden folder inside `out` and moved
+    to their place at the end, the manifest last. Raises InputError (and its kin) for what cannot be run and
+    VertebralError for a full disk; `out` is then as it was.
     """
-    _refuse_clobbering(out, config.overwrite)
+    _refuse_results(out, config.overwrite)
     clock = _Clock(progress)
-    with clock.stage("load model"):
-        device = _device(config.device)
-        model = load_model(config.model)
-        preprocess, warnings = _preprocessing(model.config, config.spacing_mm)
-    with clock.stage("read"):
-        scan = read_scan(source, config.series, config.max_memory_gb)
-    with clock.stage("prepare"):
-        prepared = prepare(scan.volume, preprocess)
-    with clock.stage("infer") as share:
-        levels = tuple(level_named(name) for name in model.config.network.levels)
-        evidence = infer(prepared, model.network, model.config.inference, levels, device, share)
-    with clock.stage("instances"):
-        instances = find_instances(evidence)
-    with clock.stage("identify"):
-        spine = _chosen(identify(instances), config.levels)
-    with clock.stage("restore"):
-        segmentation = restore(spine, prepared.source)
-    with clock.stage("reconstruct"):
-        surfaces = reconstruct(spine)
     with _staging(out) as staging:
-        with clock.stage("write"):
+        with clock.stage("load model"):
+            device = choose_device(config.device)
+            model = load_model(config.model)
+            preprocess, warnings = _preprocessing(model.config, config.spacing_mm)
+        with clock.stage("read"):
+            scan = read_scan(source, config.series, config.max_memory_gb)
+            _refuse_other_files(out, scan.stem, config.overwrite)
+        with clock.stage("prepare"):
+            prepared = prepare(scan.volume, preprocess)
+        with clock.stage("infer") as share:
+            levels = tuple(level_named(name) for name in model.config.network.levels)
+            evidence = infer(prepared, model.network, model.config.inference, levels, device, share)
+        with clock.stage("instances"):
+            instances = find_instances(evidence)
+        with clock.stage("identify"):
+            spine = _chosen(identify(instances), config.levels)
+        with clock.stage("restore"):
+            segmentation = restore(spine, prepared.source)
+        with clock.stage("reconstruct"):
+            surfaces = reconstruct(spine)
+        with clock.stage("write"), _writing(out):
             _write_results(staging, scan, spine, segmentation, surfaces)
-        with clock.stage("preview"):
+        with clock.stage("preview"), _writing(out):
             try:
-                picture = staging / f"{scan.stem}_preview.png"
+                picture = staging / f"{scan.stem}_{_PREVIEW}"
                 preview(scan.volume, segmentation.labels, surfaces, picture, f"{scan.stem} ({model.config.name})")
             except RenderError as error:
                 warnings.append(str(error))
-        manifest = {
-            **_provenance(scan, model, preprocess, config, device),
-            "levels": _level_rows(spine, segmentation, surfaces),
-            "warnings": [*scan.notes, *warnings, *spine.warnings],
-            "seconds": clock.seconds,
-            "peak_memory_gb": _peak_memory_gb(),
-            "outputs": _output_rows(staging),
-        }
-        write_json(manifest, staging / MANIFEST)
-        _publish(staging, out)
+        with _writing(out):
+            manifest = {
+                **_provenance(scan, model, preprocess, config, device),
+                "levels": _level_rows(spine, segmentation, surfaces),
+                "warnings": [*scan.notes, *warnings, *spine.warnings],
+                "seconds": clock.seconds,
+                "peak_memory_gb": _peak_memory_gb(),
+                "outputs": _output_rows(staging),
+            }
+            write_json(manifest, staging / MANIFEST)
+            _publish(staging, out)
     return manifest
 
 
-def _refuse_clobbering(out: Path, overwrite: bool) -> None:
+def _refuse_results(out: Path, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise OutputExistsError(f"{out}: is a file; give a folder as --out")
     if (out / MANIFEST).exists() and not overwrite:
         raise OutputExistsError(f"{out}: holds results already; add --overwrite, or choose another --out")
 
 
-def _device(name: str) -> torch.device:
+def _refuse_other_files(out: Path, stem: str, overwrite: bool) -> None:
+    """Refuse to replace what no manifest speaks of, such as a reference label map that lies beside its CT."""
+    endings = (_LABELS, _CENTROIDS, _SPINE, _PREVIEW, *(f"{level.name}.stl" for level in LEVELS))
+    taken = [name for name in (f"{stem}_{ending}" for ending in endings) if (out / name).exists()]
+    if taken and not overwrite:
+        raise OutputExistsError(f"{out / taken[0]}: is there already; add --overwrite, or choose another --out")
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called `name` (auto, cpu or cuda). Raises ConfigError where it is not there."""
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device cuda: PyTorch finds no CUDA GPU here; use --device cpu or auto")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
@@ -128,21 +141,27 @@ def _chosen(spine: Spine, levels: tuple[str, ...] | None) -> Spine:
     if levels is None:
         return spine
     kept = tuple(vertebra for vertebra in spine.vertebrae if vertebra.level.name in levels)
-    missing = [name for name in levels if name not in {vertebra.level.name for vertebra in kept}]
-    note = (f"asked for, but not found: {', '.join(missing)}",) if missing else ()
+    missing = set(levels) - {vertebra.level.name for vertebra in kept} - _only_passed(levels)
+    note = (f"asked for, but not found: {', '.join(name for name in levels if name in missing)}",) if missing else ()
     return Spine(kept, spine.grid, (*spine.warnings, *note))
+
+
+def _only_passed(levels: tuple[str, ...]) -> set[str]:
+    """T13 and L6 where a range such as T12-L1 passes over them: most people lack them, so nobody misses them."""
+    ranks = {BY_NAME[name].rank for name in levels}
+    return {name for name in RARE if {BY_NAME[name].rank - 1, BY_NAME[name].rank + 1} <= ranks}
 
 
 def _write_results(
     folder: Path, scan: Scan, spine: Spine, segmentation: Segmentation, surfaces: tuple[Surface, ...]
 ) -> None:
-    write_labels(segmentation.labels, folder / f"{scan.stem}_seg-vert_msk.nii.gz")
+    write_labels(segmentation.labels, folder / f"{scan.stem}_{_LABELS}")
     centroids = [(v.level.verse_id, v.instance.centroid_mm) for v in spine.vertebrae]
-    write_centroids(centroids, scan.volume.grid, folder / f"{scan.stem}_seg-subreg_ctd.json")
+    write_centroids(centroids, scan.volume.grid, folder / f"{scan.stem}_{_CENTROIDS}")
     for surface in surfaces:
         write_stl(surface, folder / f"{scan.stem}_{surface.level.name}.stl")
     if surfaces:
-        write_glb(surfaces, folder / f"{scan.stem}_spine.glb")
+        write_glb(surfaces, folder / f"{scan.stem}_{_SPINE}")
 
 
 def _provenance(
@@ -192,24 +211,48 @@ def _output_rows(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _peak_memory_gb() -> float:
-    """Peak resident memory of this process, in GB (1e9 bytes)."""
+def _peak_memory_gb() -> float | None:
+    """Peak resident memory of this process, in GB (1e9 bytes); None on Windows, which does not tell."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)
 
 
 @contextmanager
 def _staging(out: Path) -> Iterator[Path]:
-    """Yield a fresh hidden folder inside `out`, on the same file system; it is gone afterwards."""
-    existed = out.exists()
-    out.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
+    """Yield a fresh hidden folder inside `out`, on the same file system; it, and a new `out` left empty, go afterwards.
+
+    Made before the work starts, so that a place that cannot be written to shows at once, as InputError.
+    """
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written to ({error.strerror}); choose another --out") from error
     try:
         yield staging
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-        if not existed and not any(out.iterdir()):
-            out.rmdir()
+        for folder in made:
+            if any(folder.iterdir()):
+                break
+            folder.rmdir()
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Turn a full disk and its like into a VertebralError."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise VertebralError(
+            f"{out}: the results could not be written ({reason}); free space or choose another --out"
+        ) from error
 
 
 def _publish(staging: Path, out: Path) -> None:
@@ -222,13 +265,12 @@ def _publish(staging: Path, out: Path) -> None:
 
 
 def _remove_earlier(manifest: Path) -> None:
-    import json
-
     try:
         rows = json.loads(manifest.read_text(encoding="utf-8"))["outputs"]
-        names = [Path(row["file"]).name for row in rows]
+        files = [manifest.parent / Path(row["file"]).name for row in rows]
     except (OSError, ValueError, KeyError, TypeError):
-        names = []
+        files = []
     manifest.unlink()
-    for name in names:
-        (manifest.parent / name).unlink(missing_ok=True)
+    for path in files:
+        if path.is_file():
+            path.unlink()

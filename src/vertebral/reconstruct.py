@@ -36,9 +36,9 @@ _SMOOTHING_SOFT = (10, 0.1)
 _SMOOTHING_STEPPED = (20, 0.05)
 _STEP = 0.9
 _MAX_SHIFT_VOXELS = 0.25
-# Neighbours: blur, then leave to each bone the side where its occupancy leads by `_APART` (about 0.15 voxels of air).
+# Neighbours: blur, then leave to each bone the side where its occupancy leads by `_APART`: about 0.05 voxels.
 _APART_BLUR_VOXELS = 0.7
-_APART = 0.1
+_APART = 0.05
 _APART_REACH = 0.02
 _APART_STEPS = 4
 _APART_MAX_VOXELS = 0.5

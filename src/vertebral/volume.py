@@ -118,7 +118,7 @@ class Volume:
     @cached_property
     def grid(self) -> Grid:
         """The geometry alone."""
-        return Grid(self.array.shape, self.affine)  # type: ignore[arg-type]  # Grid checks the number of axes
+        return Grid(self.array.shape, self.affine)  # Grid checks the number of axes
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:

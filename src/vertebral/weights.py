@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from vertebral.config import ModelConfig, parse_config
-from vertebral.errors import ModelError
+from vertebral.errors import ConfigError, ModelError
 from vertebral.model import build_network
 
 _CONFIG = "model.json"
@@ -47,7 +47,7 @@ def load_model(name_or_path: str) -> Model:
         config = parse_config(ModelConfig, card["config"], str(folder / _CONFIG))
         digest = hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest()
         state = load_file(folder / _WEIGHTS)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError, ConfigError) as error:
         raise ModelError(
             f"{folder}: the model is incomplete or damaged ({error}); install or export it again"
         ) from None

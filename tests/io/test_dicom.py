@@ -310,6 +310,12 @@ def test_a_damaged_file_is_named(series):
     refused(folder, "the DICOM file broken is damaged")
 
 
+def test_a_file_that_only_begins_like_dicom_is_no_image(series, tiny_ct):
+    folder = series.write()
+    (folder / "other").write_bytes(b"\x08\x00\x05\x00CS\xff\xff" + bytes(range(256)) * 3)
+    assert_array_equal(read_scan(folder).volume.array, tiny_ct.array)
+
+
 def test_no_series_uid_and_no_sop_class(series, tiny_ct):
     """An anonymiser emptied them, as in the real series of shared/data."""
     folder = series.write(setting(SOPClassUID="", SeriesInstanceUID=""))

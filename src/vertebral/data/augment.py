@@ -55,8 +55,7 @@ def scan(hu: torch.Tensor, spacing_mm: float, generator: torch.Generator, config
     noise = noise + 2.0 * grain * smooth_field(hu.shape, 2, generator)
     # Low draws are the common case in routine trunk scans; the square favours them.
     level = config.noise_hu[0] + (config.noise_hu[1] - config.noise_hu[0]) * uniform(generator, (0, 1)) ** 2
-    hu = hu * uniform(generator, (0.95, 1.05)) + uniform(generator, (-15, 15)) + level * noise
-    return hu
+    return hu * uniform(generator, (0.95, 1.05)) + uniform(generator, (-15, 15)) + level * noise
 
 
 def draw_field_of_view(
@@ -90,9 +89,8 @@ def _blur(values: torch.Tensor, sigma: float, axis: int) -> torch.Tensor:
     kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
     kernel /= kernel.sum()
     moved = values.movedim(axis, -1)
-    padded = functional.pad(moved.flatten(0, 1)[None], (radius, radius), mode="replicate")[0].unflatten(
-        0, moved.shape[:2]
-    )
+    rows = functional.pad(moved.flatten(0, 1)[None], (radius, radius), mode="replicate")[0]
+    padded = rows.reshape(*moved.shape[:2], -1)
     n = moved.shape[-1]
     total = torch.zeros_like(moved)
     for k, weight in enumerate(kernel.tolist()):

@@ -9,14 +9,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from vertebral.anatomy import BY_NAME, BY_VERSE_ID
-from vertebral.data.tissues import TISSUE_ID, TISSUES, level_of, tissue_of
+from vertebral.data.tissues import TISSUE_ID, level_of, tissue_of
 from vertebral.errors import ReadError
 from vertebral.io.read import read_labels
 from vertebral.volume import Affine, Volume
 
 UInt8 = NDArray[np.uint8]
 HALF_WIDTH_MM = 170.0
-_BONES = tuple(TISSUE_ID[name] for name in ("bone_interior", "vertebra_interior"))
 
 
 @dataclass(frozen=True)
@@ -32,15 +31,19 @@ class Body:
 def load_body(path: Path, spacing_mm: float) -> Body:
     """Read a whole-body label map with a `.json` of names beside it ({id: name}, also under the key `labels`).
 
-    Raises ReadError where the names are missing.
+    Id 0 is air, whatever its name. Raises ReadError where names are missing or ids are above 255.
     """
     names_path = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
     try:
         names = json.loads(names_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        table = {int(key): str(name) for key, name in names.get("labels", names).items() if int(key)}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ReadError(f"{path}: a body map needs {names_path.name} beside it with its names ({error})") from None
-    table = {int(key): str(name) for key, name in names.get("labels", names).items()}
-    volume = _nearest(read_labels(path).to_ras(), spacing_mm)
+    labels_on_disk = read_labels(path)
+    unnamed = sorted({int(v) for v in np.unique(labels_on_disk.array)} - {0, *table})
+    if unnamed or max(table, default=0) > 255:
+        raise ReadError(f"{path}: ids {unnamed or max(table)} have no name in {names_path.name}, or are above 255")
+    volume = _nearest(labels_on_disk.to_ras(), spacing_mm)
     tissue_lut = np.zeros(256, np.uint8)
     label_lut = np.zeros(256, np.uint8)
     for value, name in table.items():
@@ -58,13 +61,21 @@ def place_in_body(subject: Volume, body: Body) -> Body:
 
     Each axial slice of the body moves so that its spine lies on the subject's, and slices are spread so that each
     vertebra lies at its namesake's height. Levels that the subject lacks stay the body's own.
+
+    Raises ReadError where `subject` has ids that are no level, or fewer than two whole levels in common with `body`.
     """
     ras = subject.to_ras()
+    unknown = sorted({int(v) for v in np.unique(ras.array)} - {0, *BY_VERSE_ID})
+    if unknown:
+        raise ReadError(f"label ids {unknown} are no VerSe levels: convert the label map to VerSe ids")
     own = _drop_cut_levels(ras.array)
     spacing = body.spacing_mm
     own_centres = _centroids_mm(own, ras.affine)
     body_centres = _centroids_mm(body.labels, body.affine)
     pairs = _matched_levels(own_centres, body_centres)
+    if len(pairs) < 2:
+        whole = ", ".join(BY_VERSE_ID[v].name for v in own_centres) or "none"
+        raise ReadError(f"whole levels {whole}: two or more must be in the body too, for the spine to be placed in it")
     at_subject = np.array([own_centres[a] for a, _ in pairs])
     at_body = np.array([body_centres[b] for _, b in pairs])
     stretch = (at_subject[-1, 2] - at_subject[0, 2]) / (at_body[-1, 2] - at_body[0, 2])
@@ -162,7 +173,7 @@ def _matched_levels(own: dict[int, NDArray[np.float64]], body: dict[int, NDArray
     """Pairs of VerSe ids (subject, body) from tail to head; L6 meets the body's L5 and L1-L5 spread between."""
     l5, l6 = BY_NAME["L5"].verse_id, BY_NAME["L6"].verse_id
     pairs = [(v, v) for v in own if v in body]
-    if l6 in own:
+    if l6 in own and l5 in body:
         lumbar = {BY_NAME[f"L{n}"].verse_id for n in range(1, 6)}
         pairs = [*(p for p in pairs if p[0] not in lumbar), (l6, l5)]
     return sorted(pairs, key=lambda pair: own[pair[0]][2])
@@ -172,7 +183,7 @@ def _extrapolate(
     at: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64], slope: float
 ) -> NDArray[np.float64]:
     value: NDArray[np.float64] = np.interp(at, x, y)
-    return value + slope * (np.minimum(0, at - x[0]) + np.maximum(0, at - x[-1]))
+    return np.asarray(value + slope * (np.minimum(0, at - x[0]) + np.maximum(0, at - x[-1])))
 
 
 def _resample_soft(labels: UInt8, affine: Affine, shape: tuple[int, ...], target: Affine) -> UInt8:
@@ -219,6 +230,3 @@ def _replace_vertebrae(body: Body, placed: UInt8) -> Body:
     tissue[mask] = TISSUE_ID["vertebra_interior"]
     labels[mask] = placed[mask]
     return Body(tissue, labels, body.spacing_mm, body.affine)
-
-
-assert len(TISSUES) < 64  # the painter packs a tissue in one byte beside its flags

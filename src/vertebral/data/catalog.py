@@ -15,7 +15,7 @@ from vertebral.errors import ConfigError, ReadError
 from vertebral.io.read import read_labels, read_scan
 from vertebral.io.write import atomic_write, write_json
 from vertebral.preprocess import prepare, prepare_labels
-from vertebral.volume import Volume
+from vertebral.volume import Grid, Volume
 
 UNKNOWN_HU = np.iinfo(np.int16).min
 _CACHE_VERSION = 1
@@ -82,8 +82,8 @@ def _expand(data: Path, source: SourceConfig) -> Iterator[Recipe]:
     scans = {_case(path): path for path in _glob(data, source.ct)}
     if source.kind == "body":
         own = {_case(path): path for path in labels}
-        for body in bodies:
-            yield Recipe(_case(body), source.kind, source.weight, own.get(_case(body)), body, None)
+        for path in bodies:
+            yield Recipe(_case(path), source.kind, source.weight, own.get(_case(path)), path, None)
     elif source.kind == "vertebrae":
         for index, path in enumerate(labels):
             for turn in range(min(source.placements, len(bodies))):
@@ -91,17 +91,24 @@ def _expand(data: Path, source: SourceConfig) -> Iterator[Recipe]:
                 name = f"{_case(path)}-in-{_case(body)}"
                 yield Recipe(name, source.kind, source.weight, path, body, None)
     else:
+        if bodies and (len(labels), len(bodies)) != (1, 1):
+            found = f"{len(labels)} label maps and {len(bodies)} body maps"
+            raise ConfigError(f"{source.labels}: {found}; a scan with a body map is a source of its own")
         for path in labels:
             if _case(path) not in scans:
                 raise ConfigError(f"{path}: no CT with the case name {_case(path)!r} matches {source.ct}")
-            body = bodies[0] if bodies else None
-            yield Recipe(_case(path), source.kind, source.weight, path, body, scans[_case(path)])
+            yield Recipe(
+                _case(path), source.kind, source.weight, path, bodies[0] if bodies else None, scans[_case(path)]
+            )
 
 
 def _glob(data: Path, pattern: str | None) -> list[Path]:
     if pattern is None:
         return []
-    found = sorted(data.glob(pattern))
+    try:
+        found = sorted(data.glob(pattern))
+    except (ValueError, NotImplementedError) as error:
+        raise ConfigError(f"pattern {pattern!r}: {error}; give it relative to the data folder") from None
     if not found:
         raise ConfigError(f"{data / pattern}: no file matches; check --data and the config's sources")
     return found
@@ -147,14 +154,15 @@ def _real_scan(recipe: Recipe, spacing_mm: float) -> tuple[Body, NDArray[np.int1
     labels = read_labels(recipe.labels)
     if not ct.grid.matches(labels.grid):
         raise ReadError(f"{recipe.labels}: its grid differs from that of {recipe.ct}; resample one to the other")
-    plain_hu = PreprocessConfig(spacing_mm=spacing_mm, window_hu=(-1024, 3071), scaling="zscore")
-    hu = np.rint(prepare(ct, plain_hu).volume.array).astype(np.int16)
+    plain_hu = PreprocessConfig(spacing_mm=spacing_mm, window_hu=(-1024, 3071), scaling="zscore", std_hu=1)
+    prepared = prepare(ct, plain_hu).volume
+    hu = np.rint(prepared.array).astype(np.int16)
     if recipe.body is None:
         own = prepare_labels(labels, spacing_mm)
         tissue = np.zeros(hu.shape, np.uint8)
         return Body(tissue, own.array.astype(np.uint8), spacing_mm, own.affine), hu
     body = load_body(recipe.body, spacing_mm)
-    if body.tissue.shape != hu.shape:
+    if not prepared.grid.matches(Grid(body.tissue.shape, body.affine)):
         raise ReadError(f"{recipe.body}: its grid differs from that of {recipe.ct}")
     bone = np.isin(body.tissue, [TISSUE_ID[name] for name in ("bone_interior", "vertebra_interior")])
     known = bone & (prepare_labels(Volume((ct.array != 0).astype(np.uint8), ct.affine), spacing_mm).array > 0)

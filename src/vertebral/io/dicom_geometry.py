@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from vertebral.errors import GeometryError, ReadError
 from vertebral.io.dicom_slices import Slice
-from vertebral.io.itk import LPS_TO_RAS
+from vertebral.io.opened import LPS_TO_RAS
 from vertebral.volume import Grid
 
 _SAME_MM = 1e-3

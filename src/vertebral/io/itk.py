@@ -10,10 +10,8 @@ import SimpleITK as sitk  # noqa: N813
 
 from vertebral.errors import ReadError
 from vertebral.io.nifti import squeezed_shape
-from vertebral.io.opened import Opened, stem_of, suffix_of
+from vertebral.io.opened import LPS_TO_RAS, Opened, stem_of, suffix_of
 from vertebral.volume import Affine, Array, Grid
-
-LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
 
 _READERS = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
 _DATA_FILE = re.compile(rb"^(?:data ?file:|ElementDataFile\s*=)[ \t]*(.+?)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)

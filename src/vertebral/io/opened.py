@@ -5,7 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vertebral.volume import Array, Grid
+
+LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
+"""From the world frame of DICOM and ITK to that of `Grid`, in mm."""
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")

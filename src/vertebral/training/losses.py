@@ -1,17 +1,20 @@
-"""DiceCE on softmax classes, laid out for many classes on a CPU."""
+"""DiceCE on softmax classes, and what helps when classes are many and steps are few."""
 
 import torch
 from torch.nn import functional
 
+from vertebral.config import LossConfig
+
 _SMOOTH = 1e-5
 
 
-def dice_ce(logits: torch.Tensor, classes: torch.Tensor, cross_entropy_weight: float) -> torch.Tensor:
-    """L = L_Dice + lambda L_CE, as MONAI's `DiceCELoss(include_background=False, softmax=True, batch=True)`.
+def segmentation_loss(logits: torch.Tensor, classes: torch.Tensor, config: LossConfig) -> torch.Tensor:
+    """L = L_Dice + lambda L_CE + mu (L_Dice,spine + L_CE,level).
 
-    `logits` (B, C, I, J, K), `classes` (B, I, J, K) uint8. The Dice loss is the mean over the C - 1 foreground
-    classes, pooled over the batch. Working on (voxels, C) rows without a one-hot tensor takes a third of MONAI's time
-    with 27 classes and channels-last logits; the values agree (see the test).
+    `logits` (B, C, I, J, K), `classes` (B, I, J, K) uint8, class 0 background. With mu = 0 and `dice_over` all it is
+    MONAI's `DiceCELoss(include_background=False, softmax=True, batch=True)`, computed on (voxels, C) rows without a
+    one-hot tensor. The mu term splits the task in two: bone of the spine against background (Dice), and the level
+    given bone (cross-entropy over the levels alone, on voxels of bone), so that neither waits for the other.
     """
     count = logits.shape[1]
     rows = logits.permute(0, 2, 3, 4, 1).reshape(-1, count).float()
@@ -21,9 +24,19 @@ def dice_ce(logits: torch.Tensor, classes: torch.Tensor, cross_entropy_weight: f
     probability = log_probability.exp()
     hits = probability.gather(1, target[:, None])[:, 0]
     overlap = torch.zeros(count, device=rows.device).index_add(0, target, hits)
-    total = probability.sum(0) + torch.bincount(target, minlength=count)
-    dice = (2 * overlap + _SMOOTH) / (total + _SMOOTH)
-    return 1 - dice[1:].mean() + cross_entropy_weight * cross_entropy
+    size = torch.bincount(target, minlength=count)
+    dice = (2 * overlap + _SMOOTH) / (probability.sum(0) + size + _SMOOTH)
+    counted = size[1:] > 0 if config.dice_over == "present" else torch.ones_like(size[1:], dtype=torch.bool)
+    loss = config.cross_entropy_weight * cross_entropy
+    if counted.any():
+        loss = loss + 1 - dice[1:][counted].mean()
+    bone = target > 0
+    if config.hierarchy_weight and bone.any():
+        spine = 1 - probability[:, 0]
+        spine_dice = (2 * spine[bone].sum() + _SMOOTH) / (spine.sum() + bone.sum() + _SMOOTH)
+        level = functional.cross_entropy(rows[bone][:, 1:], target[bone] - 1)
+        loss = loss + config.hierarchy_weight * (1 - spine_dice + level)
+    return loss
 
 
 def hard_dice(logits: torch.Tensor, classes: torch.Tensor) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """One training run with Lightning: bodies -> patches -> network -> checkpoints -> model folder."""
 
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,17 +8,19 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.utils.data import DataLoader
 
 from vertebral import __version__
-from vertebral.config import TrainConfig
+from vertebral.config import TrainConfig, load_config
 from vertebral.data.catalog import cache_bodies, find_recipes
 from vertebral.data.patches import PatchDataset, Sample
-from vertebral.errors import ConfigError, OutputExistsError
+from vertebral.errors import ConfigError, ModelError, OutputExistsError
+from vertebral.io.write import atomic_write
 from vertebral.model import build_network
-from vertebral.training.losses import dice_ce, hard_dice
+from vertebral.training.losses import hard_dice, segmentation_loss
 from vertebral.weights import save_model
 
 
@@ -44,25 +47,27 @@ class RunFolder:
 
 
 class SegmentationTask(LightningModule):
-    """DiceCE with AdamW, warm-up and polynomial decay."""
+    """The loss of `losses` with AdamW, warm-up and polynomial decay."""
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
         self.config = config
-        self.network = build_network(config.model.network).to(memory_format=torch.channels_last_3d)
+        self.network = build_network(config.model.network).to(  # type: ignore[call-overload]  # torch's stub lacks it
+            memory_format=torch.channels_last_3d
+        )
 
     def training_step(self, batch: Sample, _: int) -> torch.Tensor:
         """Return the loss of one batch of patches; every 20 steps the Dice of the patch is logged too."""
         image, classes = batch
         logits = self.network(image.contiguous(memory_format=torch.channels_last_3d))
-        loss = dice_ce(logits, classes, self.config.cross_entropy_weight)
+        loss = segmentation_loss(logits, classes, self.config.loss)
         self.log("loss", loss, prog_bar=True)
         if self.global_step % 20 == 0:
             spine, levels = hard_dice(logits.detach(), classes)
             self.log_dict({"dice_spine": spine, "dice_levels": levels}, prog_bar=True)
         return loss
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW; the learning rate rises linearly, then falls as (1 - t)^power."""
         settings, steps = self.config.optimizer, self.config.steps
         optimizer = torch.optim.AdamW(
@@ -71,26 +76,34 @@ class SegmentationTask(LightningModule):
 
         def factor(step: int) -> float:
             rise = min(1.0, (step + 1) / (settings.warmup_steps + 1))
-            return rise * max(0.0, 1 - step / (steps + 1)) ** settings.poly_power
+            return float(rise * max(0.0, 1 - step / (steps + 1)) ** settings.poly_power)
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-class ModelFolder(Callback):
-    """Export the averaged weights as a model folder whenever a checkpoint is due, so that a run can be tried early."""
+class Snapshots(Callback):
+    """Every `checkpoint_every` steps and at the last one: a checkpoint, and the averaged weights as a model folder.
 
-    def __init__(self, folder: Path, config: TrainConfig) -> None:
-        self._folder = folder
+    So a run can go on from there and be tried early. Lightning's own `ModelCheckpoint` misses the last step, or writes
+    it once the averaged weights have replaced the trained ones, and starts a second `last` when a run's folder moved.
+    """
+
+    def __init__(self, run: RunFolder, config: TrainConfig, averaging: EMAWeightAveraging) -> None:
+        self._run = run
         self._config = config
+        self._averaging = averaging
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Write every `checkpoint_every` steps and at the last one."""
-        step = trainer.global_step
-        if step and (step % self._config.checkpoint_every == 0 or step == self._config.steps):
-            average = next(c for c in trainer.callbacks if isinstance(c, EMAWeightAveraging))._average_model
-            state = {} if average is None else average.module.state_dict()
-            network = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
+        """Write both; `averaging` comes before this in the callbacks, so it has seen the step."""
+        step, average = trainer.global_step, self._averaging._average_model
+        if average is not None and (step % self._config.checkpoint_every == 0 or step == self._config.steps):
+            self._run.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(self._run.checkpoint) as temporary:
+                trainer.save_checkpoint(temporary)
+            prefix = "network."
+            state = average.module.state_dict()
+            network = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
             provenance = {
                 "licence": self._config.licence,
                 "vertebral": __version__,
@@ -98,7 +111,7 @@ class ModelFolder(Callback):
                 "steps": step,
                 "training": self._config.model_dump(mode="json"),
             }
-            save_model(self._folder, self._config.model, network, provenance)
+            save_model(self._run.model, self._config.model, network, provenance)
 
 
 def train(
@@ -113,16 +126,23 @@ def train(
 ) -> Path:
     """Train, or with `resume` go on from the run's last checkpoint; return the model folder.
 
-    Raises OutputExistsError where `run` holds a checkpoint and `resume` is False, and ConfigError where a resumed run
-    was started with another config.
+    A resumed run sees the patches that the uninterrupted one would have seen; it may be given more steps, at the
+    learning rate that the longer schedule has there.
+
+    Raises OutputExistsError where `run` holds a checkpoint and `resume` is False, ConfigError where a resumed run was
+    started with another config or is past `steps`, ModelError where its checkpoint is damaged.
     """
-    text = config.model_dump_json(indent=1)
     if run.checkpoint.exists() and not resume:
         raise OutputExistsError(f"{run.root}: a run is there already; add --resume to go on, or choose another --out")
-    if resume and run.config.exists() and run.config.read_text(encoding="utf-8") != text:
-        raise ConfigError(f"{run.config}: the run was started with another config; use that one, or a new --out")
+    if resume and run.config.exists():
+        before = load_config(TrainConfig, run.config)
+        if before.model_copy(update={"steps": config.steps}) != config:
+            raise ConfigError(f"{run.config}: the run was started with another config; use that one, or a new --out")
+    done = _steps_done(run.checkpoint)
+    if done > config.steps:
+        raise ConfigError(f"{run.checkpoint}: has {done} steps already, more than the {config.steps} asked for")
     run.root.mkdir(parents=True, exist_ok=True)
-    run.config.write_text(text, encoding="utf-8")
+    run.config.write_text(config.model_dump_json(indent=1), encoding="utf-8")
     recipes = find_recipes(data, config.sources)
     bodies = cache_bodies(
         recipes,
@@ -131,8 +151,7 @@ def train(
         lambda done, name: progress(done, len(recipes), name),
     )
     seed_everything(config.seed, verbose=False)
-    newest = run.checkpoint if resume and run.checkpoint.exists() else None
-    done = int(torch.load(newest, weights_only=False)["global_step"]) if newest else 0
+    averaging = EMAWeightAveraging(decay=config.optimizer.ema_decay, use_buffers=True)
     trainer = Trainer(
         accelerator=accelerator,
         devices=1,
@@ -143,13 +162,8 @@ def train(
         log_every_n_steps=20,
         enable_progress_bar=not quiet,
         enable_model_summary=not quiet,
-        callbacks=[
-            EMAWeightAveraging(decay=config.optimizer.ema_decay, use_buffers=True),
-            ModelCheckpoint(
-                run.checkpoint.parent, filename="{step}", save_last=True, every_n_train_steps=config.checkpoint_every
-            ),
-            ModelFolder(run.model, config),
-        ],
+        enable_checkpointing=False,
+        callbacks=[averaging, Snapshots(run, config, averaging)],
     )
     patches = DataLoader(
         PatchDataset(bodies, config, start=done * config.batch),
@@ -158,5 +172,19 @@ def train(
         prefetch_factor=4 if config.workers else None,
         persistent_workers=config.workers > 0,
     )
-    trainer.fit(SegmentationTask(config), patches, ckpt_path=newest, weights_only=False)
+    newest = run.checkpoint if done else None
+    try:
+        trainer.fit(SegmentationTask(config), patches, ckpt_path=newest, weights_only=True)
+    except SystemExit:  # so Lightning ends where Ctrl-C is pressed
+        raise KeyboardInterrupt from None
     return run.model
+
+
+def _steps_done(checkpoint: Path) -> int:
+    """The number of steps in a checkpoint, 0 where there is none."""
+    if not checkpoint.exists():
+        return 0
+    try:
+        return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    except (OSError, EOFError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise ModelError(f"{checkpoint}: damaged ({str(error).splitlines()[0]}); start a new --out") from None

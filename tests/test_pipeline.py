@@ -1,0 +1,342 @@
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vertebral import __version__, pipeline
+from vertebral.anatomy import BY_NAME, Level, parse_levels
+from vertebral.config import InferenceConfig, ModelConfig, NetworkConfig, PreprocessConfig, RunConfig
+from vertebral.data.phantom import Phantom, make_phantom
+from vertebral.errors import ConfigError, InputError, OutputExistsError, ReadError, RenderError, VertebralError
+from vertebral.evaluation.metrics import dice
+from vertebral.io.read import read_labels
+from vertebral.io.write import read_centroids, write_image
+from vertebral.model import build_network
+from vertebral.pipeline import run
+from vertebral.preprocess import prepare_labels
+from vertebral.records import Evidence, Prepared
+from vertebral.volume import Volume
+from vertebral.weights import save_model
+
+SPACING_MM = 4.0
+LEVELS = ("T11", "T12", "L1", "L2", "L3")
+CONFIG = ModelConfig(
+    name="tiny",
+    network=NetworkConfig(levels=LEVELS, channels=(2, 4), strides=(2,), residual_units=0),
+    preprocess=PreprocessConfig(spacing_mm=SPACING_MM),
+    inference=InferenceConfig(window=(32, 32, 32)),
+)
+STAGES = [
+    "load model",
+    "read",
+    "prepare",
+    "infer",
+    "instances",
+    "identify",
+    "restore",
+    "reconstruct",
+    "write",
+    "preview",
+]
+OUTPUTS = ["L1.stl", "L2.stl", "T12.stl", "preview.png", "seg-subreg_ctd.json", "seg-vert_msk.nii.gz", "spine.glb"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    torch.manual_seed(0)
+    save_model(folder, CONFIG, build_network(CONFIG.network).state_dict(), {"licence": "CC0-1.0"})
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def phantom() -> Phantom:
+    return make_phantom(parse_levels("T12,L1,L2"), SPACING_MM)
+
+
+def perfect_inference(labels: Volume) -> Callable[..., Evidence]:
+    """What a network without fault would say of the scan that `labels` belongs to."""
+
+    def infer(
+        prepared: Prepared, network: object, config: object, levels: tuple[Level, ...], device: object, progress: Any
+    ) -> Evidence:
+        truth = prepare_labels(labels, prepared.config.spacing_mm)
+        assert truth.grid.matches(prepared.volume.grid)
+        classes = np.zeros(256, np.uint8)
+        for number, level in enumerate(levels, start=1):
+            classes[level.verse_id] = number
+        first, rest = classes[truth.array], np.zeros(truth.array.shape, np.uint8)
+        progress(0.5)
+        return Evidence(first, rest, np.full_like(first, 255), rest, levels, prepared.volume.grid)
+
+    return infer
+
+
+def stub_preview(scan: Volume, labels: Volume, surfaces: object, path: Path, title: str) -> None:
+    assert scan.grid.matches(labels.grid)
+    path.write_bytes(title.encode())
+
+
+@pytest.fixture
+def scan(tmp_path: Path, phantom: Phantom, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A CT whose vertebrae the network finds without fault, and a picture that takes no time."""
+    monkeypatch.setattr(pipeline, "infer", perfect_inference(phantom.labels))
+    monkeypatch.setattr(pipeline, "preview", stub_preview)
+    path = tmp_path / "case_ct.nii.gz"
+    write_image(phantom.ct, path)
+    return path
+
+
+def files_in(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def test_everything_is_written_and_listed(scan: Path, model: str, phantom: Phantom, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "result"
+    manifest = run(scan, out, RunConfig(model=model))
+    stem = "case"
+    listed = {row["file"]: row["sha256"] for row in manifest["outputs"]}
+    assert sorted(listed) == sorted(f"{stem}_{ending}" for ending in OUTPUTS)
+    on_disk = files_in(out)
+    del on_disk["manifest.json"]
+    assert on_disk == listed
+    assert all((out / row["file"]).stat().st_size == row["bytes"] for row in manifest["outputs"])
+    labels = read_labels(out / f"{stem}_seg-vert_msk.nii.gz")
+    assert labels.array.dtype == np.uint8
+    assert dice(labels.array > 0, phantom.labels.array > 0) > 0.98
+    centroids = dict(read_centroids(out / f"{stem}_seg-subreg_ctd.json", phantom.ct.grid))
+    for level in parse_levels("T12,L1,L2"):
+        voxels = np.argwhere(phantom.labels.array == level.verse_id)
+        assert centroids[level.verse_id] == pytest.approx(phantom.ct.grid.to_world(voxels.mean(0)), abs=2)
+
+
+def test_the_manifest_tells_all(scan: Path, model: str, tmp_path: Path) -> None:
+    manifest = run(scan, tmp_path / "out", RunConfig(model=model, device="cpu"))
+    text = (tmp_path / "out" / "manifest.json").read_text()
+    assert json.loads(text) == json.loads(json.dumps(manifest))
+    assert str(tmp_path) not in json.dumps({key: manifest[key] for key in manifest if key != "options"})
+    assert manifest["disclaimer"] == "Research use only. Not for diagnosis."
+    assert manifest["input"]["name"] == "case_ct.nii.gz"
+    assert manifest["input"]["sha256"] == hashlib.sha256(scan.read_bytes()).hexdigest()
+    assert manifest["input"]["orientation"] == "RAS"
+    assert manifest["input"]["spacing_mm"] == pytest.approx((SPACING_MM,) * 3)
+    assert manifest["versions"]["vertebral"] == __version__
+    assert {"python", "torch", "monai", "numpy"} <= set(manifest["versions"])
+    weights = Path(model) / "weights.safetensors"
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert manifest["model"] == {"name": "tiny", "sha256": digest, "licence": "CC0-1.0"}
+    assert manifest["preprocess"] == CONFIG.preprocess.model_dump(mode="json")
+    assert manifest["options"] == RunConfig(model=model, device="cpu").model_dump(mode="json")
+    assert manifest["device"] == "cpu"
+    assert list(manifest["seconds"]) == STAGES
+    assert manifest["warnings"] == []
+    rows = manifest["levels"]
+    assert [row["level"] for row in rows] == ["T12", "L1", "L2"]
+    assert [row["verse_id"] for row in rows] == [19, 20, 21]
+    for row in rows:
+        assert row["confidence"] == pytest.approx(1, abs=0.05)
+        assert 10 < row["volume_ml"] < 100
+        assert row["mesh"]["watertight"]
+        assert row["mesh"]["manifold"]
+        assert row["mesh"]["volume_ml"] == pytest.approx(row["volume_ml"], rel=0.05)
+
+
+def test_progress_follows_the_stages(scan: Path, model: str, tmp_path: Path) -> None:
+    calls: list[tuple[str, float]] = []
+    run(scan, tmp_path / "out", RunConfig(model=model), lambda name, share: calls.append((name, share)))
+    assert list(dict.fromkeys(name for name, _ in calls)) == STAGES
+    assert [share for name, share in calls if name == "infer"] == [0.0, 0.5, 1.0]
+    assert all([share for other, share in calls if other == name][-1] == 1.0 for name in STAGES)
+
+
+@pytest.mark.parametrize(
+    ("axcodes", "spacing_mm"), [("LPS", 4.0), ("SAR", 4.0), ("IRP", (3.0, 3.5, 5.0)), ("PLI", (4.0, 4.0, 6.0))]
+)
+def test_labels_lie_on_the_grid_of_the_input(
+    axcodes: str, spacing_mm: Any, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_phantom(parse_levels("T12,L1"), spacing_mm)
+    ct, labels = made.ct.reoriented(axcodes), made.labels.reoriented(axcodes)
+    monkeypatch.setattr(pipeline, "infer", perfect_inference(labels))
+    monkeypatch.setattr(pipeline, "preview", stub_preview)
+    write_image(ct, tmp_path / "case.nii")
+    manifest = run(tmp_path / "case.nii", tmp_path / "out", RunConfig(model=model))
+    assert manifest["input"]["orientation"] == axcodes
+    found = read_labels(tmp_path / "out" / "case_seg-vert_msk.nii.gz")
+    assert found.array.shape == ct.array.shape
+    np.testing.assert_allclose(found.affine, ct.affine, atol=1e-4)
+    limit = 0.97 if spacing_mm == SPACING_MM else 0.8
+    for level in parse_levels("T12,L1"):
+        assert dice(found.array == level.verse_id, labels.array == level.verse_id) > limit
+    records = json.loads((tmp_path / "out" / "case_seg-subreg_ctd.json").read_text())
+    assert records[0]["direction"] == list(axcodes)
+    for record in records[1:]:
+        expected = np.argwhere(labels.array == record["label"]).mean(0)
+        assert [record[axis] for axis in "XYZ"] == pytest.approx(expected, abs=1)
+
+
+def test_results_are_not_replaced_unless_asked(scan: Path, model: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(scan, out, RunConfig(model=model))
+    (out / "notes.txt").write_text("mine")
+    before = files_in(out)
+    with pytest.raises(OutputExistsError, match=r"out: holds results already; add --overwrite"):
+        run(scan, out, RunConfig(model=model))
+    assert files_in(out) == before
+    manifest = run(scan, out, RunConfig(model=model, overwrite=True, levels=("L1",)))
+    expected = {row["file"] for row in manifest["outputs"]} | {"manifest.json", "notes.txt"}
+    assert set(files_in(out)) == expected  # the meshes of T12 and L2 are gone
+    assert not any("T12" in name or "L2" in name for name in expected)
+
+
+@pytest.mark.parametrize("content", ["no json", "[]", '{"outputs": [{"file": ".."}, {"file": "../case_ct.nii.gz"}]}'])
+def test_overwriting_a_strange_manifest_removes_nothing_else(
+    content: str, scan: Path, model: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "manifest.json").write_text(content)
+    (out / "notes.txt").write_text("mine")
+    run(scan, out, RunConfig(model=model, overwrite=True))
+    assert scan.exists()
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_a_reference_beside_the_scan_is_not_replaced(
+    scan: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = tmp_path / "case_seg-vert_msk.nii.gz"
+    reference.write_text("reference")
+    monkeypatch.setattr(pipeline, "infer", None)  # refused before the work starts
+    with pytest.raises(OutputExistsError, match=r"case_seg-vert_msk\.nii\.gz: is there already; add --overwrite"):
+        run(scan, tmp_path, RunConfig(model=model))
+    assert set(files_in(tmp_path)) == {"case_ct.nii.gz", reference.name}
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("load_model", VertebralError("broken")),
+        ("infer", KeyboardInterrupt()),
+        ("reconstruct", RuntimeError("broken")),
+        ("write_glb", KeyboardInterrupt()),
+        ("preview", RuntimeError("broken")),
+        ("write_json", VertebralError("broken")),
+    ],
+)
+def test_a_failed_run_leaves_no_trace(
+    name: str, error: BaseException, scan: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(pipeline, name, fail)
+    with pytest.raises(type(error)):
+        run(scan, tmp_path / "new" / "out", RunConfig(model=model))
+    assert set(files_in(tmp_path)) == {scan.name}
+
+
+def test_a_failed_run_leaves_earlier_results(
+    scan: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    run(scan, out, RunConfig(model=model))
+    before = files_in(out)
+
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device", str(out / "case_spine.glb"))
+
+    monkeypatch.setattr(pipeline, "write_glb", full_disk)
+    with pytest.raises(VertebralError, match=r"out: .*No space left on device.*choose another --out") as caught:
+        run(scan, out, RunConfig(model=model, overwrite=True))
+    assert caught.value.exit_code == 1
+    assert files_in(out) == before
+
+
+def test_out_must_be_a_folder_that_can_be_made(scan: Path, model: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputExistsError, match="file: is a file; give a folder as --out"):
+        run(scan, tmp_path / "file", RunConfig(model=model))
+    with pytest.raises(InputError, match=r"cannot be written to .*choose another --out"):
+        run(scan, tmp_path / "file" / "out", RunConfig(model="none"))  # told before the model is looked for
+
+
+def test_unreadable_input_is_named(model: str, tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match=r"none\.nii\.gz"):
+        run(tmp_path / "none.nii.gz", tmp_path / "out", RunConfig(model=model))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("levels", "found", "note"),
+    [
+        (("L1", "L5"), ["L1"], ["asked for, but not found: L5"]),
+        (("T12", "T13", "L1"), ["T12", "L1"], []),  # a range passes T13, which most people lack
+        (("T13", "C7"), [], ["asked for, but not found: T13, C7"]),
+    ],
+)
+def test_only_the_levels_that_were_asked_for(
+    levels: tuple[str, ...], found: list[str], note: list[str], scan: Path, model: str, tmp_path: Path
+) -> None:
+    manifest = run(scan, tmp_path / "out", RunConfig(model=model, levels=levels))
+    assert [row["level"] for row in manifest["levels"]] == found
+    assert manifest["warnings"] == note
+    labels = read_labels(tmp_path / "out" / "case_seg-vert_msk.nii.gz")
+    assert set(np.unique(labels.array)) == {0, *(BY_NAME[name].verse_id for name in found)}
+    assert (tmp_path / "out" / "case_spine.glb").exists() == bool(found)
+
+
+def test_without_a_picture_the_results_are_still_there(
+    scan: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RenderError("no preview: this machine cannot render")
+
+    monkeypatch.setattr(pipeline, "preview", fail)
+    manifest = run(scan, tmp_path / "out", RunConfig(model=model))
+    assert manifest["warnings"] == ["no preview: this machine cannot render"]
+    assert len(manifest["levels"]) == 3
+    assert not (tmp_path / "out" / "case_preview.png").exists()
+
+
+def test_another_spacing_is_warned_of(scan: Path, model: str, tmp_path: Path) -> None:
+    manifest = run(scan, tmp_path / "out", RunConfig(model=model, spacing_mm=5))
+    assert manifest["warnings"] == ["run at 5 mm, but model tiny was trained at 4 mm: expect worse"]
+    assert manifest["preprocess"]["spacing_mm"] == 5
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_is_not_replaced_in_silence(scan: Path, model: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"device cuda.*use --device cpu or auto"):
+        run(scan, tmp_path / "out", RunConfig(model=model, device="cuda"))
+
+
+def test_nothing_but_air(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real network: what it says of air is never asked."""
+    monkeypatch.setattr(pipeline, "preview", stub_preview)
+    air = Volume(np.full((20, 20, 30), -1000, np.int16), np.diag([4.0, 4.0, 4.0, 1.0]))
+    write_image(air, tmp_path / "air.nii.gz")
+    manifest = run(tmp_path / "air.nii.gz", tmp_path / "out", RunConfig(model=model))
+    assert manifest["levels"] == []
+    assert manifest["warnings"] == ["no vertebrae were found"]
+    labels = read_labels(tmp_path / "out" / "air_seg-vert_msk.nii.gz")
+    assert labels.array.shape == (20, 20, 30)
+    assert not labels.array.any()
+    assert read_centroids(tmp_path / "out" / "air_seg-subreg_ctd.json", air.grid) == []
+
+
+def test_an_untrained_network_gives_results_or_a_reason(
+    model: str, phantom: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All stages with their own code; noise as evidence must end in a result, not in a traceback."""
+    monkeypatch.setattr(pipeline, "preview", stub_preview)
+    part = (slice(20, 60), slice(0, 40), slice(0, 30))
+    write_image(phantom.ct.cropped(part), tmp_path / "part.nii.gz")
+    manifest = run(tmp_path / "part.nii.gz", tmp_path / "out", RunConfig(model=model))
+    labels = read_labels(tmp_path / "out" / "part_seg-vert_msk.nii.gz")
+    assert {BY_NAME[row["level"]].verse_id for row in manifest["levels"]} >= set(np.unique(labels.array)) - {0}
