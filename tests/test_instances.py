@@ -87,6 +87,21 @@ def test_one_vertebra_with_two_labels() -> None:
     assert found.items[1].class_mass == pytest.approx([0, 400, 400, 0, 0, 0])
 
 
+def test_an_arch_joins_its_body_not_the_one_below() -> None:
+    """A spinous process apart from its body hangs lower, nearer in height to the next one, but bears its own class."""
+    bodies = column("L1", 40, 50), column("L2", 26, 36)
+    arches = ("L1", slice(12, 18), slice(2, 7), slice(31, 43)), ("L2", slice(12, 18), slice(2, 7), slice(17, 29))
+    found = find_instances(evidence(*bodies, *arches))
+    assert len(found.items) == 2
+    assert_is(found.items[0], bodies[0], arches[0])
+    assert_is(found.items[1], bodies[1], arches[1])
+
+
+def test_neighbours_under_one_name_stay_apart() -> None:
+    found = find_instances(evidence(column("L2", 40, 50), column("L2", 26, 36), column("L3", 12, 22)))
+    assert len(found.items) == 3
+
+
 def test_a_lone_vertebra_split_left_and_right() -> None:
     """No neighbour tells the usual distance, but two vertebrae are never at one height."""
     halves = ("L1", slice(4, 14), BODY, slice(20, 28)), ("L2", slice(14, 24), BODY, slice(20, 28))

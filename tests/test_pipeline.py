@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from vertebral import __version__, pipeline
 from vertebral.anatomy import BY_NAME, Level, parse_levels
+from vertebral.cli import app
 from vertebral.config import InferenceConfig, ModelConfig, NetworkConfig, PreprocessConfig, RunConfig
 from vertebral.data.phantom import Phantom, make_phantom
 from vertebral.errors import ConfigError, InputError, OutputExistsError, ReadError, RenderError, VertebralError
@@ -316,27 +318,34 @@ def test_a_gpu_is_not_replaced_in_silence(scan: Path, model: str, tmp_path: Path
         run(scan, tmp_path / "out", RunConfig(model=model, device="cuda"))
 
 
-def test_nothing_but_air(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real network: what it says of air is never asked."""
-    monkeypatch.setattr(pipeline, "preview", stub_preview)
-    air = Volume(np.full((20, 20, 30), -1000, np.int16), np.diag([4.0, 4.0, 4.0, 1.0]))
-    write_image(air, tmp_path / "air.nii.gz")
-    manifest = run(tmp_path / "air.nii.gz", tmp_path / "out", RunConfig(model=model))
-    assert manifest["levels"] == []
-    assert manifest["warnings"] == ["no vertebrae were found"]
-    labels = read_labels(tmp_path / "out" / "air_seg-vert_msk.nii.gz")
-    assert labels.array.shape == (20, 20, 30)
+def test_a_scan_without_a_spine(scan: Path, model: str, phantom: Phantom, tmp_path: Path, monkeypatch: Any) -> None:
+    nothing = Volume(np.zeros_like(phantom.labels.array), phantom.labels.affine)
+    monkeypatch.setattr(pipeline, "infer", perfect_inference(nothing))
+    done = CliRunner().invoke(app, ["run", str(scan), "--out", str(tmp_path / "out"), "--model", model, "--json"])
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["levels"] == []
+    assert json.loads(done.stdout)["warnings"] == ["no vertebrae were found"]
+    labels = read_labels(tmp_path / "out" / "case_seg-vert_msk.nii.gz")
+    assert labels.array.shape == phantom.ct.array.shape
     assert not labels.array.any()
-    assert read_centroids(tmp_path / "out" / "air_seg-subreg_ctd.json", air.grid) == []
+    assert read_centroids(tmp_path / "out" / "case_seg-subreg_ctd.json", phantom.ct.grid) == []
+    assert sorted(files_in(tmp_path / "out")) == [
+        "case_preview.png",
+        "case_seg-subreg_ctd.json",
+        "case_seg-vert_msk.nii.gz",
+        "manifest.json",
+    ]
 
 
-def test_an_untrained_network_gives_results_or_a_reason(
+def test_noise_as_evidence_gives_results(
     model: str, phantom: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All stages with their own code; noise as evidence must end in a result, not in a traceback."""
+    """An untrained network: all stages with their own code but the picture."""
     monkeypatch.setattr(pipeline, "preview", stub_preview)
-    part = (slice(20, 60), slice(0, 40), slice(0, 30))
+    part = (slice(28, 52), slice(4, 36), slice(0, 24))
     write_image(phantom.ct.cropped(part), tmp_path / "part.nii.gz")
     manifest = run(tmp_path / "part.nii.gz", tmp_path / "out", RunConfig(model=model))
+    large = [row["level"] for row in manifest["levels"] if row["volume_ml"] > 200]
+    assert [warning.split(":")[0] for warning in manifest["warnings"] if "too large" in warning] == large != []
     labels = read_labels(tmp_path / "out" / "part_seg-vert_msk.nii.gz")
     assert {BY_NAME[row["level"]].verse_id for row in manifest["levels"]} >= set(np.unique(labels.array)) - {0}

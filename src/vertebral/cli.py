@@ -140,6 +140,7 @@ def train(
     data: Annotated[Path, typer.Option(help="Folder that the config's globs start from.")],
     out: OutFolder,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of --out.")] = False,
+    init_from: Annotated[str | None, typer.Option(help="Start from the weights of this model.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the config's number of steps.")] = None,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -168,6 +169,7 @@ def train(
                 data,
                 RunFolder(out),
                 resume=resume,
+                init_from=init_from,
                 accelerator={"cuda": "gpu"}.get(device, device),
                 progress=lambda done, total, name: say(f"body {done + 1} of {total}: {name}"),
                 quiet=quiet,
@@ -303,7 +305,7 @@ def _print_summary(out: Path, manifest: dict[str, Any]) -> None:
     for name in (*(name for name in names if name not in meshes), "manifest.json"):
         print(out / name)
     if meshes:
-        print(f"{out / '*.stl'} ({len(meshes)} meshes)")
+        print(f"{out / '*.stl'} (meshes: {len(meshes)})")
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from vertebral.anatomy import level_named
 from vertebral.errors import ConfigError
 
+OFFSET_UNIT_MM = 20.0
+
 
 class Config(BaseModel):
     """Base of all configs: frozen, strict about unknown keys."""
@@ -38,13 +40,17 @@ class PreprocessConfig(Config):
 
 
 class NetworkConfig(Config):
-    """MONAI residual U-Net. Class 0 is background; class n is `levels[n - 1]`."""
+    """MONAI residual U-Net. Class 0 is background; class n is `levels[n - 1]`.
+
+    With `offsets` the network also says, in three further channels, where the centre of a voxel's vertebra lies.
+    """
 
     kind: Literal["resunet"] = "resunet"
     levels: tuple[str, ...]
     channels: tuple[int, ...] = (16, 32, 64, 128, 256)
     strides: tuple[int, ...] = (2, 2, 2, 2)
     residual_units: int = Field(2, ge=0)
+    offsets: bool = False
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "NetworkConfig":
@@ -58,8 +64,13 @@ class NetworkConfig(Config):
 
     @property
     def class_count(self) -> int:
-        """Number of output channels, background included."""
+        """Number of classes, background included."""
         return len(self.levels) + 1
+
+    @property
+    def channel_count(self) -> int:
+        """Number of output channels: the classes, then the offsets."""
+        return self.class_count + (3 if self.offsets else 0)
 
 
 class InferenceConfig(Config):
@@ -131,11 +142,15 @@ class OptimizerConfig(Config):
 
 
 class LossConfig(Config):
-    """Weights of the loss: lambda of DiceCE, mu of the split into spine and level; see `training.losses`."""
+    """Weights of the loss: lambda of DiceCE, mu of the split into spine and level, and that of the offsets.
+
+    See `training.losses`; the last counts only where the network has offsets.
+    """
 
     cross_entropy_weight: float = Field(1.0, ge=0)
     hierarchy_weight: float = Field(0.0, ge=0)
     dice_over: Literal["all", "present"] = "all"
+    offset_weight: float = Field(1.0, ge=0)
 
 
 class TrainConfig(Config):
@@ -159,7 +174,7 @@ class TrainConfig(Config):
     def _patch_fits_network(self) -> "TrainConfig":
         factor = math.prod(self.model.network.strides)
         if any(n < 1 or n % factor for n in self.patch):
-            raise ValueError(f"patch {self.patch}: each size must be above 0 and divide by {factor}, the product of the strides")
+            raise ValueError(f"patch {self.patch}: sizes must divide by {factor}, the product of the strides")
         return self
 
 

@@ -100,19 +100,20 @@ def coronal_slice(scan: Volume, labels: Volume, course: Course) -> CurvedSlice:
     return _shown(hu, label, (scan.spacing_mm[2], scan.spacing_mm[0]), course, axis=0)
 
 
-def framed(piece: CurvedSlice, size_px: tuple[int, int]) -> Framed:
-    """Show the labelled part of a slice with some context as large as `size_px` (width, height) allows.
+def largest_scale(piece: CurvedSlice, size_px: tuple[int, int]) -> float:
+    """Return the pixels per mm at which the labelled part of a slice, with some context, fills `size_px`."""
+    left, top, right, bottom = _focus_mm(piece)
+    return min(size_px[0] / (right - left), size_px[1] / (bottom - top))
+
+
+def framed(piece: CurvedSlice, size_px: tuple[int, int], px_per_mm: float) -> Framed:
+    """Show a slice around its labelled part in a picture of `size_px` (width, height).
 
     Pixels are square in mm; what lies beyond the scan is black.
     """
+    left, top, right, bottom = _focus_mm(piece)
+    half_width, half_height = size_px[0] / px_per_mm / 2, size_px[1] / px_per_mm / 2
     row_mm, column_mm = piece.spacing_mm
-    rows, columns = piece.hu.shape
-    top = max(0.0, piece.low[0] * row_mm - _CONTEXT_ALONG_MM)
-    bottom = min(rows * row_mm, (piece.high[0] + 1) * row_mm + _CONTEXT_ALONG_MM)
-    left = max(0.0, piece.low[1] * column_mm - _CONTEXT_ACROSS_MM)
-    right = min(columns * column_mm, (piece.high[1] + 1) * column_mm + _CONTEXT_ACROSS_MM)
-    scale = min(size_px[0] / (right - left), size_px[1] / (bottom - top))
-    half_width, half_height = size_px[0] / scale / 2, size_px[1] / scale / 2
     box = (
         ((left + right) / 2 - half_width) / column_mm,
         ((top + bottom) / 2 - half_height) / row_mm,
@@ -127,7 +128,19 @@ def framed(piece: CurvedSlice, size_px: tuple[int, int]) -> Framed:
         share = _resized((piece.label == verse_id).astype(np.float32), box, size_px, Image.Resampling.BILINEAR)
         label[share > best] = verse_id
         best = np.maximum(best, share)
-    return Framed(shown, label, scale)
+    return Framed(shown, label, px_per_mm)
+
+
+def _focus_mm(piece: CurvedSlice) -> tuple[float, float, float, float]:
+    """Return left, top, right and bottom of what is to be seen, in mm from the slice's upper left corner."""
+    row_mm, column_mm = piece.spacing_mm
+    rows, columns = piece.hu.shape
+    return (
+        max(0.0, piece.low[1] * column_mm - _CONTEXT_ACROSS_MM),
+        max(0.0, piece.low[0] * row_mm - _CONTEXT_ALONG_MM),
+        min(columns * column_mm, (piece.high[1] + 1) * column_mm + _CONTEXT_ACROSS_MM),
+        min(rows * row_mm, (piece.high[0] + 1) * row_mm + _CONTEXT_ALONG_MM),
+    )
 
 
 def _labelled_voxels(array: NDArray[Any]) -> tuple[NDArray[Any], ...]:

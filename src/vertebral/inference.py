@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from vertebral.anatomy import Level
-from vertebral.config import InferenceConfig, PreprocessConfig
+from vertebral.config import OFFSET_UNIT_MM, InferenceConfig, PreprocessConfig
 from vertebral.errors import ModelError, VertebralError
 from vertebral.records import Evidence, Prepared
 
@@ -40,14 +40,16 @@ def infer(
     device: torch.device,
     progress: Callable[[float], None] | None = None,
     precision: Precision = "auto",
+    offsets: bool = False,
 ) -> Evidence:
     """Run `network` over the prepared grid; class 0 is background and class n is `levels[n - 1]`.
 
     The network takes (1, 1, I, J, K) of `config.window` and gives logits (1, classes, I, J, K); it is moved to `device`
-    and left in eval mode. A volume smaller than the window is padded with air on both sides. Windows of nothing but air
-    are skipped: they have no say where another window looks too, and elsewhere the evidence is background with
-    probability 255; the evidence of any voxel above air is the same as without skipping. `progress` is called with the
-    finished share in (0, 1]. `precision` `auto` is bfloat16 on CUDA (float16 where the GPU lacks it), bfloat16 on a CPU
+    and left in eval mode. With `offsets` three more channels follow the classes (see `model.ResUNet`). A volume smaller
+    than the window is padded with air on both sides. Windows of nothing but air are skipped: they have no say where
+    another window looks too, and elsewhere the evidence is background with probability 255; the evidence of any voxel
+    above air is the same as without skipping. `progress` is called with the finished share in (0, 1]. `precision`
+    `auto` is bfloat16 on CUDA (float16 where the GPU lacks it), bfloat16 on a CPU
     that has instructions for it, and float32 elsewhere.
 
     Raises ModelError where the network's output does not fit `levels` and the window, or is not finite, and
@@ -62,19 +64,21 @@ def infer(
     done, count = 0, int(np.prod([len(s) for s in starts]))
     try:
         with torch.inference_mode(), _autocast(device, precision):
-            slab = _Slab(array.shape, window, axis, len(levels) + 1, device)
+            slab = _Slab(array.shape, window, axis, len(levels) + 1, offsets, device)
             for start in starts[axis]:
                 slab.advance(start)
                 for corner in product(*across):
                     corner = (*corner[:axis], start, *corner[axis:])
                     values = _cut(array, corner, window, air)
                     if values.max() > air_limit:
-                        slab.add(_logits(network, values, len(levels) + 1, device), corner)
+                        slab.add(_output(network, values, len(levels) + 1, offsets, device), corner)
                     done += 1
                     if progress is not None:
                         progress(done / count)
             slab.advance(array.shape[axis])
-    except torch.cuda.OutOfMemoryError as error:
+    except RuntimeError as error:  # torch says so of a lack of memory, on a GPU (a subclass) and on a CPU
+        if not isinstance(error, torch.cuda.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
         raise VertebralError(
             f"the GPU ran out of memory with windows of {'x'.join(map(str, window))} voxels: close other programs "
             f"on it, use a smaller window or the device cpu ({str(error).splitlines()[0]})"
@@ -96,26 +100,36 @@ def top2(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
 class _Slab:
     """Weighted class probabilities of the planes that windows still reach; `result` is filled as planes are left.
 
-    `result` holds the four arrays of `Evidence`, which say background wherever no window was added.
+    `result` holds the arrays of `Evidence`, which say background wherever no window was added. The offsets, where the
+    network gives them, are blended with the same weights.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], window: tuple[int, int, int], axis: int, class_count: int, device: torch.device
+        self,
+        shape: tuple[int, ...],
+        window: tuple[int, int, int],
+        axis: int,
+        class_count: int,
+        offsets: bool,
+        device: torch.device,
     ) -> None:
         held = [min(window[axis], size) if d == axis else size for d, size in enumerate(shape)]
         self.axis, self.origin, self.shape = axis, 0, shape
-        self.scores = torch.zeros(class_count, *held, device=device)
+        self.class_count = class_count
+        self.scores = torch.zeros(class_count + (3 if offsets else 0), *held, device=device)
         self.weight = torch.zeros(held, device=device)
         self.window_weights = _importance(window).to(device)
-        self.result: dict[str, NDArray[np.uint8]] = {
+        self.result: dict[str, NDArray[Any]] = {
             "first": np.zeros(shape, np.uint8),
             "second": np.ones(shape, np.uint8),
             "first_probability": np.full(shape, 255, np.uint8),
             "second_probability": np.zeros(shape, np.uint8),
         }
+        if offsets:
+            self.result["offset_mm"] = np.zeros((3, *shape), np.int8)
 
     def add(self, logits: torch.Tensor, corner: tuple[int, ...]) -> None:
-        """Blend in a window's logits (classes, I, J, K); `corner` is its first voxel, negative where it was padded."""
+        """Blend in a window's output (channels, I, J, K); `corner` is its first voxel, negative where it was padded."""
         begin = [max(0, c) for c in corner]
         end = [min(n, c + w) for n, c, w in zip(self.shape, corner, logits.shape[1:], strict=True)]
         origin = [self.origin if d == self.axis else 0 for d in range(3)]
@@ -124,8 +138,10 @@ class _Slab:
             part = tuple(slice(b - c, e - c) for (b, e), c in zip(bounds, corner, strict=True))
             where = tuple(slice(b - o, e - o) for (b, e), o in zip(bounds, origin, strict=True))
             weights = self.window_weights[part]
-            probabilities = torch.softmax(logits[(slice(None), *part)], 0, dtype=torch.float32)
-            self.scores[(slice(None), *where)].addcmul_(probabilities, weights)
+            classes, rest = slice(None, self.class_count), slice(self.class_count, None)
+            probabilities = torch.softmax(logits[(classes, *part)], 0, dtype=torch.float32)
+            self.scores[(classes, *where)].addcmul_(probabilities, weights)
+            self.scores[(rest, *where)].addcmul_(logits[(rest, *part)].float(), weights)
             self.weight[where] += weights
 
     def advance(self, plane: int) -> None:
@@ -152,7 +168,7 @@ class _Slab:
         unseen = weight == 0
         weight.masked_fill_(unseen, 1)
         scores[0].masked_fill_(unseen, 1)
-        first, second, first_score, second_score = top2(scores)
+        first, second, first_score, second_score = top2(scores[: self.class_count])
         if not bool(torch.isfinite(first_score).all()):
             raise ModelError("the network's output is not finite: its weights are damaged, or it needs float32")
         shifts = [self.origin if d == self.axis else 0 for d in range(3)]
@@ -165,6 +181,9 @@ class _Slab:
         }
         for name, values in found.items():
             self.result[name][where] = values.to(torch.uint8).cpu().numpy()
+        if "offset_mm" in self.result:
+            offset_mm = (scores[self.class_count :] / weight * OFFSET_UNIT_MM).round_().clamp_(-127, 127)
+            self.result["offset_mm"][(slice(None), *where)] = offset_mm.to(torch.int8).cpu().numpy()
 
 
 def _starts(size: int, extent: int, overlap: float) -> list[int]:
@@ -193,12 +212,12 @@ def _cut(array: NDArray[Any], corner: tuple[int, ...], window: tuple[int, int, i
     return values
 
 
-def _logits(
-    network: torch.nn.Module, values: NDArray[np.float32], class_count: int, device: torch.device
+def _output(
+    network: torch.nn.Module, values: NDArray[np.float32], class_count: int, offsets: bool, device: torch.device
 ) -> torch.Tensor:
-    """The network's output (classes, I, J, K) for one window. Raises ModelError where its shape is another."""
+    """The network's output (channels, I, J, K) for one window. Raises ModelError where its shape is another."""
     output = network(torch.from_numpy(values)[None, None].to(device))
-    expected = (1, class_count, *values.shape)
+    expected = (1, class_count + (3 if offsets else 0), *values.shape)
     if not isinstance(output, torch.Tensor) or tuple(output.shape) != expected:
         found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise ModelError(

@@ -1,7 +1,7 @@
 """Networks, built from a `NetworkConfig`; no file is read here."""
 
 import torch
-from monai.networks.nets import UNet
+from monai.networks.nets.unet import UNet
 
 from vertebral.config import NetworkConfig
 
@@ -11,7 +11,8 @@ class ResUNet(torch.nn.Module):
 
     MONAI's `UNet` runs its last residual block at the number of output classes, at full resolution. With 27 classes
     that block would cost more than the rest of the network, so the U-Net ends at its first width and a 1x1x1
-    convolution gives the classes.
+    convolution gives the classes and, where the config asks for them, the offsets: from a voxel to the centroid of its
+    vertebra along R, A, S, in units of `config.OFFSET_UNIT_MM`.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -25,10 +26,10 @@ class ResUNet(torch.nn.Module):
             num_res_units=config.residual_units,
             norm="INSTANCE",
         )
-        self.head = torch.nn.Conv3d(config.channels[0], config.class_count, kernel_size=1)
+        self.head = torch.nn.Conv3d(config.channels[0], config.channel_count, kernel_size=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Map (B, 1, I, J, K) prepared intensities to (B, classes, I, J, K) logits; sizes divide by all strides."""
+        """Map (B, 1, I, J, K) intensities to (B, channels, I, J, K) logits and offsets; strides divide sizes."""
         logits: torch.Tensor = self.head(self.body(image))
         return logits
 

@@ -35,6 +35,7 @@ from vertebral.weights import Model, load_model
 Progress = Callable[[str, float], None]
 MANIFEST = "manifest.json"
 DISCLAIMER = "Research use only. Not for diagnosis."
+_MOST_PLAUSIBLE_ML = 200.0
 _LABELS, _CENTROIDS, _SPINE, _PREVIEW = "seg-vert_msk.nii.gz", "seg-subreg_ctd.json", "spine.glb", "preview.png"
 
 
@@ -75,7 +76,15 @@ def run(source: Path, out: Path, config: RunConfig, progress: Progress = lambda 
             prepared = prepare(scan.volume, preprocess)
         with clock.stage("infer") as share:
             levels = tuple(level_named(name) for name in model.config.network.levels)
-            evidence = infer(prepared, model.network, model.config.inference, levels, device, share)
+            evidence = infer(
+                prepared,
+                model.network,
+                model.config.inference,
+                levels,
+                device,
+                share,
+                offsets=model.config.network.offsets,
+            )
         with clock.stage("instances"):
             instances = find_instances(evidence)
         with clock.stage("identify"):
@@ -96,7 +105,7 @@ def run(source: Path, out: Path, config: RunConfig, progress: Progress = lambda 
             manifest = {
                 **_provenance(scan, model, preprocess, config, device),
                 "levels": _level_rows(spine, segmentation, surfaces),
-                "warnings": [*scan.notes, *warnings, *spine.warnings],
+                "warnings": [*scan.notes, *warnings, *spine.warnings, *_implausible(segmentation)],
                 "seconds": clock.seconds,
                 "peak_memory_gb": _peak_memory_gb(),
                 "outputs": _output_rows(staging),
@@ -104,6 +113,15 @@ def run(source: Path, out: Path, config: RunConfig, progress: Progress = lambda 
             write_json(manifest, staging / MANIFEST)
             _publish(staging, out)
     return manifest
+
+
+def _implausible(segmentation: Segmentation) -> list[str]:
+    """What no spine can be; the largest lumbar vertebrae hold about 100 ml."""
+    return [
+        f"{name}: {ml:.0f} ml is too large for a vertebra; do not trust this result"
+        for name, ml in segmentation.volume_ml.items()
+        if BY_NAME[name].is_vertebra and ml > _MOST_PLAUSIBLE_ML
+    ]
 
 
 def _refuse_results(out: Path, overwrite: bool) -> None:

@@ -44,6 +44,8 @@ class Evidence:
     """inference: per voxel of the prepared grid the two most probable classes and their softmax probabilities.
 
     Arrays are uint8 (I, J, K); probabilities are scaled to 0-255. Class 0 is background, class n is `levels[n - 1]`.
+    `offset_mm` (3, I, J, K), where the network gives it, points along the grid's axes from a voxel to the centroid of
+    its vertebra; it means something on bone only.
     """
 
     first: NDArray[np.uint8]
@@ -52,6 +54,7 @@ class Evidence:
     second_probability: NDArray[np.uint8]
     levels: tuple[Level, ...]
     grid: Grid
+    offset_mm: NDArray[np.int8] | None = None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ Picture = NDArray[np.uint8]
 
 BACKGROUND_RGB = (17, 20, 26)
 _TIMEOUT_S = 120.0
-_MARGIN = 1.08
+# The share of the picture that the surfaces fill along R, A and S; the rest is for names.
+_FILLED = (0.78, 0.78, 0.92)
 _AMBIENT = 0.25
 _LIGHT = (-0.35, 0.45, 0.82)  # towards image right, up, and towards the viewer
 _SUPERSAMPLING = 2
@@ -59,9 +60,9 @@ def lateral_and_posterior(surfaces: Sequence[Surface], size_px: tuple[int, int])
     """
     points = np.concatenate([surface.vertices_mm for surface in surfaces])
     low, high = points.min(axis=0), points.max(axis=0)
-    width, height = size_px
     extent = np.maximum(high - low, 1.0)
-    scale = float(max(extent[0] / width, extent[1] / width, extent[2] / height)) * _MARGIN
+    sides = np.array([size_px[0], size_px[0], size_px[1]]) * _FILLED
+    scale = float((extent / sides).max())
     x, y, z = ((low + high) / 2).tolist()
     return (
         View("lateral", (0.0, -1.0, 0.0), (0.0, 0.0, 1.0), (x, y, z), scale, size_px),
@@ -127,10 +128,9 @@ def _shaded_triangles(surfaces: Sequence[Surface], view: View) -> tuple[Points, 
     """Return the triangles that face the viewer: corners (T, 3, 3) in pixels and their colours (T, 3)."""
     corners, colours = [], []
     for surface in surfaces:
-        normals = face_normals(surface.vertices_mm, surface.faces) @ view.axes.T
-        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
-        front = normals[:, 2] > 0
-        light = _AMBIENT + (1 - _AMBIENT) * np.clip(normals[front] @ np.array(_LIGHT), 0, 1)
+        front = face_normals(surface.vertices_mm, surface.faces) @ view.axes[2] > 0
+        smooth = vertex_normals(surface.vertices_mm, surface.faces)[surface.faces[front]].mean(axis=1) @ view.axes.T
+        light = _AMBIENT + (1 - _AMBIENT) * np.clip(smooth @ np.array(_LIGHT), 0, 1)
         corners.append(view.pixels(surface.vertices_mm)[surface.faces[front]])
         colours.append((light[:, None] * surface.level.rgb).astype(np.float32))
     return np.concatenate(corners), np.concatenate(colours)

@@ -1,4 +1,4 @@
-"""The preview: one picture of a scan, its labels and its surfaces, to see at a glance whether a result can be trusted."""
+"""The preview: one picture of a scan, its labels and its surfaces, to judge a result at a glance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from vertebral.anatomy import BY_VERSE_ID, Level
-from vertebral.curved_slices import CurvedSlice, coronal_slice, framed, sagittal_slice, trace_course
+from vertebral.curved_slices import Framed, coronal_slice, framed, largest_scale, sagittal_slice, trace_course
 from vertebral.errors import GeometryError, RenderError
 from vertebral.records import Surface
 from vertebral.rendering import BACKGROUND_RGB, Picture, View, lateral_and_posterior, render, render_plainly
@@ -23,7 +23,8 @@ _FONT_PX = 15
 _LABEL_ALPHA = 0.45
 _TEXT_RGB = (232, 236, 241)
 _FAINT_RGB = (150, 160, 172)
-_SCALE_BAR_MM = 50
+_SCALE_BARS_MM = (50, 20, 10, 5)
+_TITLE_LENGTH = 110
 _DISCLAIMER = "Research use only. Not for diagnosis."
 _NOTHING_FOUND = "no vertebrae found"
 
@@ -56,9 +57,12 @@ def preview(scan: Volume, labels: Volume, surfaces: Sequence[Surface], path: Pat
         )
     scan, labels = scan.to_ras(), labels.to_ras()
     course = trace_course(labels)
+    slices = (sagittal_slice(scan, labels, course), coronal_slice(scan, labels, course))
+    scale = min(largest_scale(piece, _PANEL_PX) for piece in slices)
+    where = "along the spine" if course.levels else "middle of the scan"
     panels = [
-        _slice_panel("Sagittal, along the spine", sagittal_slice(scan, labels, course), "APSI", names_to_left=True),
-        _slice_panel("Coronal, along the spine (radiological)", coronal_slice(scan, labels, course), "RLSI"),
+        _slice_panel(f"Sagittal, {where}", framed(slices[0], _PANEL_PX, scale), "APSI", names_to_left=True),
+        _slice_panel(f"Coronal, {where} (radiological)", framed(slices[1], _PANEL_PX, scale), "RLSI"),
     ]
     rendered, note = _surface_panels(surfaces)
     canvas = Image.new("RGB", _SIZE_PX, BACKGROUND_RGB)
@@ -68,7 +72,8 @@ def preview(scan: Volume, labels: Volume, surfaces: Sequence[Surface], path: Pat
         _place(canvas, draw, panel, left + n * (_PANEL_PX[0] + _PANEL_GAP))
     if not course.levels:
         _write(draw, (_SIZE_PX[0] * 0.75, _PANEL_TOP + _PANEL_PX[1] / 2), _NOTHING_FOUND, _TEXT_RGB, 26, "mm")
-    _write(draw, (left, 26), title, _TEXT_RGB, 24, "lm")
+    shown_title = title if len(title) <= _TITLE_LENGTH else title[: _TITLE_LENGTH - 3] + "..."
+    _write(draw, (left, 26), shown_title, _TEXT_RGB, 24, "lm")
     bottom = _SIZE_PX[1] - 24
     _write(draw, (left, bottom), _DISCLAIMER, _TEXT_RGB, 18, "lm")
     hint = "Coronal: the patient's right is on the image's left. CT window -200 to 1000 HU."
@@ -76,8 +81,7 @@ def preview(scan: Volume, labels: Volume, surfaces: Sequence[Surface], path: Pat
     canvas.save(path, format="PNG")
 
 
-def _slice_panel(caption: str, piece: CurvedSlice, letters: str, names_to_left: bool = False) -> _Panel:
-    frame = framed(piece, _PANEL_PX)
+def _slice_panel(caption: str, frame: Framed, letters: str, names_to_left: bool = False) -> _Panel:
     picture = np.repeat(frame.grey[:, :, None], 3, axis=2).astype(np.float32)
     names = []
     for verse_id in np.unique(frame.label[frame.label > 0]):
@@ -122,18 +126,21 @@ def _place(canvas: Image.Image, draw: ImageDraw.ImageDraw, panel: _Panel, left: 
     width, height = _PANEL_PX
     canvas.paste(Image.fromarray(panel.picture), (left, _PANEL_TOP))
     _write(draw, (left, _PANEL_TOP - 18), panel.caption, _FAINT_RGB, _FONT_PX, "lm")
-    middle_x, middle_y = left + width / 2, _PANEL_TOP + height / 2
-    places = ((left + 8, middle_y, "lm"), (left + width - 8, middle_y, "rm"))
-    places += ((middle_x, _PANEL_TOP + 4, "mt"), (middle_x, _PANEL_TOP + height - 6, "mb"))
+    middle_x = left + width / 2
+    places: list[tuple[float, float, str]] = [
+        (left + 8, _PANEL_TOP + 4, "lt"),
+        (left + width - 8, _PANEL_TOP + 4, "rt"),
+        (middle_x, _PANEL_TOP + 4, "mt"),
+        (middle_x, _PANEL_TOP + height - 6, "mb"),
+    ]
     for letter, (x, y, anchor) in zip(panel.letters, places, strict=True):
         _write(draw, (x, y), letter, _TEXT_RGB, 18, anchor)
     names = sorted(panel.names, key=lambda name: name[2])
     rows = _spread(np.array([row for _, _, row in names]), _FONT_PX + 1)
+    side, step = ("rm", -7) if panel.names_to_left else ("lm", 7)
     for (level, column, _), row in zip(names, rows, strict=True):
-        x = max(column - 7, 26) if panel.names_to_left else min(column + 7, width - 32)
-        _write(
-            draw, (left + x, _PANEL_TOP + row), level.name, level.rgb, _FONT_PX, "rm" if panel.names_to_left else "lm"
-        )
+        x = left + float(np.clip(column + step, 34, width - 34))
+        _write(draw, (x, _PANEL_TOP + row), level.name, _pale(level), _FONT_PX, side)
     _scale_bar(draw, panel.px_per_mm, left + 12, _PANEL_TOP + height - 14)
 
 
@@ -146,19 +153,26 @@ def _spread(rows: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
             last = runs.pop()
             runs[-1] += last
     flat = [float(np.mean(run)) for run in runs for _ in run]
-    return np.array(flat) + gap * np.arange(len(rows))
+    return np.asarray(np.array(flat) + gap * np.arange(len(rows)), np.float64)
 
 
 def _scale_bar(draw: ImageDraw.ImageDraw, px_per_mm: float, left: float, bottom: float) -> None:
-    if px_per_mm > 0:
-        right = left + _SCALE_BAR_MM * px_per_mm
-        draw.line([(left, bottom), (right, bottom)], fill=_TEXT_RGB, width=2)
-        _write(draw, (left, bottom - 5), f"{_SCALE_BAR_MM} mm", _TEXT_RGB, 13, "lb")
+    fitting = [length for length in _SCALE_BARS_MM if length * px_per_mm < 0.4 * _PANEL_PX[0]]
+    if fitting and px_per_mm > 0:
+        draw.line([(left, bottom), (left + fitting[0] * px_per_mm, bottom)], fill=_TEXT_RGB, width=2)
+        _write(draw, (left, bottom - 5), f"{fitting[0]} mm", _TEXT_RGB, 13, "lb")
 
 
 def _eroded(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
     padded = np.pad(inside, 1)
-    return padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:] & inside
+    kept = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:] & inside
+    return np.asarray(kept, bool)
+
+
+def _pale(level: Level) -> tuple[int, int, int]:
+    """Return the level's colour halfway to white, which can be read on dark ground."""
+    red, green, blue = ((channel + 255) // 2 for channel in level.rgb)
+    return red, green, blue
 
 
 def _write(

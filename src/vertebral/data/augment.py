@@ -35,7 +35,7 @@ def draw_pose(
 
 
 def sample(volume: torch.Tensor, voxels: torch.Tensor, mode: str, outside: float) -> torch.Tensor:
-    """Sample `volume` (I, J, K) at `voxels` (..., 3), fractional indices; `outside` beyond its border."""
+    """Sample `volume` (I, J, K) at `voxels` (P, Q, R, 3), fractional indices; `outside` beyond its border."""
     size = torch.tensor(volume.shape, dtype=torch.float32)
     grid = (2 * voxels / (size - 1) - 1).flip(-1)[None]
     source = (volume.float() - outside)[None, None]

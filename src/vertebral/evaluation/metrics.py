@@ -33,4 +33,5 @@ def _surface_mm(mask: Mask, spacing_mm: tuple[float, float, float]) -> NDArray[n
     box = tuple(slice(int(e[0]), int(e[-1]) + 1) for e in extents)
     crop = np.pad(mask[box], 1)
     corner = np.array([s.start - 1 for s in box])
-    return (np.argwhere(crop & ~binary_erosion(crop)) + corner) * np.asarray(spacing_mm)
+    surface = np.argwhere(crop & ~binary_erosion(crop)) + corner
+    return np.asarray(surface * np.asarray(spacing_mm), np.float64)

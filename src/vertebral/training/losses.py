@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional
 
-from vertebral.config import LossConfig
+from vertebral.config import OFFSET_UNIT_MM, LossConfig
 
 _SMOOTH = 1e-5
 
@@ -39,14 +39,35 @@ def segmentation_loss(logits: torch.Tensor, classes: torch.Tensor, config: LossC
     return loss
 
 
+def offset_loss(offsets: torch.Tensor, classes: torch.Tensor, spacing_mm: float) -> torch.Tensor:
+    """Mean smooth-L1 distance, in units of `OFFSET_UNIT_MM`, between offsets and the way to the vertebra's centroid.
+
+    `offsets` (B, 3, I, J, K), `classes` (B, I, J, K) uint8. Only bone counts; the centroid is that of what the patch
+    shows of the vertebra.
+    """
+    total = offsets.sum() * 0.0
+    for predicted, target in zip(offsets, classes, strict=True):
+        voxels = target.nonzero()
+        if len(voxels) == 0:
+            continue
+        level = target[tuple(voxels.T)].long()
+        points = voxels.float()
+        count = torch.bincount(level).clamp(min=1)
+        centre = torch.zeros(len(count), 3, device=points.device).index_add(0, level, points) / count[:, None]
+        truth = (centre[level] - points) * (spacing_mm / OFFSET_UNIT_MM)
+        found = predicted.permute(1, 2, 3, 0)[tuple(voxels.T)].float()
+        total = total + functional.smooth_l1_loss(found, truth, beta=0.1)
+    return total / len(offsets)
+
+
 def hard_dice(logits: torch.Tensor, classes: torch.Tensor) -> tuple[float, float]:
-    """Dice of foreground against background, and the mean Dice over the classes present, of the argmax."""
+    """Dice of foreground against background, and the mean Dice over the classes present, of the argmax; NaN if none."""
     predicted = logits.max(1).indices.flatten()
     target = classes.flatten().long()
     count = logits.shape[1]
     size = torch.bincount(target, minlength=count) + torch.bincount(predicted, minlength=count)
     overlap = torch.bincount(target[target == predicted], minlength=count)
     present = torch.bincount(target, minlength=count)[1:] > 0
-    any_dice = 2 * ((predicted > 0) & (target > 0)).sum() / ((predicted > 0).sum() + (target > 0).sum()).clamp(min=1)
+    any_dice = 2 * ((predicted > 0) & (target > 0)).sum() / ((predicted > 0).sum() + (target > 0).sum())
     per_class = (2 * overlap / size.clamp(min=1))[1:][present]
     return float(any_dice), float(per_class.mean()) if present.any() else float("nan")

@@ -1,7 +1,10 @@
 """One training run with Lightning: bodies -> patches -> network -> checkpoints -> model folder."""
 
+import logging
 import pickle
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +23,10 @@ from vertebral.data.patches import PatchDataset, Sample
 from vertebral.errors import ConfigError, ModelError, OutputExistsError
 from vertebral.io.write import atomic_write
 from vertebral.model import build_network
-from vertebral.training.losses import hard_dice, segmentation_loss
-from vertebral.weights import save_model
+from vertebral.training.losses import hard_dice, offset_loss, segmentation_loss
+from vertebral.weights import load_model, save_model
+
+_LOG_EVERY = 20
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,18 @@ class SegmentationTask(LightningModule):
         )
 
     def training_step(self, batch: Sample, _: int) -> torch.Tensor:
-        """Return the loss of one batch of patches; every 20 steps the Dice of the patch is logged too."""
+        """Return the loss of one batch of patches; whenever it is logged, the Dice of the patch is logged too."""
         image, classes = batch
-        logits = self.network(image.contiguous(memory_format=torch.channels_last_3d))
-        loss = segmentation_loss(logits, classes, self.config.loss)
+        model, weights = self.config.model, self.config.loss
+        output = self.network(image.contiguous(memory_format=torch.channels_last_3d))
+        logits = output[:, : model.network.class_count]
+        loss = segmentation_loss(logits, classes, weights)
+        if model.network.offsets:
+            offsets = offset_loss(output[:, model.network.class_count :], classes, model.preprocess.spacing_mm)
+            loss = loss + weights.offset_weight * offsets
+            self.log("offset_loss", offsets.detach())
         self.log("loss", loss, prog_bar=True)
-        if self.global_step % 20 == 0:
+        if (self.global_step + 1) % _LOG_EVERY == 0:
             spine, levels = hard_dice(logits.detach(), classes)
             self.log_dict({"dice_spine": spine, "dice_levels": levels}, prog_bar=True)
         return loss
@@ -89,8 +100,11 @@ class Snapshots(Callback):
     it once the averaged weights have replaced the trained ones, and starts a second `last` when a run's folder moved.
     """
 
-    def __init__(self, run: RunFolder, config: TrainConfig, averaging: EMAWeightAveraging) -> None:
+    def __init__(
+        self, run: RunFolder, config: TrainConfig, averaging: EMAWeightAveraging, init_from: str | None
+    ) -> None:
         self._run = run
+        self._init_from = init_from
         self._config = config
         self._averaging = averaging
 
@@ -110,6 +124,7 @@ class Snapshots(Callback):
                 "torch": torch.__version__,
                 "steps": step,
                 "training": self._config.model_dump(mode="json"),
+                "initialised_from": self._init_from,
             }
             save_model(self._run.model, self._config.model, network, provenance)
 
@@ -120,6 +135,7 @@ def train(
     run: RunFolder,
     *,
     resume: bool,
+    init_from: str | None = None,
     accelerator: str,
     progress: Callable[[int, int, str], None],
     quiet: bool = False,
@@ -127,7 +143,7 @@ def train(
     """Train, or with `resume` go on from the run's last checkpoint; return the model folder.
 
     A resumed run sees the patches that the uninterrupted one would have seen; it may be given more steps, at the
-    learning rate that the longer schedule has there.
+    learning rate that the longer schedule has there. A new run starts from the weights of model `init_from`, if given.
 
     Raises OutputExistsError where `run` holds a checkpoint and `resume` is False, ConfigError where a resumed run was
     started with another config or is past `steps`, ModelError where its checkpoint is damaged.
@@ -152,19 +168,20 @@ def train(
     )
     seed_everything(config.seed, verbose=False)
     averaging = EMAWeightAveraging(decay=config.optimizer.ema_decay, use_buffers=True)
-    trainer = Trainer(
-        accelerator=accelerator,
-        devices=1,
-        precision=config.precision,
-        max_steps=config.steps,
-        gradient_clip_val=config.optimizer.clip_norm,
-        logger=CSVLogger(run.root, name="logs", version=f"from-{done}"),
-        log_every_n_steps=20,
-        enable_progress_bar=not quiet,
-        enable_model_summary=not quiet,
-        enable_checkpointing=False,
-        callbacks=[averaging, Snapshots(run, config, averaging)],
-    )
+    with _hushed(quiet):
+        trainer = Trainer(
+            accelerator=accelerator,
+            devices=1,
+            precision=config.precision,
+            max_steps=config.steps,
+            gradient_clip_val=config.optimizer.clip_norm,
+            logger=CSVLogger(run.root, name="logs", version=f"from-{done}"),
+            log_every_n_steps=_LOG_EVERY,
+            enable_progress_bar=not quiet,
+            enable_model_summary=not quiet,
+            enable_checkpointing=False,
+            callbacks=[averaging, Snapshots(run, config, averaging, init_from)],
+        )
     patches = DataLoader(
         PatchDataset(bodies, config, start=done * config.batch),
         batch_size=config.batch,
@@ -173,11 +190,40 @@ def train(
         persistent_workers=config.workers > 0,
     )
     newest = run.checkpoint if done else None
+    task = SegmentationTask(config)
+    if init_from is not None and newest is None:
+        _copy_weights(load_model(init_from).network, task.network)
+    on_interrupt = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(SegmentationTask(config), patches, ckpt_path=newest, weights_only=True)
-    except SystemExit:  # so Lightning ends where Ctrl-C is pressed
+        with _hushed(quiet):
+            trainer.fit(task, patches, ckpt_path=newest, weights_only=True)
+    except SystemExit:  # so Lightning ends where Ctrl-C is pressed, deaf to a second one
+        signal.signal(signal.SIGINT, on_interrupt)
         raise KeyboardInterrupt from None
     return run.model
+
+
+@contextmanager
+def _hushed(quiet: bool) -> Iterator[None]:
+    """Keep what Lightning tells of its settings, and its advertisements, from standard error if `quiet`."""
+    logger = logging.getLogger("lightning.pytorch")
+    before = logger.level
+    logger.setLevel(logging.WARNING if quiet else before)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _copy_weights(source: torch.nn.Module, target: torch.nn.Module) -> None:
+    """Copy what both networks have; where only the number of output channels differs, copy the leading ones."""
+    found = source.state_dict()
+    state = target.state_dict()
+    for name, value in state.items():
+        if name in found and found[name].shape[1:] == value.shape[1:]:
+            rows = min(len(found[name]), len(value)) if value.ndim else None
+            value[:rows] = found[name][:rows]
+    target.load_state_dict(state)
 
 
 def _steps_done(checkpoint: Path) -> int:

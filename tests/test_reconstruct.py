@@ -1,0 +1,231 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from vertebral.anatomy import BY_NAME
+from vertebral.errors import GeometryError, VertebralError
+from vertebral.mesh_checks import open_edges, split_vertices
+from vertebral.reconstruct import _contour, check_surface, reconstruct, surface_from_mask
+from vertebral.records import Box, Instance, Spine, Surface, Vertebra
+from vertebral.volume import Grid
+
+L1, L2 = BY_NAME["L1"], BY_NAME["L2"]
+Distance = Callable[[np.ndarray], np.ndarray]  # signed, in mm, negative inside
+
+
+def sphere(points: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(points, axis=-1) - 9
+
+
+def ellipsoid(points: np.ndarray) -> np.ndarray:
+    axes = np.array([12.0, 8.0, 6.0])
+    near = np.linalg.norm(points / axes, axis=-1)
+    return near * (near - 1) / (np.linalg.norm(points / axes**2, axis=-1) + 1e-9)
+
+
+def torus(points: np.ndarray) -> np.ndarray:
+    return np.hypot(np.hypot(points[..., 0], points[..., 1]) - 9, points[..., 2]) - 3.5
+
+
+SHAPES: dict[str, tuple[Distance, float, int]] = {
+    "sphere": (sphere, 4 / 3 * np.pi * 9**3, 2),
+    "ellipsoid": (ellipsoid, 4 / 3 * np.pi * 12 * 8 * 6, 2),
+    "torus": (torus, 2 * np.pi**2 * 9 * 3.5**2, 0),
+}
+TURN = np.linalg.qr(np.array([[2.0, 1, 0], [-1, 2, 1], [1, 0, 3]]))[0]
+
+
+def grid_around_zero(shape: tuple[int, int, int], axes: np.ndarray) -> Grid:
+    """A grid whose middle, less a third of a voxel, lies at 0 mm."""
+    affine = np.eye(4)
+    affine[:3, :3] = axes
+    affine[:3, 3] = -axes @ (np.array(shape) / 2 - 0.33)
+    return Grid(shape, affine)
+
+
+def distances(shape: Distance, grid: Grid) -> np.ndarray:
+    return shape(grid.to_world(np.stack(np.indices(grid.shape), axis=-1)))
+
+
+def spine_of(occupancy: np.ndarray, grid: Grid, box: Box | None = None) -> Spine:
+    return spine_of_many([(occupancy, box or tuple(slice(0, n) for n in grid.shape))], grid)
+
+
+def spine_of_many(parts: list[tuple[np.ndarray, Box]], grid: Grid) -> Spine:
+    levels = (L1, L2)
+    instances = [Instance(values.astype(np.float32), box, np.zeros(2), (0, 0, 0), False) for values, box in parts]
+    return Spine(tuple(Vertebra(level, 1.0, i) for level, i in zip(levels, instances, strict=False)), grid)
+
+
+def assert_printable(surface: Surface, euler_number: int) -> None:
+    check = check_surface(surface)
+    assert check.watertight
+    assert check.manifold
+    assert (check.components, check.euler_number) == (1, euler_number)
+    assert check.volume_ml > 0
+    assert (surface.vertices_mm == surface.vertices_mm.astype(np.float32)).all()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("name", list(SHAPES))
+def test_soft_occupancy_of_known_shapes(name: str, turned: bool) -> None:
+    shape, volume_mm3, euler_number = SHAPES[name]
+    grid = grid_around_zero((36, 36, 36), TURN if turned else np.eye(3))
+    occupancy = 1 / (1 + np.exp(np.clip(2.5 * distances(shape, grid), -50, 50)))
+    (surface,) = reconstruct(spine_of(occupancy, grid))
+    assert_printable(surface, euler_number)
+    error_mm = shape(surface.vertices_mm)
+    assert check_surface(surface).volume_ml * 1000 == pytest.approx(volume_mm3, rel=0.012)
+    assert np.sqrt((error_mm**2).mean()) < 0.05
+    assert np.abs(error_mm).max() < 0.15
+
+
+@pytest.mark.parametrize("name", list(SHAPES))
+def test_masks_of_known_shapes(name: str) -> None:
+    shape, volume_mm3, euler_number = SHAPES[name]
+    grid = grid_around_zero((36, 36, 36), TURN)
+    surface = surface_from_mask(distances(shape, grid) < 0, grid.affine, L2)
+    assert surface.level is L2
+    assert_printable(surface, euler_number)
+    error_mm = shape(surface.vertices_mm)
+    assert check_surface(surface).volume_ml * 1000 == pytest.approx(volume_mm3, rel=0.01)
+    assert np.sqrt((error_mm**2).mean()) < 0.13
+    assert np.abs(error_mm).max() < 0.6
+
+
+@pytest.mark.parametrize("axes", [np.diag([1.0, 1.0, 2.0]), np.diag([-1.0, 1.0, 2.0]), -TURN @ np.diag([1, 0.7, 1.5])])
+def test_anisotropic_and_left_handed_grids_keep_size_and_place(axes: np.ndarray) -> None:
+    grid = grid_around_zero((36, 44, 30), axes)
+    mask = distances(sphere, grid) < 0
+    surface = surface_from_mask(mask, grid.affine, L1)
+    assert_printable(surface, 2)
+    voxel_mm3 = abs(np.linalg.det(axes))
+    assert check_surface(surface).volume_ml * 1000 == pytest.approx(mask.sum() * voxel_mm3, rel=1e-3)
+    assert np.abs(sphere(surface.vertices_mm)).max() < max(grid.spacing_mm) / 2 + 0.2
+
+
+def test_the_box_places_the_surface_on_the_spine_grid() -> None:
+    grid = grid_around_zero((40, 40, 40), np.eye(3))
+    occupancy = (1 / (1 + np.exp(2.5 * np.clip(distances(sphere, grid), -10, 10)))).astype(np.float32)
+    box = (slice(6, 36), slice(8, 35), slice(7, 34))
+    (whole,), (cropped,) = reconstruct(spine_of(occupancy, grid)), reconstruct(spine_of(occupancy[box], grid, box))
+    assert np.abs(sphere(cropped.vertices_mm)).max() < 0.15
+    assert check_surface(cropped).volume_ml == pytest.approx(check_surface(whole).volume_ml, rel=1e-3)
+
+
+def test_a_mask_that_fills_its_array_is_closed_at_the_border() -> None:
+    surface = surface_from_mask(np.ones((12, 10, 14), bool), np.eye(4), L1)
+    assert_printable(surface, 2)
+    assert check_surface(surface).volume_ml == pytest.approx(1.680, rel=1e-3)
+    assert np.abs(surface.vertices_mm.min(axis=0) + 0.5).max() < 0.2
+
+
+def test_a_cut_occupancy_is_closed_at_the_border_of_its_box() -> None:
+    grid = grid_around_zero((36, 36, 36), np.eye(3))
+    occupancy = 1 / (1 + np.exp(2.5 * np.clip(distances(sphere, grid), -10, 10)))
+    box = (slice(0, 36), slice(0, 36), slice(18, 36))
+    (surface,) = reconstruct(spine_of(occupancy[box], grid, box))
+    assert_printable(surface, 2)
+    assert surface.vertices_mm[:, 2].min() == pytest.approx(grid.to_world(np.array([0, 0, 17.5]))[2], abs=0.3)
+
+
+def test_crumbs_are_dropped_and_cavities_filled() -> None:
+    grid = grid_around_zero((36, 36, 36), np.eye(3))
+    solid = distances(sphere, grid) < 0
+    mask = solid.copy()
+    mask[1:3, 1:3, 1:3] = True
+    mask[17:20, 17:20, 17:20] = False
+    surface = surface_from_mask(mask, grid.affine, L1)
+    assert_printable(surface, 2)
+    assert check_surface(surface).volume_ml * 1000 == pytest.approx(solid.sum(), rel=1e-3)
+
+
+def test_a_crumb_on_a_corner_of_the_bone_is_dropped() -> None:
+    mask = np.zeros((12, 12, 12), bool)
+    mask[2:8, 2:8, 2:8] = True
+    mask[8, 8, 8] = True
+    surface = surface_from_mask(mask, np.eye(4), L1)
+    assert_printable(surface, 2)
+    assert surface.vertices_mm.max() < 8
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_no_pair_of_neighbouring_cells_makes_an_edge_with_four_faces(axis: int) -> None:
+    # Such an edge lies in the face between two cells and needs four contour points there: opposite corners inside.
+    outer = ((np.arange(256)[:, None] >> np.arange(8)) & 1).reshape(256, 2, 2, 2)
+    shared = np.broadcast_to(np.eye(2, dtype=int), (256, 2, 2))
+    pairs = np.stack([outer[..., 0], shared, outer[..., 1]], axis=-1)
+    pairs = np.concatenate([pairs, np.stack([outer[..., 0], 1 - shared, outer[..., 1]], axis=-1)])
+    blocks = np.pad(np.moveaxis(pairs, 3, axis + 1), ((0, 0), (1, 1), (1, 1), (1, 1)))
+    faces = _contour(blocks.reshape(-1, *blocks.shape[2:]).astype(np.float32))[1]
+    assert len(faces) > 10_000
+    assert len(open_edges(faces)) == 0
+    assert len(split_vertices(faces)) == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(arrays(np.float32, st.tuples(*[st.integers(1, 6)] * 3), elements=st.floats(0, 1, width=32)))
+def test_any_occupancy_with_an_inside_gives_one_closed_manifold_surface(occupancy: np.ndarray) -> None:
+    occupancy.flat[0] = 0.5
+    grid = Grid(occupancy.shape, np.diag([0.8, -0.8, 0.8, 1]))
+    (surface,) = reconstruct(spine_of(occupancy, grid))
+    check = check_surface(surface)
+    assert check.manifold
+    assert check.components == 1
+    assert check.volume_ml > 0
+
+
+def test_touching_neighbours_do_not_overlap() -> None:
+    grid = Grid((24, 16, 30), np.eye(4))
+    lower, upper = np.zeros(grid.shape, bool), np.zeros(grid.shape, bool)
+    lower[4:20, 4:12, 3:15] = True
+    upper[4:20, 4:12, 15:27] = True
+    boxes = ((slice(0, 24), slice(0, 16), slice(0, 17)), (slice(0, 24), slice(0, 16), slice(13, 30)))
+    first, second = reconstruct(spine_of_many([(upper[boxes[1]], boxes[1]), (lower[boxes[0]], boxes[0])], grid))
+    assert (first.level, second.level) == (L1, L2)
+    assert_printable(first, 2)
+    assert_printable(second, 2)
+    assert 0.05 < first.vertices_mm[:, 2].min() - second.vertices_mm[:, 2].max() < 0.6
+    assert check_surface(first).volume_ml == pytest.approx(upper.sum() / 1000, rel=0.02)
+
+
+def test_neighbours_apart_are_left_alone() -> None:
+    grid = grid_around_zero((36, 36, 36), np.eye(3))
+    occupancy = (distances(sphere, grid) < 0).astype(np.float32)
+    far = Grid((36, 36, 80), grid.affine)
+    boxes = [tuple(slice(a, a + 36) for a in start) for start in ((0, 0, 0), (0, 0, 44))]
+    first, second = reconstruct(spine_of_many([(occupancy, boxes[0]), (occupancy, boxes[1])], far))
+    assert second.vertices_mm - first.vertices_mm == pytest.approx(np.tile([0, 0, 44.0], (len(first.vertices_mm), 1)))
+
+
+def test_an_empty_spine_has_no_surfaces() -> None:
+    assert reconstruct(Spine((), Grid((4, 4, 4), np.eye(4)))) == ()
+
+
+def test_an_empty_occupancy_is_refused_by_name() -> None:
+    grid = Grid((4, 4, 4), np.eye(4))
+    with pytest.raises(VertebralError, match=r"L1: no voxel is inside \(highest occupancy 0.400\)"):
+        reconstruct(spine_of(np.full(grid.shape, 0.4), grid))
+    with pytest.raises(VertebralError, match="L2: no voxel is inside"):
+        surface_from_mask(np.zeros((4, 4, 4), bool), np.eye(4), L2)
+
+
+def test_values_that_are_not_finite_are_refused() -> None:
+    occupancy = np.ones((4, 4, 4))
+    occupancy[1, 2, 3] = np.nan
+    with pytest.raises(VertebralError, match="L1: the occupancy holds values that are not finite"):
+        reconstruct(spine_of(occupancy, Grid((4, 4, 4), np.eye(4))))
+
+
+def test_voxels_too_flat_for_a_triangle_are_refused() -> None:
+    with pytest.raises(VertebralError, match="L1: no printable surface"):
+        surface_from_mask(np.ones((1, 1, 1), bool), np.diag([2e-6, 2e-6, 2e-6, 1]), L1)
+
+
+def test_an_affine_without_extent_is_refused() -> None:
+    with pytest.raises(GeometryError):
+        surface_from_mask(np.ones((3, 3, 3), bool), np.zeros((4, 4)), L1)
