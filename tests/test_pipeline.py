@@ -65,7 +65,13 @@ def perfect_inference(labels: Volume) -> Callable[..., Evidence]:
     """What a network without fault would say of the scan that `labels` belongs to."""
 
     def infer(
-        prepared: Prepared, network: object, config: object, levels: tuple[Level, ...], device: object, progress: Any
+        prepared: Prepared,
+        network: object,
+        config: object,
+        levels: tuple[Level, ...],
+        device: object,
+        progress: Any,
+        offsets: bool,
     ) -> Evidence:
         truth = prepare_labels(labels, prepared.config.spacing_mm)
         assert truth.grid.matches(prepared.volume.grid)
@@ -123,7 +129,7 @@ def test_the_manifest_tells_all(scan: Path, model: str, tmp_path: Path) -> None:
     assert json.loads(text) == json.loads(json.dumps(manifest))
     assert str(tmp_path) not in json.dumps({key: manifest[key] for key in manifest if key != "options"})
     assert manifest["disclaimer"] == "Research use only. Not for diagnosis."
-    assert manifest["input"]["name"] == "case_ct.nii.gz"
+    assert manifest["input"]["name"] == "case"
     assert manifest["input"]["sha256"] == hashlib.sha256(scan.read_bytes()).hexdigest()
     assert manifest["input"]["orientation"] == "RAS"
     assert manifest["input"]["spacing_mm"] == pytest.approx((SPACING_MM,) * 3)
@@ -234,7 +240,7 @@ def test_a_reference_beside_the_scan_is_not_replaced(
 def test_a_failed_run_leaves_no_trace(
     name: str, error: BaseException, scan: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(pipeline, name, fail)
@@ -296,7 +302,7 @@ def test_only_the_levels_that_were_asked_for(
 def test_without_a_picture_the_results_are_still_there(
     scan: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RenderError("no preview: this machine cannot render")
 
     monkeypatch.setattr(pipeline, "preview", fail)

@@ -229,3 +229,8 @@ def test_voxels_too_flat_for_a_triangle_are_refused() -> None:
 def test_an_affine_without_extent_is_refused() -> None:
     with pytest.raises(GeometryError):
         surface_from_mask(np.ones((3, 3, 3), bool), np.zeros((4, 4)), L1)
+
+
+def test_a_flat_mask_is_refused() -> None:
+    with pytest.raises(GeometryError, match="three axes"):
+        surface_from_mask(np.ones((3, 3), bool), np.eye(4), L1)

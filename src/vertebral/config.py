@@ -6,11 +6,13 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from vertebral.anatomy import level_named
 from vertebral.errors import ConfigError
 
 OFFSET_UNIT_MM = 20.0
+_LONGEST_SHOWN_VALUE = 60
 
 
 class Config(BaseModel):
@@ -198,8 +200,15 @@ def parse_config(kind: type[AnyConfig], values: Any, origin: str) -> AnyConfig:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
-        raise ConfigError(f"{origin}: {faults}") from None
+        raise ConfigError(f"{origin}: {'; '.join(_fault(one) for one in error.errors())}") from None
+
+
+def _fault(error: ErrorDetails) -> str:
+    """The key, the value and what is wrong with it."""
+    key = ".".join(map(str, error["loc"])) or "file"
+    value = repr(error["input"])
+    shown = "" if error["type"] == "missing" or len(value) > _LONGEST_SHOWN_VALUE else f" = {value}"
+    return f"{key}{shown}: {error['msg']}"
 
 
 def load_config(kind: type[AnyConfig], path: Path) -> AnyConfig:

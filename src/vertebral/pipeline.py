@@ -189,7 +189,8 @@ def _provenance(
     return {
         "disclaimer": DISCLAIMER,
         "input": {
-            "name": scan.path.name,
+            # The stem, not the path: the reader keeps a patient's name out of it.
+            "name": scan.stem,
             "sha256": scan.sha256,
             "shape": scan.volume.grid.shape,
             "spacing_mm": scan.volume.spacing_mm,

@@ -78,7 +78,7 @@ def surface_from_mask(mask: NDArray[np.bool_], affine: Affine, level: Level) -> 
 
     Raises VertebralError where the mask is empty or its mesh is not manifold, GeometryError for a bad affine.
     """
-    grid = Grid((mask.shape[0], mask.shape[1], mask.shape[2]), affine)
+    grid = Grid(mask.shape, affine)
     i, j, k = (slice(0, n) for n in grid.shape)
     return _checked(_mesh(np.asarray(mask, dtype=bool), (i, j, k), grid, level))
 
@@ -101,7 +101,7 @@ def _mesh(occupancy: NDArray[Any], box: Box, grid: Grid, level: Level) -> _Mesh:
 def _checked(mesh: _Mesh) -> Surface:
     """Return `mesh` as a surface, less smooth where smoothing would fold a triangle onto a line."""
     for share in (1.0, 0.5, 0.0):
-        # Whole numbers of float32, as STL and GLB keep them: what is checked here is what is written there.
+        # Values that float32 holds exactly, as STL and GLB need them: what is checked here is what is written there.
         points = (mesh.contour + share * (mesh.vertices - mesh.contour)).astype(np.float32).astype(np.float64)
         surface = Surface(mesh.level, points, mesh.faces)
         check = check_surface(surface)

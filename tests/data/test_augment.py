@@ -133,7 +133,7 @@ def test_thick_slices_blur_one_axis() -> None:
     config = STILL.model_copy(update={"slice_mm": (6.0, 6.0), "noise_hu": (0.0, 0.0)})
     point = torch.zeros((21, 21, 21))
     point[10, 10, 10] = 1000
-    wide = {axis: 0 for axis in range(3)}
+    wide = dict.fromkeys(range(3), 0)
     for seed in range(30):
         made = scan(point, 1.0, seeded(seed), config)
         lines = [made[:, 10, 10], made[10, :, 10], made[10, 10, :]]

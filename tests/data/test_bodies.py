@@ -109,6 +109,18 @@ def test_outside_the_body_is_air(placed: Body) -> None:
     assert placed.labels[placed.tissue == 0].max() == 0
 
 
+def test_an_oblique_subject_lies_where_its_affine_says() -> None:
+    """The same spine with its array turned by 10 degrees about the left-right axis, the affine turned back."""
+    upright = subject_of(("L1", "L2", "L3", "L4"), shift_mm=(0, 0, 500)).to_ras()
+    turn = np.eye(4)
+    angle = np.deg2rad(10)
+    turn[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    body = place_in_body(Volume(upright.array, turn @ upright.affine), block_body())
+    for number, name in enumerate(("L1", "L2", "L3", "L4")):
+        expected = turn[:3, :3] @ [0, 0, 500 - 16 * number]
+        assert centre_mm(body, name) == pytest.approx(expected, abs=MM / 4)
+
+
 def test_cut_levels_of_the_subject_are_dropped() -> None:
     """L1 reaches the subject's first axial slice; the body's own L1 is kept, at its place above L2."""
     cut = subject_of(("L1", "L2", "L3"), top=63, shift_mm=(0, 0, 500))
@@ -229,6 +241,16 @@ def test_a_map_of_organs_alone_is_clothed_in_muscle_and_fat(tmp_path: Path) -> N
     assert [int(v) for v in order] == [0, FAT, liver, MUSCLE, liver, FAT, 0]
 
 
+def test_flesh_reaches_the_first_and_last_slice(tmp_path: Path) -> None:
+    labels = np.zeros((60, 60, 30), np.uint8)
+    labels[15:25, 15:45] = 8
+    labels[35:45, 15:45] = 8
+    labels[28:32, 10:13] = 5
+    body = load_body(write_map(tmp_path, labels, NAMES), MM)
+    assert (body.tissue[30, 30] == MUSCLE).all()
+    assert (body.tissue[labels == 8] == TISSUE_ID["liver"]).all()
+
+
 def test_a_body_map_without_names_is_refused(tmp_path: Path) -> None:
     path = write_map(tmp_path, fat_box(), NAMES)
     (tmp_path / "a_labelmap.json").unlink()
@@ -249,5 +271,5 @@ def test_an_id_without_a_name_is_refused_not_taken_for_air(tmp_path: Path) -> No
 
 
 def test_an_id_above_255_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ReadError, match="ids 300 .*above 255"):
+    with pytest.raises(ReadError, match=r"ids 300 .*above 255"):
         load_body(write_map(tmp_path, fat_box(), {**NAMES, "300": "spleen"}), MM)

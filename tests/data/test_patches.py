@@ -77,7 +77,7 @@ def test_a_patch_has_the_shapes_types_and_range_of_the_networks_input() -> None:
         image, classes = dataset.patch(index)
         assert image.shape == (1, 16, 16, 16) and image.dtype == torch.float32
         assert classes.shape == (16, 16, 16) and classes.dtype == torch.uint8
-        assert 0 <= float(image.min()) and float(image.max()) <= 1
+        assert float(image.min()) >= 0 and float(image.max()) <= 1
         classes_seen.update(classes.unique().tolist())
     assert classes_seen == {0, 1, 2}
 

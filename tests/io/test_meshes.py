@@ -56,8 +56,9 @@ def test_glb_has_a_named_coloured_node_per_level(tmp_path: Path) -> None:
     scene = trimesh.load(tmp_path / "scan_spine.glb")
     assert set(scene.geometry) == {"T12", "L1"}
     assert set(scene.graph.nodes_geometry) == {"T12", "L1"}
-    points = np.concatenate([surface.vertices_mm for surface in surfaces])
-    assert scene.bounds == pytest.approx(np.array([points.min(axis=0), points.max(axis=0)]) / 1000, abs=1e-6)
+    right, front, up = np.concatenate([surface.vertices_mm for surface in surfaces]).T / 1000
+    points = np.stack([-right, up, front], axis=1)  # glTF: -X is the model's right, Y up, Z its front
+    assert scene.bounds == pytest.approx(np.array([points.min(axis=0), points.max(axis=0)]), abs=1e-6)
     assert scene.geometry["L1"].bounds[0] == pytest.approx(surfaces[1].vertices_mm.min(axis=0))
     assert scene.geometry["L1"].volume == pytest.approx(BALL.sum(), rel=1e-3)
     for surface in surfaces:
@@ -69,10 +70,15 @@ def test_glb_has_a_named_coloured_node_per_level(tmp_path: Path) -> None:
 def test_glb_says_what_its_numbers_mean(tmp_path: Path) -> None:
     write_glb([ball("L1", 0)], tmp_path / "spine.glb")
     tree = tree_of(tmp_path / "spine.glb")
-    assert tree["asset"]["extras"]["note"] == "vertices in RAS+ mm under a 0.001 scale root node"
+    assert tree["asset"]["extras"]["note"] == (
+        "vertices are in RAS+ mm; the root node turns them into glTF's metres, Y up, front towards Z"
+    )
     (root,) = (tree["nodes"][n] for n in tree["scenes"][0]["nodes"])
     assert root["name"] == "spine"
-    assert np.diag(np.reshape(root["matrix"], (4, 4))).tolist() == [0.001, 0.001, 0.001, 1]
+    matrix = np.reshape(root["matrix"], (4, 4)).T  # glTF stores columns
+    assert matrix @ (1000, 0, 0, 1) == pytest.approx([-1, 0, 0, 1])
+    assert matrix @ (0, 1000, 0, 1) == pytest.approx([0, 0, 1, 1])
+    assert matrix @ (0, 0, 1000, 1) == pytest.approx([0, 1, 0, 1])
     assert [tree["nodes"][n]["name"] for n in root["children"]] == ["L1"]
     assert "NORMAL" in tree["meshes"][0]["primitives"][0]["attributes"]
 

@@ -137,7 +137,9 @@ def _clothe(tissue: UInt8) -> UInt8:
     """Give a map of organs alone a body: muscle near its structures, then a rim of fat and skin."""
     occupied = tissue > 0
     small = occupied[::3, ::3, ::3]
-    distance = ndimage.distance_transform_edt(~ndimage.binary_closing(small, iterations=4))
+    # Padded by what closing erodes: a scan ends at its border, the body does not.
+    closed = ndimage.binary_closing(np.pad(small, 4, mode="edge"), iterations=4)[4:-4, 4:-4, 4:-4]
+    distance = ndimage.distance_transform_edt(~closed)
     hull = np.zeros(small.shape, bool)
     for k in range(small.shape[2]):
         hull[:, :, k] = ndimage.binary_fill_holes(distance[:, :, k] < 3)
@@ -191,19 +193,22 @@ def _resample_soft(labels: UInt8, affine: Affine, shape: tuple[int, ...], target
     result = np.zeros(shape, np.uint8)
     best = np.full(shape, 0.5, np.float32)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    step = float(target[0, 0])
+    to_voxel = np.linalg.inv(affine[:3, :3])
+    origin, step = target[:3, 3], float(target[0, 0])
     for value, box in enumerate(ndimage.find_objects(labels), start=1):
         if box is None:
             continue
         crop = np.pad((labels[box] == value).astype(np.float32), 3)
         crop = ndimage.gaussian_filter(crop, np.maximum(0.5, 0.5 * step / spacing))
-        corner = affine[:3, :3] @ (np.array([s.start for s in box]) - 3.0) + affine[:3, 3]
-        low = np.maximum(0, np.floor((corner - target[:3, 3]) / step).astype(int))
-        high = np.minimum(shape, low + np.ceil(np.array(crop.shape) * spacing / step).astype(int) + 1)
+        start = np.array([s.start for s in box]) - 3.0
+        corners = start + np.argwhere(np.ones((2, 2, 2))) * (np.array(crop.shape) - 1)
+        world = corners @ affine[:3, :3].T + affine[:3, 3]
+        low = np.maximum(0, np.floor((world.min(0) - origin) / step).astype(int))
+        high = np.minimum(shape, np.ceil((world.max(0) - origin) / step).astype(int) + 1)
         if (high <= low).any():
             continue
-        offset = (target[:3, 3] + low * step - corner) / spacing
-        soft = ndimage.affine_transform(crop, step / spacing, offset, tuple(high - low), order=1)
+        offset = to_voxel @ (origin + low * step - affine[:3, 3]) - start
+        soft = ndimage.affine_transform(crop, to_voxel * step, offset, tuple(high - low), order=1)
         window = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         wins = soft > best[window]
         result[window][wins] = value

@@ -18,7 +18,7 @@ from vertebral.preprocess import prepare, prepare_labels
 from vertebral.volume import Grid, Volume
 
 UNKNOWN_HU = np.iinfo(np.int16).min
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ Rules, in order:
 1. Votes (voxel + offset) are counted on the grid and smoothed; a local maximum with at least `MIN_SEED_ML` of votes
    within `RADIUS_MM` is a centre.
 2. The spine is the chain of centres, from head to tail, that gathers most votes, where each step goes down by
-   `MIN_STEP_MM` to `MAX_STEP_MM` and sideways no more than down. Centres off the chain are no vertebrae.
+   `MIN_STEP_MM` or more, to the side no more than down, forwards or backwards no more than twice that, and no further
+   than `MAX_STEP_MM`. Centres off the chain are no vertebrae.
 3. A voxel belongs to the centre nearest to its vote, if that is within `REACH_MM` and on the chain; else it is dropped.
 4. Of each vertebra the largest part stays, with the parts that hold at least `MIN_PART_SHARE` of it.
 """
@@ -22,7 +23,7 @@ MIN_SEED_ML = 2.0
 MIN_STEP_MM = 5.0
 MAX_STEP_MM = 110.0
 STEP_COST_ML_PER_MM = 0.05
-REACH_MM = 14.0
+REACH_MM = 25.0
 MIN_PART_SHARE = 0.05
 _BLUR_MM = 3.5
 
@@ -36,7 +37,7 @@ def owners_by_votes(bone: Bone, offset_mm: NDArray[np.int8], spacing_mm: float) 
     """
     owner = np.zeros(bone.mask.shape, np.int32)
     voxels = np.argwhere(bone.mask)
-    votes_mm = voxels * spacing_mm + offset_mm[:, bone.mask].T
+    votes_mm: Points = (voxels * spacing_mm + offset_mm[:, bone.mask].T).astype(np.float64)
     centres_mm, votes_ml = _centres(votes_mm, bone.mask.shape, spacing_mm)
     if len(centres_mm) == 0:
         return owner
@@ -74,10 +75,11 @@ def _chain(centres_mm: Points, votes_ml: NDArray[np.float64]) -> list[int]:
     before = np.full(len(best), -1)
     for n in range(len(best)):
         step = centres_mm[:n] - centres_mm[n]
-        down, aside = step[:, 2], np.hypot(step[:, 0], step[:, 1])
-        allowed = (down >= MIN_STEP_MM) & (aside <= down) & (np.hypot(down, aside) <= MAX_STEP_MM)
+        sideways, forwards, down = np.abs(step).T
+        length = np.linalg.norm(step, axis=1)
+        allowed = (down >= MIN_STEP_MM) & (sideways <= down) & (forwards <= 2 * down) & (length <= MAX_STEP_MM)
         if allowed.any():
-            gain = np.where(allowed, best[:n] - STEP_COST_ML_PER_MM * np.hypot(down, aside), -np.inf)
+            gain = np.where(allowed, best[:n] - STEP_COST_ML_PER_MM * length, -np.inf)
             if gain.max() > 0:
                 before[n] = int(np.argmax(gain))
                 best[n] += gain.max()

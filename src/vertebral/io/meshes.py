@@ -16,8 +16,9 @@ from vertebral.io.write import atomic_write
 from vertebral.records import Surface
 
 _STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
-_METRES_PER_MM = 0.001
-_GLB_FRAME = "vertices in RAS+ mm under a 0.001 scale root node"
+# glTF counts in metres, with Y up, a model's front towards Z and its right towards -X.
+_RAS_MM_TO_GLTF = np.array([[-0.001, 0, 0, 0], [0, 0, 0.001, 0], [0, 0.001, 0, 0], [0, 0, 0, 1]])
+_GLB_FRAME = "vertices are in RAS+ mm; the root node turns them into glTF's metres, Y up, front towards Z"
 
 
 def write_stl(surface: Surface, path: Path) -> None:
@@ -38,8 +39,8 @@ def write_stl(surface: Surface, path: Path) -> None:
 def write_glb(surfaces: Sequence[Surface], path: Path) -> None:
     """Write one GLB (glTF 2.0) with one node and mesh per level, named after it and in its colour.
 
-    glTF counts in metres: the vertices stay in RAS+ mm below a root node `spine` that scales them by 0.001, as
-    `asset.extras` says. Raises VertebralError where there is no surface or a level comes twice, InputError where the
+    The vertices stay in RAS+ mm below a root node `spine` that turns them into glTF's frame, so that viewers show the
+    spine upright; `asset.extras` says so. Raises VertebralError where there is no surface or a level comes twice, InputError where the
     folder cannot be written to.
     """
     names = [surface.level.name for surface in surfaces]
@@ -48,7 +49,7 @@ def write_glb(surfaces: Sequence[Surface], path: Path) -> None:
     if len(set(names)) < len(names):
         raise VertebralError(f"{path}: a level comes twice in {', '.join(names)}: name each vertebra once")
     scene = trimesh.Scene(base_frame="world")
-    scene.graph.update(frame_to="spine", frame_from="world", matrix=np.diag([_METRES_PER_MM] * 3 + [1.0]))
+    scene.graph.update(frame_to="spine", frame_from="world", matrix=_RAS_MM_TO_GLTF)
     for surface in surfaces:
         scene.add_geometry(
             _coloured(surface), node_name=surface.level.name, geom_name=surface.level.name, parent_node_name="spine"

@@ -20,11 +20,11 @@ from vertebral import __version__
 from vertebral.config import TrainConfig, load_config
 from vertebral.data.catalog import cache_bodies, find_recipes
 from vertebral.data.patches import PatchDataset, Sample
-from vertebral.errors import ConfigError, ModelError, OutputExistsError
+from vertebral.errors import ConfigError, ModelError, OutputExistsError, VertebralError
 from vertebral.io.write import atomic_write
 from vertebral.model import build_network
 from vertebral.training.losses import hard_dice, offset_loss, segmentation_loss
-from vertebral.weights import load_model, save_model
+from vertebral.weights import Model, load_model, save_model
 
 _LOG_EVERY = 20
 
@@ -74,6 +74,8 @@ class SegmentationTask(LightningModule):
             self.log("offset_loss", offsets.detach())
         self.log("loss", loss, prog_bar=True)
         if (self.global_step + 1) % _LOG_EVERY == 0:
+            if not torch.isfinite(loss):
+                raise VertebralError(f"step {self.global_step}: the loss is not finite; lower the learning rate")
             spine, levels = hard_dice(logits.detach(), classes)
             self.log_dict({"dice_spine": spine, "dice_levels": levels}, prog_bar=True)
         return loss
@@ -192,7 +194,7 @@ def train(
     newest = run.checkpoint if done else None
     task = SegmentationTask(config)
     if init_from is not None and newest is None:
-        _copy_weights(load_model(init_from).network, task.network)
+        _copy_weights(load_model(init_from), task)
     on_interrupt = signal.getsignal(signal.SIGINT)
     try:
         with _hushed(quiet):
@@ -215,15 +217,19 @@ def _hushed(quiet: bool) -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _copy_weights(source: torch.nn.Module, target: torch.nn.Module) -> None:
-    """Copy what both networks have; where only the number of output channels differs, copy the leading ones."""
-    found = source.state_dict()
-    state = target.state_dict()
+def _copy_weights(source: Model, task: SegmentationTask) -> None:
+    """Start from the weights of `source`; offsets that only one of the two networks has are left as they are.
+
+    Raises ConfigError where the networks differ in anything else.
+    """
+    ours, theirs = task.config.model.network, source.config.network
+    if ours.model_copy(update={"offsets": theirs.offsets}) != theirs:
+        raise ConfigError(f"model {source.config.name}: its network or levels differ from the config's; see model.json")
+    found, state = source.network.state_dict(), task.network.state_dict()
     for name, value in state.items():
-        if name in found and found[name].shape[1:] == value.shape[1:]:
-            rows = min(len(found[name]), len(value)) if value.ndim else None
-            value[:rows] = found[name][:rows]
-    target.load_state_dict(state)
+        rows = min(len(found[name]), len(value))
+        value[:rows] = found[name][:rows]
+    task.network.load_state_dict(state)
 
 
 def _steps_done(checkpoint: Path) -> int:

@@ -10,8 +10,8 @@ from vertebral.anatomy import BY_NAME, BY_VERSE_ID
 from vertebral.errors import GeometryError, RenderError
 from vertebral.reconstruct import surface_from_mask
 from vertebral.records import Surface
-from vertebral.rendering import Picture, View
 from vertebral.report import _spread, preview
+from vertebral.report.rendering import Picture, View
 from vertebral.volume import Volume
 
 AFFINE = np.diag([2.0, 2.0, 4.0, 1.0])

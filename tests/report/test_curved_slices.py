@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vertebral.curved_slices import coronal_slice, framed, largest_scale, sagittal_slice, trace_course
+from vertebral.report.curved_slices import coronal_slice, framed, largest_scale, sagittal_slice, trace_course
 from vertebral.volume import Volume
 
 SHAPE = (40, 30, 50)
@@ -71,7 +71,7 @@ def test_framing_keeps_the_aspect_ratio_and_the_labels() -> None:
 
 def test_blocks_give_the_same_course(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = trace_course(leaning_spine())
-    monkeypatch.setattr("vertebral.curved_slices._BLOCK_VOXELS", 5000)
+    monkeypatch.setattr("vertebral.report.curved_slices._BLOCK_VOXELS", 5000)
     for order in ("C", "F"):
         labels = Volume(np.asarray(leaning_spine().array, order=order), AFFINE)
         course = trace_course(labels)

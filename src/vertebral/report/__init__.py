@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from vertebral.anatomy import BY_VERSE_ID, Level
-from vertebral.curved_slices import Framed, coronal_slice, framed, largest_scale, sagittal_slice, trace_course
 from vertebral.errors import GeometryError, RenderError
 from vertebral.records import Surface
-from vertebral.rendering import BACKGROUND_RGB, Picture, View, lateral_and_posterior, render, render_plainly
+from vertebral.report.curved_slices import Framed, coronal_slice, framed, largest_scale, sagittal_slice, trace_course
+from vertebral.report.rendering import BACKGROUND_RGB, Picture, View, lateral_and_posterior, render, render_plainly
 from vertebral.volume import Volume
 
 _SIZE_PX = (1800, 1000)

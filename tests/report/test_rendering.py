@@ -4,12 +4,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vertebral import rendering
 from vertebral.anatomy import BY_NAME
 from vertebral.errors import RenderError
 from vertebral.reconstruct import surface_from_mask
 from vertebral.records import Surface
-from vertebral.rendering import BACKGROUND_RGB, lateral_and_posterior, render, render_plainly
+from vertebral.report import rendering
+from vertebral.report.rendering import BACKGROUND_RGB, lateral_and_posterior, render, render_plainly
 
 SIZE = (120, 160)
 
