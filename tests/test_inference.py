@@ -182,3 +182,25 @@ def test_out_of_memory_comes_with_advice() -> None:
     error = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nmore lines")
     with pytest.raises(VertebralError, match=r"16x16x16.*smaller window.*cpu.*20 GiB\)"):
         infer(random_image((16, 16, 16)), Failing(error), CONFIG, LEVELS[:1], CPU)
+
+
+class Pointing(torch.nn.Module):
+    """Class 1 everywhere, and offsets of (0.5, -1, 10) units: 10, -20 and 200 mm."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        output = torch.zeros(1, 5, *values.shape[2:])
+        output[:, 1] = 9.0
+        output[:, 2:] = torch.tensor([0.5, -1.0, 10.0])[None, :, None, None, None]
+        return output
+
+
+def test_offsets_are_blended_in_mm_and_end_at_127() -> None:
+    evidence = infer(random_image((40, 20, 16)), Pointing(), CONFIG, LEVELS[:1], CPU, offsets=True)
+    assert (evidence.first == 1).all()
+    assert evidence.offset_mm is not None and evidence.offset_mm.shape == (3, 40, 20, 16)
+    assert [np.unique(axis).tolist() for axis in evidence.offset_mm] == [[10], [-20], [127]]
+
+
+def test_offsets_that_were_not_asked_for_are_refused() -> None:
+    with pytest.raises(ModelError, match="5"):
+        infer(random_image((16, 16, 16)), Pointing(), CONFIG, LEVELS[:1], CPU)

@@ -40,8 +40,8 @@ def write_glb(surfaces: Sequence[Surface], path: Path) -> None:
     """Write one GLB (glTF 2.0) with one node and mesh per level, named after it and in its colour.
 
     The vertices stay in RAS+ mm below a root node `spine` that turns them into glTF's frame, so that viewers show the
-    spine upright; `asset.extras` says so. Raises VertebralError where there is no surface or a level comes twice, InputError where the
-    folder cannot be written to.
+    spine upright; `asset.extras` says so. Raises VertebralError where there is no surface or a level comes twice,
+    InputError where the folder cannot be written to.
     """
     names = [surface.level.name for surface in surfaces]
     if not names:
