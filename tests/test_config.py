@@ -26,7 +26,7 @@ def test_round_trip_through_json_and_yaml(tmp_path: Path) -> None:
 def test_an_unknown_key_is_an_error_that_names_file_and_key(tmp_path: Path) -> None:
     path = tmp_path / "pre.yaml"
     path.write_text("spacing: 1.0\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"pre\.yaml: spacing: Extra inputs"):
+    with pytest.raises(ConfigError, match=r"pre\.yaml: spacing = 1.0: Extra inputs"):
         load_config(PreprocessConfig, path)
 
 

@@ -101,14 +101,15 @@ def test_levels_in_numeric_order_are_taken_in_anatomical_order() -> None:
 
 
 def test_a_part_without_a_place_is_dropped() -> None:
-    """Below the sacrum there is no level: dropping costs 6, moving all others up one 15."""
-    spine = named({"L4": 1}, {"L5": 1}, {"sacrum": 1}, {"C3": 1})
+    """Below the sacrum there is no level: dropping a fifth of a vertebra costs 3, moving others up 5 each."""
+    spine = named({"L4": 1}, {"L5": 1}, {"sacrum": 1}, {"C3": 0.2})
     assert names(spine) == ["L4", "L5", "sacrum"]
     assert spine.warnings == ("a part at 10, -20, -90 mm (RAS) fits no level in order and was dropped",)
 
 
 def test_a_part_without_evidence_takes_the_free_place() -> None:
-    spine = named({"L1": 1}, {}, {"L3": 1})
+    undecided = {level.name: 1 / len(ALL) for level in ALL}
+    spine = named({"L1": 1}, undecided, {"L3": 1})
     assert names(spine) == ["L1", "L2", "L3"]
     assert spine.vertebrae[1].confidence == pytest.approx(1 / len(ALL))
 
@@ -139,7 +140,7 @@ def cost_of(path: tuple[int | None, ...], costs: np.ndarray) -> float:
     used = [level for level in path if level is not None]
     if any(upper >= lower for upper, lower in pairwise(used)):
         return float("inf")
-    own = sum(DROP_COST if level is None else costs[number, level] for number, level in enumerate(path))
+    own = sum(DROP_COST / (number + 1) if level is None else costs[number, level] for number, level in enumerate(path))
     passed = set(range(used[0], used[-1])) - set(used) if used else set()
     return own + sum(SKIP_COST for level in passed if SMALL[level].name not in RARE)
 
@@ -147,6 +148,6 @@ def cost_of(path: tuple[int | None, ...], costs: np.ndarray) -> float:
 @settings(deadline=None, max_examples=60)
 @given(arrays(np.float64, st.tuples(st.integers(1, 4), st.just(len(SMALL))), elements=st.floats(0, 9)))
 def test_no_path_is_cheaper(costs: np.ndarray) -> None:
-    found = cost_of(tuple(_cheapest_path(costs, list(SMALL))), costs)
+    found = cost_of(tuple(_cheapest_path(costs, DROP_COST / np.arange(1, len(costs) + 1), list(SMALL))), costs)
     paths = product([None, *range(len(SMALL))], repeat=len(costs))
     assert found == pytest.approx(min(cost_of(path, costs) for path in paths))

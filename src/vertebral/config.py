@@ -128,6 +128,7 @@ class SynthesisConfig(Config):
     contrast_probability: float = Field(0.5, ge=0, le=1)
     slice_mm: tuple[float, float] = (0.6, 6.0)
     noise_hu: tuple[float, float] = (3.0, 45.0)
+    breathing_mm: tuple[float, float] = (0.0, 0.0)
     crop_probability: float = Field(0.25, ge=0, le=1)
     spine_centred: float = Field(0.85, ge=0, le=1)
 

@@ -1,8 +1,8 @@
 """From instances to levels: the cheapest order-keeping path of instances x levels (first version).
 
 Each instance pays -log of its share of class evidence for the level it gets. Levels rise strictly from head to tail.
-A level that is passed over costs `SKIP_COST`, except T13 and L6, which most people lack; an instance may be left
-unnamed, and so dropped, for `DROP_COST`.
+A level that is passed over costs `SKIP_COST`, except T13 and L6, which most people lack. An instance may be left
+unnamed, and so dropped, for `DROP_COST`, or for less where it is smaller than the median instance, in proportion.
 """
 
 import math
@@ -29,7 +29,9 @@ def identify(instances: Instances) -> Spine:
     order = sorted(range(len(instances.levels)), key=lambda n: instances.levels[n].rank)
     levels = [instances.levels[n] for n in order]
     shares = np.stack([_shares(item.class_mass)[order] for item in instances.items])
-    path = _cheapest_path(np.minimum(-np.log(shares + 1e-9), MAX_EVIDENCE_COST), levels)
+    sizes = np.array([item.class_mass[1:].sum() for item in instances.items])
+    drop_costs = DROP_COST * np.minimum(1.0, sizes / max(float(np.median(sizes)), 1e-9))
+    path = _cheapest_path(np.minimum(-np.log(shares + 1e-9), MAX_EVIDENCE_COST), drop_costs, levels)
     vertebrae, overruled = [], []
     for item, share, chosen in zip(instances.items, shares, path, strict=True):
         if chosen is None:
@@ -50,8 +52,10 @@ def _shares(class_mass: NDArray[np.float64]) -> NDArray[np.float64]:
     return class_mass[1:] / total if total > 0 else np.full(len(class_mass) - 1, 1 / (len(class_mass) - 1))
 
 
-def _cheapest_path(costs: NDArray[np.float64], levels: list[Level]) -> list[int | None]:
-    """`costs` (instances, levels) -> the level index of each instance, or None where it is dropped.
+def _cheapest_path(
+    costs: NDArray[np.float64], drop_costs: NDArray[np.float64], levels: list[Level]
+) -> list[int | None]:
+    """`costs` (instances, levels), `drop_costs` (instances,) -> the level index of each instance, None if dropped.
 
     Dynamic programming over (instance, last level used): O(instances x levels^2).
     """
@@ -61,7 +65,7 @@ def _cheapest_path(costs: NDArray[np.float64], levels: list[Level]) -> list[int 
     best[0, 0] = 0.0
     came_from = np.zeros((count + 1, width + 1), int)
     for n in range(count):
-        best[n + 1] = best[n] + DROP_COST
+        best[n + 1] = best[n] + drop_costs[n]
         came_from[n + 1] = -1
         for level in range(width):
             before = best[n, : level + 1].copy()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -51,15 +52,16 @@ class Grid:
 
     @cached_property
     def world_axes(self) -> tuple[int, int, int]:
-        """For each array axis, the world axis (0 R, 1 A, 2 S) it follows most closely; each is used once."""
+        """For each array axis, the world axis (0 R, 1 A, 2 S) it follows most closely; each is used once.
+
+        Of all assignments the one with the largest sum of cosines; among equals (axes at 45 degrees) the first, so that
+        an array that was put in order stays so.
+        """
         cosines = np.abs(self.affine[:3, :3]) / np.asarray(self.spacing_mm)
-        axes = [-1, -1, -1]
-        for _ in range(3):
-            world, axis = np.unravel_index(int(np.argmax(cosines)), (3, 3))
-            axes[axis] = int(world)
-            cosines[world, :] = -1.0
-            cosines[:, axis] = -1.0
-        return axes[0], axes[1], axes[2]
+        orders = tuple(permutations(range(3)))
+        sums = np.array([sum(cosines[world, axis] for axis, world in enumerate(order)) for order in orders])
+        i, j, k = orders[int(np.flatnonzero(sums >= sums.max() - 1e-6)[0])]
+        return i, j, k
 
     @cached_property
     def axcodes(self) -> str:

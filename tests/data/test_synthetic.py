@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from vertebral.config import SynthesisConfig
-from vertebral.data.synthetic import Patient, draw_patient, paint, smooth_field, uniform
+from vertebral.data.synthetic import Patient, breathe, draw_patient, paint, smooth_field, uniform
 from vertebral.data.tissues import TISSUE_ID, TISSUES
 
 
@@ -100,3 +100,13 @@ def test_a_smooth_field_has_unit_variance_at_its_knots() -> None:
     corners = torch.stack([smooth_field(torch.Size((6, 6, 6)), 3, seeded(n))[::5, ::5, ::5] for n in range(200)])
     assert float(corners.mean()) == pytest.approx(0, abs=0.1)
     assert float(corners.std()) == pytest.approx(1, abs=0.1)
+
+
+def test_breathing_moves_what_is_soft_and_leaves_bone() -> None:
+    liver, muscle, cortex = (TISSUE_ID[name] for name in ("liver", "muscle", "bone_cortex"))
+    column = [cortex, 0, 0, liver, cortex, liver]  # along K, tail first
+    moved = breathe(torch.tensor(column, dtype=torch.uint8).reshape(1, 1, 6), 1)
+    # One voxel tailwards: the liver at 3 comes to 2; behind the bone at 4 there was none, so muscle; the end repeats.
+    assert moved.flatten().tolist() == [cortex, 0, liver, muscle, cortex, liver]
+    still = torch.tensor(column, dtype=torch.uint8).reshape(1, 1, 6)
+    assert breathe(still, 0) is still

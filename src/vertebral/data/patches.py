@@ -12,7 +12,7 @@ from vertebral.anatomy import level_named
 from vertebral.config import TrainConfig
 from vertebral.data.augment import AIR_HU, draw_field_of_view, draw_pose, sample, scan
 from vertebral.data.catalog import UNKNOWN_HU, CachedBody
-from vertebral.data.synthetic import draw_patient, paint, uniform
+from vertebral.data.synthetic import breathe, draw_patient, paint, uniform
 from vertebral.errors import ConfigError
 
 Sample = tuple[torch.Tensor, torch.Tensor]
@@ -74,7 +74,10 @@ class PatchDataset(IterableDataset[Sample]):
         self, body: CachedBody, box: tuple[slice, ...], labels: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
         tissue = torch.from_numpy(np.array(body.tissue[box]))
-        painted = paint(tissue, labels, draw_patient(generator, self._config.synthesis), generator)
+        synthesis = self._config.synthesis
+        if any(synthesis.breathing_mm):
+            tissue = breathe(tissue, round(uniform(generator, synthesis.breathing_mm) / synthesis.cache_spacing_mm))
+        painted = paint(tissue, labels, draw_patient(generator, synthesis), generator)
         if body.hu is None:
             return painted
         real = torch.from_numpy(np.array(body.hu[box]))

@@ -11,6 +11,9 @@ from vertebral.data.tissues import TISSUE_ID, TISSUES
 
 Range = tuple[float, float]
 _COMMON_FIELD_HU = 20.0
+_FIXED = tuple(TISSUE_ID[name] for name in ("canal", "disc", "cartilage", "tooth")) + tuple(
+    n for name, n in TISSUE_ID.items() if name.startswith(("bone", "vertebra"))
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,22 @@ class Patient:
 def uniform(generator: torch.Generator, bounds: Range) -> float:
     """Draw one number from `bounds`."""
     return bounds[0] + (bounds[1] - bounds[0]) * float(torch.rand((), generator=generator))
+
+
+def breathe(tissue: torch.Tensor, shift: int) -> torch.Tensor:
+    """Move what is soft by `shift` voxels towards the tail (axis K falls) and leave the skeleton where it is.
+
+    Routine CT is taken in deep inspiration, body maps are not: lungs, diaphragm and kidneys lie lower against the
+    spine by up to two vertebrae. What lay behind bone becomes muscle.
+    """
+    if shift == 0:
+        return tissue
+    fixed = torch.zeros(len(TISSUES), dtype=torch.bool)
+    fixed[list(_FIXED)] = True
+    skeleton = fixed[tissue.int()]
+    soft = torch.where(skeleton, TISSUE_ID["muscle"], tissue)
+    planes = (torch.arange(tissue.shape[2]) + shift).clamp(0, tissue.shape[2] - 1)
+    return torch.where(skeleton, tissue, soft[:, :, planes])
 
 
 def draw_patient(generator: torch.Generator, config: SynthesisConfig) -> Patient:
