@@ -101,7 +101,7 @@ def test_levels_in_numeric_order_are_taken_in_anatomical_order() -> None:
 
 
 def test_a_part_without_a_place_is_dropped() -> None:
-    """Below the sacrum there is no level: dropping a fifth of a vertebra costs 3, moving others up 5 each."""
+    """Below the sacrum there is no level: dropping a fifth of a vertebra costs 8, moving others up 5 each."""
     spine = named({"L4": 1}, {"L5": 1}, {"sacrum": 1}, {"C3": 0.2})
     assert names(spine) == ["L4", "L5", "sacrum"]
     assert spine.warnings == ("a part at 10, -20, -90 mm (RAS) fits no level in order and was dropped",)

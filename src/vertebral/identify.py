@@ -15,7 +15,7 @@ from vertebral.anatomy import Level
 from vertebral.records import Instances, Spine, Vertebra
 
 SKIP_COST = 2.0
-DROP_COST = 15.0
+DROP_COST = 40.0
 MAX_EVIDENCE_COST = 5.0
 RARE = ("T13", "L6")
 
