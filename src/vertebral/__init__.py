@@ -1,5 +1,6 @@
-"""vertebral: a raw CT in, a labelled, measurable, printable 3D spine out (research use only, not for diagnosis)."""
+"""Raw CT in, a labelled, measurable, printable 3D spine out. Research use only, not for diagnosis."""
 
 from importlib.metadata import version
 
 __version__ = version("vertebral")
+DISCLAIMER = "Research use only. Not for diagnosis."

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from vertebral import __version__
+from vertebral import DISCLAIMER, __version__
 from vertebral.anatomy import BY_NAME, LEVELS, level_named
 from vertebral.config import ModelConfig, PreprocessConfig, RunConfig
 from vertebral.errors import ConfigError, InputError, OutputExistsError, RenderError, VertebralError
@@ -34,7 +34,6 @@ from vertebral.weights import Model, load_model
 
 Progress = Callable[[str, float], None]
 MANIFEST = "manifest.json"
-DISCLAIMER = "Research use only. Not for diagnosis."
 _MOST_PLAUSIBLE_ML = 200.0
 _LABELS, _CENTROIDS, _SPINE, _PREVIEW = "seg-vert_msk.nii.gz", "seg-subreg_ctd.json", "spine.glb", "preview.png"
 

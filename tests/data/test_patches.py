@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from vertebral.anatomy import BY_NAME
 from vertebral.config import PreprocessConfig, SynthesisConfig, TrainConfig
 from vertebral.data import patches
-from vertebral.data.catalog import UNKNOWN_HU, CachedBody
+from vertebral.data.body_cache import UNKNOWN_HU, CachedBody
 from vertebral.data.patches import PatchDataset, window
 from vertebral.data.tissues import TISSUE_ID
 from vertebral.errors import ConfigError

@@ -11,7 +11,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from vertebral.anatomy import level_named
 from vertebral.config import TrainConfig
 from vertebral.data.augment import AIR_HU, draw_field_of_view, draw_pose, sample, scan
-from vertebral.data.catalog import UNKNOWN_HU, CachedBody
+from vertebral.data.body_cache import UNKNOWN_HU, CachedBody
 from vertebral.data.synthetic import breathe, draw_patient, paint, uniform
 from vertebral.errors import ConfigError
 

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from vertebral import __version__
 from vertebral.config import TrainConfig, load_config
-from vertebral.data.catalog import cache_bodies, find_recipes
+from vertebral.data.body_cache import cache_bodies, find_recipes
 from vertebral.data.patches import PatchDataset, Sample
 from vertebral.errors import ConfigError, ModelError, OutputExistsError, VertebralError
 from vertebral.io.write import atomic_write

@@ -1,0 +1,48 @@
+"""The command line: arguments in, one line of text and an exit code out. Heavy imports happen inside commands."""
+
+from typing import Annotated
+
+import typer
+
+from vertebral import DISCLAIMER, __version__
+from vertebral.cli.evaluate import evaluate
+from vertebral.cli.run import run
+from vertebral.cli.samples import phantom, sample
+from vertebral.cli.train import train
+
+app = typer.Typer(
+    name="vertebral",
+    help=f"Raw CT in, a labelled, measurable, printable 3D spine out. [bold]{DISCLAIMER}[/bold]",
+    epilog="Example: vertebral sample --out sample && vertebral run sample/LIDC-IDRI-0001_ct.nii.gz --out result",
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+app.command(
+    epilog="Examples: vertebral run scan.nii.gz --out result\n\nvertebral run dicom_folder --out result --levels T12-L5"
+)(run)
+app.command(epilog="Example: vertebral sample --out sample")(sample)
+app.command(epilog="Example: vertebral phantom --out phantom --levels T8-sacrum --seed 3")(phantom)
+app.command(epilog="Example: vertebral train --config default --data data --out runs/one")(train)
+app.command(epilog="Example: vertebral evaluate --pred result/a_seg-vert_msk.nii.gz --ref a_seg-vert_msk.nii.gz")(
+    evaluate
+)
+
+
+@app.callback()
+def main(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=lambda on: _print_version(on), help="Print the version."),
+    ] = False,
+) -> None:
+    """Set nothing up: options of all commands live with the commands."""
+
+
+def _print_version(on: bool) -> None:
+    if on:
+        print(f"vertebral {__version__}")
+        raise typer.Exit

@@ -1,0 +1,120 @@
+"""What all commands share: options, errors as one line, progress on standard error, results on standard output."""
+
+import json
+import math
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from vertebral.errors import ConfigError, VertebralError
+
+OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the results; made where it is missing.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU where there is one.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else.")]
+
+
+def check_device(name: str) -> None:
+    """Refuse a --device that is none."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"--device {name}: use auto, cpu or cuda")
+
+
+@contextmanager
+def errors(as_json: bool) -> Iterator[None]:
+    """Turn a foreseen error into one line on standard error (or JSON) and its exit code."""
+    try:
+        yield
+    except VertebralError as error:
+        _fail(str(error), error.exit_code, as_json)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130, as_json)
+    except MemoryError:
+        _fail("out of memory: close other programs, crop the CT, or run on a larger machine", 1, as_json)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        _fail(f"{place}{error.strerror or error}: check the place and its free space", 1, as_json)
+
+
+def _fail(message: str, code: int, as_json: bool) -> NoReturn:
+    message = " ".join(message.split())
+    if as_json:
+        print_json({"error": message, "exit_code": code})
+    else:
+        print(f"vertebral: {message}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM, which a cluster sends to end a job, tidy up as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def stages(silent: bool) -> Iterator[Callable[[str, float], None]]:
+    """Yield progress(stage, share), shown as one bar per stage on standard error."""
+    if silent:
+        yield lambda name, share: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:<12}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(name: str, share: float) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=1.0)
+            bars.update(tasks[name], completed=share)
+
+        yield show
+
+
+@contextmanager
+def steps(silent: bool) -> Iterator[Callable[[str], None]]:
+    """Yield say(text), shown beside a spinner on standard error."""
+    if silent:
+        yield lambda text: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("starting") as status:
+        yield lambda text: status.update(text)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print one JSON document. JSON knows no NaN and no infinity: both become null."""
+    print(json.dumps(_finite(value), allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_files(files: dict[str, Path], quiet: bool, as_json: bool) -> None:
+    """Print the paths of what was made, a line each or as one JSON document."""
+    if as_json:
+        print_json({name: str(path) for name, path in files.items()})
+    elif not quiet:
+        for path in files.values():
+            print(path)

@@ -1,0 +1,87 @@
+"""One CT from the command line."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vertebral import DISCLAIMER
+from vertebral.cli.console import (
+    AsJson,
+    Device,
+    OutFolder,
+    Overwrite,
+    Quiet,
+    check_device,
+    errors,
+    interruptible,
+    print_json,
+    stages,
+)
+
+
+def run(
+    ct: Annotated[Path, typer.Argument(help="NIfTI, NRRD, MHA, a DICOM folder, or a zip of one.")],
+    out: OutFolder,
+    model: Annotated[str, typer.Option(help="A shipped model's name, or a model folder.")] = "default",
+    device: Device = "auto",
+    levels: Annotated[str | None, typer.Option(help="Keep these levels only, as in L1-L5 or T12,L1.")] = None,
+    spacing_mm: Annotated[float | None, typer.Option(help="Working spacing; the model's own is best.")] = None,
+    series: Annotated[str | None, typer.Option(help="SeriesInstanceUID (or its start) of a DICOM folder.")] = None,
+    max_memory_gb: Annotated[float | None, typer.Option(help="Refuse a CT that would need more.")] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find, name and mesh the vertebrae of one CT."""
+    with errors(as_json), interruptible():
+        from vertebral.anatomy import parse_levels
+        from vertebral.config import RunConfig, parse_config
+
+        check_device(device)
+        names = None if levels is None else tuple(level.name for level in parse_levels(levels))
+        options = {
+            "model": model,
+            "device": device,
+            "levels": names,
+            "spacing_mm": spacing_mm,
+            "series": series,
+            "max_memory_gb": max_memory_gb,
+            "overwrite": overwrite,
+        }
+        config = parse_config(RunConfig, options, "command line")
+        with stages(quiet or as_json) as progress:
+            progress("start", 0.0)
+            from vertebral import pipeline
+
+            progress("start", 1.0)
+            manifest = pipeline.run(ct, out, config, progress)
+    if as_json:
+        print_json({"out": str(out), **manifest})
+    elif not quiet:
+        _print_summary(out, manifest)
+
+
+def _print_summary(out: Path, manifest: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    table = Table("level", "confidence", "volume (ml)", "at the border", title=None)
+    for row in manifest["levels"]:
+        border = "yes" if row["touches_border"] else ""
+        table.add_row(row["level"], f"{row['confidence']:.2f}", f"{row['volume_ml']:.1f}", border)
+    if manifest["levels"]:
+        console.print(table)
+    for warning in manifest["warnings"]:
+        console.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
+    seconds = sum(manifest["seconds"].values())
+    memory = f", {manifest['peak_memory_gb']} GB at most" if manifest["peak_memory_gb"] else ""
+    print(f"{seconds:.0f} s{memory}. {DISCLAIMER}")
+    names = [row["file"] for row in manifest["outputs"]]
+    meshes = [name for name in names if name.endswith(".stl")]
+    for name in (*(name for name in names if name not in meshes), "manifest.json"):
+        print(out / name)
+    if meshes:
+        print(f"{out / '*.stl'} (meshes: {len(meshes)})")
