@@ -21,7 +21,7 @@ class Level:
 
     @property
     def is_vertebra(self) -> bool:
-        """True for C1-L6 and T13, False for sacrum and coccyx."""
+        """True for C1-L6 and T13, False for sacrum, coccyx and the spine as a whole."""
         return self.region in ("cervical", "thoracic", "lumbar")
 
 
@@ -48,8 +48,10 @@ LEVELS: tuple[Level, ...] = tuple(
     Level(name, verse_id, rank, region, _NEIGHBOUR_HUES[rank % len(_NEIGHBOUR_HUES)])
     for rank, (name, verse_id, region) in enumerate(_CRANIO_CAUDAL_IDS)
 )
-BY_NAME: dict[str, Level] = {level.name: level for level in LEVELS}
-BY_VERSE_ID: dict[int, Level] = {level.verse_id: level for level in LEVELS}
+# What a network with two classes finds: any vertebra. VerSe has no id for it.
+SPINE = Level("spine", 100, len(LEVELS), "whole", (230, 159, 0))
+BY_NAME: dict[str, Level] = {level.name: level for level in (*LEVELS, SPINE)}
+BY_VERSE_ID: dict[int, Level] = {level.verse_id: level for level in (*LEVELS, SPINE)}
 
 # TotalSegmentator v2 task `total`: https://github.com/wasserth/TotalSegmentator (class_map, version 2).
 # S1 is its own class there; VerSe counts it to the sacrum.
@@ -83,7 +85,7 @@ def parse_levels(text: str) -> tuple[Level, ...]:
         stop = level_named(last) if dash else start
         if stop.rank < start.rank:
             raise ConfigError(f"level range {part.strip()!r} runs upwards: write it from head to tail, as in T12-L5")
-        chosen.update(LEVELS[start.rank : stop.rank + 1])
+        chosen.update(level for level in (*LEVELS, SPINE) if start.rank <= level.rank <= stop.rank)
     return sort_levels(chosen)
 
 

@@ -2,13 +2,13 @@
 
 import math
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from vertebral.anatomy import level_named
+from vertebral.anatomy import SPINE, level_named
 from vertebral.errors import ConfigError
 
 OFFSET_UNIT_MM = 20.0
@@ -41,25 +41,22 @@ class PreprocessConfig(Config):
         return self
 
 
-class NetworkConfig(Config):
-    """MONAI residual U-Net. Class 0 is background; class n is `levels[n - 1]`.
+class _NetworkConfig(Config):
+    """What all networks share. Class 0 is background; class n is `levels[n - 1]`.
 
-    With `offsets` the network also says, in three further channels, where the centre of a voxel's vertebra lies.
+    `levels: [spine]` asks for one class, any vertebra. With `offsets` the network also says, in three further channels,
+    where the centre of a voxel's vertebra lies.
     """
 
-    kind: Literal["resunet"] = "resunet"
-    levels: tuple[str, ...]
-    channels: tuple[int, ...] = (16, 32, 64, 128, 256)
-    strides: tuple[int, ...] = (2, 2, 2, 2)
-    residual_units: int = Field(2, ge=0)
+    levels: tuple[str, ...] = Field(min_length=1)
     offsets: bool = False
 
     @model_validator(mode="after")
-    def _is_consistent(self) -> "NetworkConfig":
-        if len(self.strides) != len(self.channels) - 1:
-            raise ValueError(f"{len(self.channels)} channels need {len(self.channels) - 1} strides")
+    def _levels_are_known(self) -> "_NetworkConfig":
         if len(set(self.levels)) != len(self.levels):
             raise ValueError("levels: a level is named twice")
+        if SPINE.name in self.levels and len(self.levels) > 1:
+            raise ValueError(f"levels: {SPINE.name} means any vertebra and stands alone")
         for name in self.levels:
             level_named(name)
         return self
@@ -73,6 +70,56 @@ class NetworkConfig(Config):
     def channel_count(self) -> int:
         """Number of output channels: the classes, then the offsets."""
         return self.class_count + (3 if self.offsets else 0)
+
+
+class UNetConfig(_NetworkConfig):
+    """MONAI U-Net, plain (`unet`) or with residual units (`resunet`), and a 1x1x1 head.
+
+    `deep_supervision` is the number of coarser decoder stages that have a head of their own while training.
+    """
+
+    kind: Literal["unet", "resunet"] = "resunet"
+    channels: tuple[int, ...] = (16, 32, 64, 128, 256)
+    strides: tuple[int, ...] = (2, 2, 2, 2)
+    residual_units: int = Field(2, ge=0)
+    deep_supervision: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "UNetConfig":
+        if len(self.strides) != len(self.channels) - 1:
+            raise ValueError(f"{len(self.channels)} channels need {len(self.channels) - 1} strides")
+        if (self.kind == "unet") != (self.residual_units == 0):
+            raise ValueError(f"kind {self.kind} with residual_units {self.residual_units}: a unet has none of them")
+        if self.deep_supervision > len(self.strides) - 1:
+            raise ValueError(f"deep_supervision {self.deep_supervision}: there are {len(self.strides) - 1} such stages")
+        return self
+
+    @property
+    def size_factor(self) -> int:
+        """What the sizes of a patch must divide by."""
+        return math.prod(self.strides)
+
+
+class SwinUNETRConfig(_NetworkConfig):
+    """MONAI Swin UNETR: `feature_size` channels, four stages of `depths` blocks with `heads` heads.
+
+    `activation_checkpointing` computes the encoder twice to save memory. Sizes of a patch must divide by 32.
+    """
+
+    kind: Literal["swinunetr"]
+    feature_size: int = Field(48, ge=12, multiple_of=12)
+    depths: tuple[int, int, int, int] = (2, 2, 2, 2)
+    heads: tuple[int, int, int, int] = (3, 6, 12, 24)
+    activation_checkpointing: bool = False
+    deep_supervision: Literal[0] = 0
+
+    @property
+    def size_factor(self) -> int:
+        """What the sizes of a patch must divide by."""
+        return 32
+
+
+NetworkConfig = Annotated[UNetConfig | SwinUNETRConfig, Field(discriminator="kind")]
 
 
 class InferenceConfig(Config):
@@ -133,15 +180,66 @@ class SynthesisConfig(Config):
     spine_centred: float = Field(0.85, ge=0, le=1)
 
 
+class AugmentConfig(Config):
+    """Ranges from which each patch of a real scan draws its change of pose and of image; probability 0 is never.
+
+    No flip but left for right is there: upside down or back to front a spine is no spine.
+    """
+
+    affine_probability: float = Field(0.5, ge=0, le=1)
+    rotation_deg: float = Field(15.0, ge=0)
+    scale: tuple[float, float] = (0.85, 1.15)
+    elastic_probability: float = Field(0.2, ge=0, le=1)
+    elastic_mm: float = Field(5.0, ge=0)
+    elastic_step_mm: float = Field(45.0, gt=0)
+    mirror_probability: float = Field(0.5, ge=0, le=1)
+    intensity_probability: float = Field(0.5, ge=0, le=1)
+    noise_probability: float = Field(0.2, ge=0, le=1)
+    noise_hu: tuple[float, float] = (0.0, 60.0)
+    blur_probability: float = Field(0.15, ge=0, le=1)
+    blur_mm: tuple[float, float] = (0.3, 1.5)
+    low_resolution_probability: float = Field(0.15, ge=0, le=1)
+    slice_mm: tuple[float, float] = (2.0, 6.0)
+    metal_probability: float = Field(0.02, ge=0, le=1)
+
+
+class ScansConfig(Config):
+    """Patches from real scans with labels: `train --data` is a folder that `data prepare` made.
+
+    An epoch cuts `patches_per_scan` patches from each scan, the share `bone_centred` of them around a voxel of bone and
+    the rest anywhere. `augment` null changes nothing.
+    """
+
+    kind: Literal["scans"]
+    fold: int = Field(0, ge=0)
+    patches_per_scan: int = Field(4, ge=1)
+    bone_centred: float = Field(0.5, ge=0, le=1)
+    augment: AugmentConfig | None = AugmentConfig()
+
+
+class SyntheticConfig(Config):
+    """Patches painted from label maps: `train --data` is the folder that the globs of `sources` start from."""
+
+    kind: Literal["synthetic"]
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    synthesis: SynthesisConfig = SynthesisConfig()
+
+
 class OptimizerConfig(Config):
-    """AdamW with a polynomial decay after a linear warm-up, and an exponential moving average of the weights."""
+    """AdamW after a linear warm-up, at a constant rate or with a polynomial decay over a phase.
+
+    `ema_decay` null keeps no exponential moving average of the weights; where there is one, it is what is validated and
+    kept. `encoder_rate` is the learning rate of the encoder as a share of the rest's; 0 freezes it.
+    """
 
     learning_rate: float = Field(1e-4, gt=0)
     weight_decay: float = Field(1e-5, ge=0)
-    warmup_steps: int = Field(0, ge=0)
+    schedule: Literal["constant", "poly"] = "constant"
     poly_power: float = Field(0.9, ge=0)
-    clip_norm: float = Field(12.0, gt=0)
-    ema_decay: float = Field(0.999, ge=0, lt=1)
+    warmup_steps: int = Field(0, ge=0)
+    clip_norm: float | None = Field(None, gt=0)
+    ema_decay: float | None = Field(None, ge=0, lt=1)
+    encoder_rate: float = Field(1.0, ge=0, le=1)
 
 
 class LossConfig(Config):
@@ -156,28 +254,52 @@ class LossConfig(Config):
     offset_weight: float = Field(1.0, ge=0)
 
 
+class ValidationConfig(Config):
+    """Which epoch is the best one, and when to stop: `patience` epochs without a better one; null never stops early.
+
+    `dice` is the mean Dice of the levels over the validation scans (sliding window), `loss` the mean loss of patches
+    cut from them at fixed places.
+    """
+
+    every_epochs: int = Field(1, ge=1)
+    monitor: Literal["dice", "loss"] = "dice"
+    patience: int | None = Field(None, ge=1)
+
+
 class TrainConfig(Config):
-    """A whole training run: the model, its material and the schedule. `licence` is what the weights will carry."""
+    """A whole training run: the model, its material and the schedule. `licence` is what the weights will carry.
+
+    `phases` times `epochs` epochs are run; each phase after the first starts from the best weights of the one before,
+    with a new optimizer. An epoch has `steps_per_epoch` steps, or as many as a pass over the scans takes. A step sees
+    `batch` patches a device, `accumulate` times.
+    """
 
     model: ModelConfig
     licence: str = "unknown"
-    sources: tuple[SourceConfig, ...] = Field(min_length=1)
-    synthesis: SynthesisConfig = SynthesisConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
+    data: Annotated[ScansConfig | SyntheticConfig, Field(discriminator="kind")]
     patch: tuple[int, int, int]
     batch: int = Field(1, ge=1)
-    steps: int = Field(ge=1)
+    accumulate: int = Field(1, ge=1)
+    epochs: int = Field(50, ge=1)
+    phases: int = Field(1, ge=1)
+    steps_per_epoch: int | None = Field(None, ge=1)
     loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    validation: ValidationConfig = ValidationConfig()
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    checkpoint_every: int = Field(200, ge=1)
+    compile: bool = False
+    deterministic: bool = False
     workers: int = Field(1, ge=0)
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
-    def _patch_fits_network(self) -> "TrainConfig":
-        factor = math.prod(self.model.network.strides)
-        if any(n < 1 or n % factor for n in self.patch):
-            raise ValueError(f"patch {self.patch}: sizes must divide by {factor}, the product of the strides")
+    def _is_consistent(self) -> "TrainConfig":
+        factor = self.model.network.size_factor
+        for name, size in (("patch", self.patch), ("model.inference.window", self.model.inference.window)):
+            if any(n < 1 or n % factor for n in size):
+                raise ValueError(f"{name} {size}: sizes must divide by {factor} for this network")
+        if self.data.kind == "synthetic" and self.steps_per_epoch is None:
+            raise ValueError("steps_per_epoch: patches from label maps have no end; say how many steps an epoch has")
         return self
 
 
