@@ -35,7 +35,9 @@ def test_t13_is_28_and_lies_between_t12_and_l1() -> None:
 
 
 def test_the_table_is_complete_and_without_repeats() -> None:
-    assert len(LEVELS) == len(BY_NAME) == len(BY_VERSE_ID) == 28
+    assert len(LEVELS) == 28
+    assert set(BY_NAME) - {level.name for level in LEVELS} == {"spine"}
+    assert len(BY_VERSE_ID) == len(BY_NAME) == 29
     assert [level.rank for level in LEVELS] == list(range(28))
     assert sum(level.is_vertebra for level in LEVELS) == 26
     assert not BY_NAME["sacrum"].is_vertebra

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from vertebral import __version__
 from vertebral.cli import app
-from vertebral.config import ModelConfig, NetworkConfig
+from vertebral.config import ModelConfig, UNetConfig
 from vertebral.io.read import read_labels, read_scan
 from vertebral.io.write import write_labels
 from vertebral.volume import Volume
@@ -146,7 +146,7 @@ def test_run_names_a_missing_file(tmp_path: Path) -> None:
     from vertebral.model import build_network
     from vertebral.weights import save_model
 
-    config = ModelConfig(name="tiny", network=NetworkConfig(levels=("L1",), channels=(2, 4), strides=(2,)))
+    config = ModelConfig(name="tiny", network=UNetConfig(levels=("L1",), channels=(2, 4), strides=(2,)))
     save_model(tmp_path / "tiny", config, build_network(config.network).state_dict(), {})
     missing = tmp_path / "none.nii.gz"
     result = invoke("run", missing, "--out", tmp_path / "out", "--model", tmp_path / "tiny", "--quiet")

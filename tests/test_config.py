@@ -5,12 +5,24 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from vertebral.config import InferenceConfig, ModelConfig, NetworkConfig, PreprocessConfig, load_config, parse_config
+import vertebral
+from vertebral.config import (
+    InferenceConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PreprocessConfig,
+    ScansConfig,
+    TrainConfig,
+    UNetConfig,
+    load_config,
+    parse_config,
+)
 from vertebral.errors import ConfigError
 
+CONFIGS = Path(vertebral.__file__).parent / "configs"
 MODEL = ModelConfig(
     name="small",
-    network=NetworkConfig(levels=("L1", "L2"), channels=(8, 16), strides=(2,)),
+    network=UNetConfig(levels=("L1", "L2"), channels=(8, 16), strides=(2,)),
     preprocess=PreprocessConfig(spacing_mm=2.5, scaling="zscore", mean_hu=200, std_hu=100),
     inference=InferenceConfig(window=(80, 80, 128)),
 )
@@ -31,8 +43,8 @@ def test_an_unknown_key_is_an_error_that_names_file_and_key(tmp_path: Path) -> N
 
 
 def test_a_nested_key_is_named_with_its_path() -> None:
-    values = {"name": "x", "network": {"levels": ["L1"], "depth": 4}}
-    with pytest.raises(ConfigError, match=r"here: network\.depth"):
+    values = {"name": "x", "network": {"kind": "resunet", "levels": ["L1"], "depth": 4}}
+    with pytest.raises(ConfigError, match=r"here: network\.resunet\.depth"):
         parse_config(ModelConfig, values, "here")
 
 
@@ -41,7 +53,7 @@ def test_what_is_no_yaml_mapping_is_an_error(tmp_path: Path, text: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"bad\.yaml"):
-        load_config(NetworkConfig, path)
+        load_config(UNetConfig, path)
 
 
 def test_missing_and_binary_files_are_errors(tmp_path: Path) -> None:
@@ -85,11 +97,16 @@ def test_overlap_bounds(overlap: float) -> None:
         {"levels": ["L7"]},
         {"levels": ["L1"], "residual_units": -1},
         {"levels": ["L1"], "kind": "vnet"},
+        {"levels": ["L1"], "kind": "unet"},
+        {"levels": ["L1"], "residual_units": 0},
+        {"levels": ["L1", "spine"]},
+        {"levels": []},
+        {"levels": ["L1"], "deep_supervision": 4},
     ],
 )
 def test_network_consistency(values: dict[str, object]) -> None:
     with pytest.raises((ConfigError, ValidationError)):
-        parse_config(NetworkConfig, values, "test")
+        parse_config(UNetConfig, values, "test")
 
 
 def test_class_count_includes_background() -> None:
@@ -99,3 +116,46 @@ def test_class_count_includes_background() -> None:
 def test_configs_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         MODEL.preprocess.spacing_mm = 3.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", ["unet", "resunet", "swinunetr", "default"])
+def test_shipped_configs_are_valid(name: str) -> None:
+    config = load_config(TrainConfig, CONFIGS / f"{name}.yaml")
+    assert config.model.name == name
+    assert config.model.network.kind == {"default": "resunet"}.get(name, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "monitor"), [("unet", 8, "dice"), ("resunet", 8, "loss"), ("swinunetr", 2, "dice")]
+)
+def test_the_recipes_are_the_reports(name: str, batch: int, monitor: str) -> None:
+    config = load_config(TrainConfig, CONFIGS / f"{name}.yaml")
+    assert config.patch == config.model.inference.window == (160, 160, 160)
+    assert config.model.inference.overlap == 0.25
+    assert config.model.preprocess == PreprocessConfig(spacing_mm=1, window_hu=(-100, 1000), scaling="unit")
+    assert isinstance(config.data, ScansConfig) and config.data.bone_centred == 0.5
+    assert (config.batch, config.epochs, config.phases) == (batch, 50, 2)
+    assert config.optimizer == OptimizerConfig(learning_rate=1e-4, weight_decay=1e-5)
+    assert (config.validation.monitor, config.validation.patience) == (monitor, 5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"patch": [160, 160, 150]}, "patch"),
+        ({"data": {"kind": "synthetic", "sources": [{"kind": "body", "bodies": "*"}]}}, "steps_per_epoch"),
+        ({"data": {"kind": "films"}}, "films"),
+        ({"epochs": 0}, "epochs = 0"),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused(changes: dict[str, object], part: str) -> None:
+    values = yaml.safe_load((CONFIGS / "resunet.yaml").read_text())
+    with pytest.raises(ConfigError, match=part):
+        parse_config(TrainConfig, {**values, **changes}, "test")
+
+
+def test_a_window_that_does_not_fit_the_network_is_refused() -> None:
+    values = yaml.safe_load((CONFIGS / "resunet.yaml").read_text())
+    values["model"]["inference"]["window"] = [100, 160, 160]
+    with pytest.raises(ConfigError, match=r"model\.inference\.window \(100, 160, 160\): sizes must divide by 16"):
+        parse_config(TrainConfig, values, "test")

@@ -12,12 +12,14 @@ from typer.testing import CliRunner
 from vertebral import __version__, pipeline
 from vertebral.anatomy import BY_NAME, Level, parse_levels
 from vertebral.cli import app
-from vertebral.config import InferenceConfig, ModelConfig, NetworkConfig, PreprocessConfig, RunConfig
+from vertebral.config import InferenceConfig, ModelConfig, PreprocessConfig, RunConfig, UNetConfig
+from vertebral.data.patches import class_of_verse_id
 from vertebral.data.phantom import Phantom, make_phantom
 from vertebral.errors import ConfigError, InputError, OutputExistsError, ReadError, RenderError, VertebralError
+from vertebral.evaluation.evaluate import evaluate
 from vertebral.evaluation.metrics import dice
 from vertebral.io.read import read_labels
-from vertebral.io.write import read_centroids, write_image
+from vertebral.io.write import read_centroids, write_image, write_labels
 from vertebral.model import build_network
 from vertebral.pipeline import run
 from vertebral.preprocess import prepare_labels
@@ -29,7 +31,7 @@ SPACING_MM = 4.0
 LEVELS = ("T11", "T12", "L1", "L2", "L3")
 CONFIG = ModelConfig(
     name="tiny",
-    network=NetworkConfig(levels=LEVELS, channels=(2, 4), strides=(2,), residual_units=0),
+    network=UNetConfig(kind="unet", levels=LEVELS, channels=(2, 4), strides=(2,), residual_units=0),
     preprocess=PreprocessConfig(spacing_mm=SPACING_MM),
     inference=InferenceConfig(window=(32, 32, 32)),
 )
@@ -75,9 +77,7 @@ def perfect_inference(labels: Volume) -> Callable[..., Evidence]:
     ) -> Evidence:
         truth = prepare_labels(labels, prepared.config.spacing_mm)
         assert truth.grid.matches(prepared.volume.grid)
-        classes = np.zeros(256, np.uint8)
-        for number, level in enumerate(levels, start=1):
-            classes[level.verse_id] = number
+        classes = class_of_verse_id(tuple(level.name for level in levels)).numpy()
         first, rest = classes[truth.array], np.zeros(truth.array.shape, np.uint8)
         progress(0.5)
         return Evidence(first, rest, np.full_like(first, 255), rest, levels, prepared.volume.grid)
@@ -355,3 +355,16 @@ def test_noise_as_evidence_gives_results(
     assert [warning.split(":")[0] for warning in manifest["warnings"] if "too large" in warning] == large != []
     labels = read_labels(tmp_path / "out" / "part_seg-vert_msk.nii.gz")
     assert {BY_NAME[row["level"]].verse_id for row in manifest["levels"]} >= set(np.unique(labels.array)) - {0}
+
+
+def test_a_model_of_two_classes_gives_the_spine_as_a_whole(scan: Path, phantom: Phantom, tmp_path: Path) -> None:
+    network = CONFIG.network.model_copy(update={"levels": ("spine",)})
+    config = CONFIG.model_copy(update={"network": network})
+    save_model(tmp_path / "binary", config, build_network(network).state_dict(), {})
+    manifest = run(scan, tmp_path / "out", RunConfig(model=str(tmp_path / "binary")))
+    (row,) = manifest["levels"]
+    assert row["level"] == "spine" and row["mesh"]["watertight"]
+    assert (tmp_path / "out" / "case_spine.stl").exists()
+    write_labels(phantom.labels, tmp_path / "truth.nii.gz")
+    scores = evaluate(tmp_path / "out" / "case_seg-vert_msk.nii.gz", tmp_path / "truth.nii.gz")
+    assert scores["spine"]["dice"] > 0.98 and scores["levels"] == [] and scores["extra"] == []

@@ -45,11 +45,13 @@ class _NetworkConfig(Config):
     """What all networks share. Class 0 is background; class n is `levels[n - 1]`.
 
     `levels: [spine]` asks for one class, any vertebra. With `offsets` the network also says, in three further channels,
-    where the centre of a voxel's vertebra lies.
+    where the centre of a voxel's vertebra lies. `activation_checkpointing` saves memory in training, at the price of
+    computing the forward pass twice.
     """
 
     levels: tuple[str, ...] = Field(min_length=1)
     offsets: bool = False
+    activation_checkpointing: bool = False
 
     @model_validator(mode="after")
     def _levels_are_known(self) -> "_NetworkConfig":
@@ -101,16 +103,12 @@ class UNetConfig(_NetworkConfig):
 
 
 class SwinUNETRConfig(_NetworkConfig):
-    """MONAI Swin UNETR: `feature_size` channels, four stages of `depths` blocks with `heads` heads.
-
-    `activation_checkpointing` computes the encoder twice to save memory. Sizes of a patch must divide by 32.
-    """
+    """MONAI Swin UNETR: `feature_size` channels, four stages of `depths` blocks with `heads` heads."""
 
     kind: Literal["swinunetr"]
     feature_size: int = Field(48, ge=12, multiple_of=12)
     depths: tuple[int, int, int, int] = (2, 2, 2, 2)
     heads: tuple[int, int, int, int] = (3, 6, 12, 24)
-    activation_checkpointing: bool = False
     deep_supervision: Literal[0] = 0
 
     @property

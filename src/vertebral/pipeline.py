@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from vertebral import DISCLAIMER, __version__
-from vertebral.anatomy import BY_NAME, LEVELS, level_named
+from vertebral.anatomy import BY_NAME, LEVELS, SPINE, level_named
 from vertebral.config import ModelConfig, PreprocessConfig, RunConfig
 from vertebral.errors import ConfigError, InputError, OutputExistsError, RenderError, VertebralError
 from vertebral.identify import RARE, identify
@@ -132,7 +132,7 @@ def _refuse_results(out: Path, overwrite: bool) -> None:
 
 def _refuse_other_files(out: Path, stem: str, overwrite: bool) -> None:
     """Refuse to replace what no manifest speaks of, such as a reference label map that lies beside its CT."""
-    endings = (_LABELS, _CENTROIDS, _SPINE, _PREVIEW, *(f"{level.name}.stl" for level in LEVELS))
+    endings = (_LABELS, _CENTROIDS, _SPINE, _PREVIEW, *(f"{level.name}.stl" for level in (*LEVELS, SPINE)))
     taken = [name for name in (f"{stem}_{ending}" for ending in endings) if (out / name).exists()]
     if taken and not overwrite:
         raise OutputExistsError(f"{out / taken[0]}: is there already; add --overwrite, or choose another --out")

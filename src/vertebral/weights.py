@@ -1,9 +1,8 @@
-"""Model folders: `model.json` (config and provenance) with `weights.safetensors` beside it."""
+"""Models with their weights: `model.json` and `weights.safetensors` in a folder, or a checkpoint of a training run."""
 
-import hashlib
 import json
-from dataclasses import dataclass
-from importlib import resources
+import pickle
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,64 +10,124 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from vertebral.config import ModelConfig, parse_config
+from vertebral.config import ModelConfig, TrainConfig, parse_config
 from vertebral.errors import ConfigError, ModelError
-from vertebral.model import build_network
+from vertebral.model import AUXILIARY, build_network
+from vertebral.model_cards import (
+    CARD_FILE,
+    WEIGHTS_FILE,
+    check_weights,
+    damaged,
+    file_sha256,
+    find_model,
+    read_card,
+)
 
-_CONFIG = "model.json"
-_WEIGHTS = "weights.safetensors"
+State = dict[str, torch.Tensor]
+
+CHECKPOINT_PREFIX = "network."
+CHECKPOINT_FACTS = "vertebral"
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network ready for inference. `sha256` is over the weights file."""
+    """A network ready for inference. `sha256` is over the file of the weights; `provenance` is the rest of its card."""
 
     config: ModelConfig
     network: torch.nn.Module
     sha256: str
     licence: str
+    provenance: dict[str, Any] = field(default_factory=dict)
 
 
-def shipped_models() -> dict[str, Path]:
-    """Names and folders of the models inside the package."""
-    root = Path(str(resources.files("vertebral") / "models"))
-    return {path.parent.name: path.parent for path in sorted(root.glob(f"*/{_CONFIG}"))}
+def load_model(name_or_path: str | Path) -> Model:
+    """Load a model by its name (shipped or imported), from a model folder, a run folder or a checkpoint (`.ckpt`).
+
+    A Path is never taken for a name. The network has no heads but the one that inference needs. Raises ModelError with
+    what can be named.
+    """
+    path, _ = find_model(name_or_path)
+    return _load_folder(path) if path.is_dir() else _load_checkpoint(path)
 
 
-def load_model(name_or_path: str) -> Model:
-    """Load a shipped model by name or a model folder by path. Raises ModelError with what can be named."""
-    shipped = shipped_models()
-    folder = shipped.get(name_or_path) or Path(name_or_path)
-    if not (folder / _CONFIG).is_file():
-        known = ", ".join(shipped) or "none"
-        raise ModelError(f"model {name_or_path!r}: neither a shipped model ({known}) nor a folder with a {_CONFIG}")
+def save_model(folder: Path, config: ModelConfig, state: State, provenance: dict[str, Any]) -> None:
+    """Write a model folder, floating-point weights in half precision; heads that only training uses are left out.
+
+    `provenance` (licence, data, commands, numbers) is kept as it is.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{WEIGHTS_FILE}.tmp"
+    kept = {name: value.detach().cpu() for name, value in _without_auxiliary(state).items()}
+    # Whole numbers, such as Swin's table of positions, would not all survive half precision.
+    halved = {name: value.half() if value.is_floating_point() else value for name, value in kept.items()}
+    save_file({name: value.contiguous() for name, value in halved.items()}, temporary)
+    digest = file_sha256(temporary)
+    temporary.replace(folder / WEIGHTS_FILE)
+    write_card(folder, {"config": for_inference(config).model_dump(mode="json"), "sha256": digest, **provenance})
+
+
+def write_card(folder: Path, values: dict[str, Any]) -> None:
+    """Write `model.json` in one go."""
+    draft = folder / f".{CARD_FILE}.tmp"
+    draft.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    draft.replace(folder / CARD_FILE)
+
+
+def for_inference(config: ModelConfig) -> ModelConfig:
+    """The same model without what its network has for training only."""
+    plain = config.network.model_copy(update={"deep_supervision": 0, "activation_checkpointing": False})
+    return config.model_copy(update={"network": plain})
+
+
+def _load_folder(folder: Path) -> Model:
+    card = read_card(folder)
+    digest = check_weights(card)
     try:
-        card = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-        config = parse_config(ModelConfig, card["config"], str(folder / _CONFIG))
-        digest = hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest()
-        state = load_file(folder / _WEIGHTS)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError, ConfigError) as error:
-        raise ModelError(
-            f"{folder}: the model is incomplete or damaged ({error}); install or export it again"
-        ) from None
-    if digest != card.get("sha256"):
-        raise ModelError(f"{folder / _WEIGHTS}: sha256 {digest} is not the {card.get('sha256')} of its {_CONFIG}")
+        state = load_file(card.weights)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise damaged(folder, error) from None
+    provenance = {key: value for key, value in card.values.items() if key not in ("config", "sha256")}
+    return _assembled(card.config, state, digest, provenance, folder)
+
+
+def _load_checkpoint(path: Path) -> Model:
+    """Read the weights that a training run validated, with what it says of itself; nothing else is unpickled."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        facts = dict(content[CHECKPOINT_FACTS])
+        config = parse_config(TrainConfig, facts.pop("config"), "its config")
+        state = {
+            name.removeprefix(CHECKPOINT_PREFIX): value
+            for name, value in content["state_dict"].items()
+            if name.startswith(CHECKPOINT_PREFIX)
+        }
+    except (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise _bad_checkpoint(path, error) from None
+    except (pickle.UnpicklingError, ConfigError) as error:
+        raise _bad_checkpoint(path, error) from None
+    provenance = {"licence": config.licence, **facts, "training": config.model_dump(mode="json")}
+    return _assembled(config.model, state, file_sha256(path), provenance, path)
+
+
+def _bad_checkpoint(path: Path, error: Exception) -> ModelError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return ModelError(
+        f"{path}: damaged, or not a checkpoint of `vertebral train` ({reason}); give another one, or the run folder"
+    )
+
+
+def _assembled(config: ModelConfig, state: State, digest: str, provenance: dict[str, Any], place: Path) -> Model:
+    """Put the weights, which may be in half precision, into a new float32 network."""
+    config = for_inference(config)
     network = build_network(config.network)
     try:
-        network.load_state_dict({key: value.float() for key, value in state.items()})
+        network.load_state_dict(_without_auxiliary(state))
     except RuntimeError as error:
-        raise ModelError(f"{folder}: the weights do not fit the network of {_CONFIG} ({error})") from None
-    return Model(config, network.eval(), digest, str(card.get("licence", "unknown")))
+        raise ModelError(
+            f"{place}: the weights do not fit the network of its config ({error}); import or export it again"
+        ) from None
+    return Model(config, network.eval(), digest, str(provenance.get("licence", "unknown")), provenance)
 
 
-def save_model(folder: Path, config: ModelConfig, state: dict[str, torch.Tensor], provenance: dict[str, Any]) -> None:
-    """Write a model folder in half precision. `provenance` (licence, data, commands, numbers) is kept as it is."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{_WEIGHTS}.tmp"
-    save_file({key: value.detach().cpu().half().contiguous() for key, value in state.items()}, temporary)
-    digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
-    temporary.replace(folder / _WEIGHTS)
-    card = {"config": config.model_dump(mode="json"), "sha256": digest, **provenance}
-    draft = folder / f".{_CONFIG}.tmp"
-    draft.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    draft.replace(folder / _CONFIG)
+def _without_auxiliary(state: State) -> State:
+    return {name: value for name, value in state.items() if AUXILIARY not in name}

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from vertebral.config import SourceConfig
-from vertebral.data import body_cache
 from vertebral.data.bodies import Body
+from vertebral.data import body_cache
 from vertebral.data.body_cache import UNKNOWN_HU, CachedBody, cache_bodies, find_recipes
 from vertebral.data.tissues import TISSUE_ID
 from vertebral.errors import ConfigError, ReadError
@@ -126,7 +126,7 @@ def test_a_body_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (first.tissue[labels == 90] == TISSUE_ID["fat"]).all()
     assert np.count_nonzero(first.tissue == TISSUE_ID["vertebra_cortex"]) == 2 * 26
 
-    monkeypatch.setattr(catalog, "_build", lambda *_: pytest.fail("built again"))
+    monkeypatch.setattr(body_cache, "_build", lambda *_: pytest.fail("built again"))
     (again,) = built(tmp_path / "data", tmp_path, source)
     assert np.array_equal(again.tissue, first.tissue) and np.array_equal(again.labels, first.labels)
 
@@ -176,7 +176,7 @@ def test_vertebrae_are_placed_in_the_body(tmp_path: Path, monkeypatch: pytest.Mo
         seen.append((float(subject.array.max()), body.spacing_mm))
         return placed
 
-    monkeypatch.setattr(catalog, "place_in_body", place)
+    monkeypatch.setattr(body_cache, "place_in_body", place)
     source = SourceConfig(kind="vertebrae", bodies="*_organs.nii.gz", labels="*_msk.nii.gz")
     (body,) = built(data, tmp_path, source)
     assert seen == [(21, MM)]

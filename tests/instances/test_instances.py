@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from vertebral.anatomy import LEVELS, parse_levels
+from vertebral.anatomy import LEVELS, SPINE, parse_levels
 from vertebral.instances import find_instances
 from vertebral.records import Evidence, Instance, Instances
 from vertebral.volume import Grid
@@ -260,3 +261,11 @@ def test_a_whole_spine_takes_less_than_two_seconds() -> None:
     found = find_instances(whole)
     assert time.process_time() - start < 2
     assert len(found.items) == 25
+
+
+def test_a_spine_without_levels_is_one_instance() -> None:
+    """Two vertebrae apart, and a blob far away that is dropped."""
+    blob = ("L1", slice(0, 3), slice(0, 3), slice(0, 3))
+    found = replace(evidence(column("L1", 40, 50), column("L1", 28, 38), blob), levels=(SPINE,))
+    (item,) = find_instances(found).items
+    assert_is(item, column("L1", 40, 50), column("L1", 28, 38))

@@ -5,7 +5,7 @@ import torch
 from monai.losses import DiceCELoss
 
 from vertebral.config import OFFSET_UNIT_MM, LossConfig
-from vertebral.training.losses import hard_dice, offset_loss, segmentation_loss
+from vertebral.training.losses import hard_dice, offset_loss, segmentation_loss, supervised_loss
 
 SHAPE = (4, 5, 6)
 
@@ -28,7 +28,7 @@ def test_the_plain_loss_is_monais_dice_ce_in_value_and_gradient(
     classes: int, batch: int, present: int, weight: float
 ) -> None:
     logits, target = random_case(classes, batch, present)
-    monai = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True, lambda_ce=weight)
+    monai = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, lambda_ce=weight)
     ours, theirs = (logits.clone().requires_grad_() for _ in range(2))
     value = segmentation_loss(ours, target, LossConfig(cross_entropy_weight=weight))
     expected = monai(theirs, target[:, None].long())
@@ -159,3 +159,28 @@ def test_hard_dice_without_bone_is_no_number() -> None:
     logits = torch.zeros((1, 3, *SHAPE))
     logits[:, 0] = 1
     assert all(math.isnan(value) for value in hard_dice(logits, background))
+
+
+@pytest.mark.parametrize("config", [LossConfig(), LossConfig(hierarchy_weight=1, dice_over="present")])
+def test_the_loss_of_a_batch_is_the_mean_of_its_halves(config: LossConfig) -> None:
+    """So that devices which share a batch give its gradient."""
+    logits, target = random_case(5, 4, 5)
+    halves = [segmentation_loss(logits[part], target[part], config) for part in (slice(0, 2), slice(2, 4))]
+    assert float(segmentation_loss(logits, target, config)) == pytest.approx(float(sum(halves)) / 2, abs=1e-6)
+    offsets = logits[:, :3]
+    halves = [offset_loss(offsets[part], target[part], 2.0) for part in (slice(0, 2), slice(2, 4))]
+    assert float(offset_loss(offsets, target, 2.0)) == pytest.approx(float(sum(halves)) / 2, abs=1e-6)
+
+
+def test_deep_supervision_weighs_stages_by_halves() -> None:
+    """Two stages weigh 2/3 and 1/3; the coarse one sees every second voxel. Channels after the classes are offsets."""
+    even = torch.randn((1, 6, 4, 4, 4), generator=torch.Generator().manual_seed(1))
+    classes = torch.randint(0, 3, (1, 4, 4, 4), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
+    half = even[:, :3, ::2, ::2, ::2]
+    value = supervised_loss((even, half), classes, 3, LossConfig())
+    one, two = (
+        segmentation_loss(even[:, :3], classes, LossConfig()),
+        segmentation_loss(half, classes[:, ::2, ::2, ::2], LossConfig()),
+    )
+    assert float(value) == pytest.approx(float(2 * one + two) / 3, abs=1e-6)
+    assert float(supervised_loss(even, classes, 3, LossConfig())) == pytest.approx(float(one), abs=1e-6)

@@ -5,7 +5,11 @@ from typing import Annotated
 import typer
 
 from vertebral import DISCLAIMER, __version__
+from vertebral.cli.data import data_app
 from vertebral.cli.evaluate import evaluate
+from vertebral.cli.models import models_app
+from vertebral.cli.prepare import prepare
+from vertebral.cli.report import report
 from vertebral.cli.run import run
 from vertebral.cli.samples import phantom, sample
 from vertebral.cli.train import train
@@ -30,6 +34,10 @@ app.command(epilog="Example: vertebral train --config default --data data --out 
 app.command(epilog="Example: vertebral evaluate --pred result/a_seg-vert_msk.nii.gz --ref a_seg-vert_msk.nii.gz")(
     evaluate
 )
+data_app.command(epilog="Example: vertebral data prepare verse --out prepared --config resunet")(prepare)
+app.add_typer(data_app, name="data")
+app.add_typer(models_app, name="models")
+app.command(epilog="Example: vertebral report runs/one")(report)
 
 
 @app.callback()

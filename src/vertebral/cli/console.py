@@ -87,6 +87,25 @@ def stages(silent: bool) -> Iterator[Callable[[str, float], None]]:
 
 
 @contextmanager
+def counted(silent: bool) -> Iterator[Callable[[int, int, str], None]]:
+    """Yield progress(done, total, text), shown as one bar on standard error, or as lines where that is no terminal."""
+    if silent:
+        yield lambda done, total, text: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, total, text: print(f"{text} ({done}/{total})", file=sys.stderr, flush=True)
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console) as bars:
+        task = bars.add_task("", total=None)
+        yield lambda done, total, text: bars.update(task, completed=done, total=total, description=text)
+
+
+@contextmanager
 def steps(silent: bool) -> Iterator[Callable[[str], None]]:
     """Yield say(text), shown beside a spinner on standard error."""
     if silent:

@@ -5,54 +5,59 @@ from typing import Annotated
 
 import typer
 
-from vertebral.cli import console
-from vertebral.cli.console import Device, OutFolder, Quiet, check_device, errors, print_files
+from vertebral.cli.console import Device, OutFolder, Quiet, check_device, counted, errors, print_files
 from vertebral.errors import ConfigError
 
 
 def train(
-    config: Annotated[str, typer.Option(help="A YAML file, or the name of a shipped config.")],
-    data: Annotated[Path, typer.Option(help="Folder that the config's globs start from.")],
+    config: Annotated[str, typer.Option(help="A YAML file, or a shipped config: resunet, unet, swinunetr, default.")],
+    data: Annotated[Path, typer.Option(help="What `data prepare` made, or the folder that globs start from.")],
     out: OutFolder,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of --out.")] = False,
-    init_from: Annotated[str | None, typer.Option(help="Start from the weights of this model.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Instead of the config's number of steps.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last finished epoch of --out.")] = False,
+    init_from: Annotated[str | None, typer.Option(help="Start from this model: a name, a folder or a .ckpt.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the config's number of epochs.")] = None,
+    binary: Annotated[bool, typer.Option("--binary", help="Spine against background instead of levels.")] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="The recipe in miniature, to see that it runs.")] = False,
     device: Device = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="Processes a node, a GPU each.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines, under torchrun or SLURM.")] = 1,
     quiet: Quiet = False,
 ) -> None:
-    """Train a network; write checkpoints, logs and a model folder for `run --model`."""
+    """Train a network; write checkpoints, logs, a history and a model folder for `run --model`."""
     with errors(False):
         from vertebral.config import TrainConfig, load_config
 
         check_device(device)
-        settings = load_config(TrainConfig, _config_file(config))
-        if steps is not None:
-            settings = settings.model_copy(update={"steps": steps})
+        settings = load_config(TrainConfig, config_file(config))
         if not data.is_dir():
             raise ConfigError(f"{data}: is not a folder; give the data folder as --data")
         try:
-            from vertebral.training.train import RunFolder
+            from vertebral.training.run_folder import RunFolder
+            from vertebral.training.train import make_fabric
             from vertebral.training.train import train as fit
+            from vertebral.training.variants import as_binary
+            from vertebral.training.variants import smoke as reduced
         except ModuleNotFoundError as error:
             raise ConfigError(f"training needs {error.name}: pip install 'vertebral[train]'") from None
         from vertebral.pipeline import choose_device
 
         choose_device(device)
-        with console.steps(quiet) as say:
+        if binary:
+            settings = as_binary(settings)
+        if smoke:
+            settings = reduced(settings)
+        if epochs is not None:
+            settings = settings.model_copy(update={"epochs": epochs})
+        fabric = make_fabric(settings, device, devices, nodes)
+        with counted(quiet or not fabric.is_global_zero) as progress:
             folder = fit(
-                settings,
-                data,
-                RunFolder(out),
-                resume=resume,
-                init_from=init_from,
-                accelerator={"cuda": "gpu"}.get(device, device),
-                progress=lambda done, total, name: say(f"body {done + 1} of {total}: {name}"),
-                quiet=quiet,
+                settings, data, RunFolder(out), fabric=fabric, resume=resume, init_from=init_from, progress=progress
             )
-    print_files({"model": folder}, quiet, False)
+    if fabric.is_global_zero:
+        print_files({"model": folder, "history": RunFolder(out).history}, quiet, False)
 
 
-def _config_file(name: str) -> Path:
+def config_file(name: str) -> Path:
     """A path as it is, or the shipped config of that name."""
     path = Path(name)
     shipped = Path(__file__).parents[1] / "configs" / f"{name}.yaml"

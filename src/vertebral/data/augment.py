@@ -22,7 +22,7 @@ def draw_pose(
     axes = [(torch.arange(n) - (n - 1) / 2) * spacing_mm for n in patch]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
     limit = math.radians(config.rotation_deg)
-    matrix = _rotation([uniform(generator, (-limit, limit)) for _ in range(3)])
+    matrix = rotation([uniform(generator, (-limit, limit)) for _ in range(3)])
     scale = uniform(generator, config.scale)
     stretch = [scale * uniform(generator, (1 - config.anisotropy, 1 + config.anisotropy)) for _ in range(3)]
     if uniform(generator, (0, 1)) < config.mirror_probability:
@@ -49,7 +49,7 @@ def scan(hu: torch.Tensor, spacing_mm: float, generator: torch.Generator, config
     axis = 2 if uniform(generator, (0, 1)) < 0.7 else int(torch.randint(0, 3, (), generator=generator))
     for a in range(3):
         extra = 0.42 * math.sqrt(max(0.0, slice_mm**2 - spacing_mm**2)) if a == axis else 0.0
-        hu = _blur(hu, math.hypot(blur_mm, extra) / spacing_mm, a)
+        hu = blur(hu, math.hypot(blur_mm, extra) / spacing_mm, a)
     noise = torch.randn(hu.shape, generator=generator)
     grain = uniform(generator, (0.0, 0.8))
     noise = noise + 2.0 * grain * smooth_field(hu.shape, 2, generator)
@@ -71,7 +71,8 @@ def draw_field_of_view(
     return shown[0], shown[1], shown[2]
 
 
-def _rotation(angles: list[float]) -> torch.Tensor:
+def rotation(angles: list[float]) -> torch.Tensor:
+    """Return the (3, 3) rotation by `angles` in radians, one about each axis in turn."""
     matrix = torch.eye(3)
     for axis, angle in enumerate(angles):
         a, b = [k for k in range(3) if k != axis]
@@ -82,7 +83,8 @@ def _rotation(angles: list[float]) -> torch.Tensor:
     return matrix
 
 
-def _blur(values: torch.Tensor, sigma: float, axis: int) -> torch.Tensor:
+def blur(values: torch.Tensor, sigma: float, axis: int) -> torch.Tensor:
+    """Blur (I, J, K) along `axis` with a Gaussian of `sigma` voxels; below a quarter of a voxel nothing changes."""
     if sigma < 0.25:
         return values
     radius = max(1, math.ceil(2.5 * sigma))

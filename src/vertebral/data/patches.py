@@ -1,15 +1,12 @@
-"""Training patches: a body, a place in it, a pose, a patient, a scanner; image and classes out."""
-
-import itertools
-from collections.abc import Iterator
+"""Patches painted from label maps: a body, a place in it, a pose, a patient, a scanner; image and classes out."""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import Dataset
 
-from vertebral.anatomy import level_named
-from vertebral.config import TrainConfig
+from vertebral.anatomy import LEVELS, SPINE, level_named
+from vertebral.config import PreprocessConfig, SynthesisConfig, TrainConfig
 from vertebral.data.augment import AIR_HU, draw_field_of_view, draw_pose, sample, scan
 from vertebral.data.body_cache import UNKNOWN_HU, CachedBody
 from vertebral.data.synthetic import breathe, draw_patient, paint, uniform
@@ -18,42 +15,30 @@ from vertebral.errors import ConfigError
 Sample = tuple[torch.Tensor, torch.Tensor]
 
 
-class PatchDataset(IterableDataset[Sample]):
-    """An endless stream of (image (1, I, J, K) float32, classes (I, J, K) uint8), a function of seed and index alone.
+class SyntheticPatches(Dataset[Sample]):
+    """An endless series of (image (1, I, J, K) float32, classes (I, J, K) uint8).
 
-    Patch number n is drawn with the seed (config.seed, n), and worker w of W takes the batches w, w + W, ... after
-    `start`. So a loader gives the same batches whatever its workers, and a run that resumes at `start` sees what the
-    uninterrupted one would have seen. Raises ConfigError for a body that shows no level.
+    Number n is a function of (config.seed, n) alone, whatever process draws it. Raises ConfigError for a body that
+    shows no level.
     """
 
-    def __init__(self, bodies: list[CachedBody], config: TrainConfig, start: int = 0) -> None:
+    def __init__(self, bodies: list[CachedBody], config: TrainConfig, synthesis: SynthesisConfig) -> None:
         self._bodies = bodies
         self._config = config
-        self._start = start
+        self._synthesis = synthesis
         self._weights = torch.tensor([body.weight for body in bodies])
         self._centres = [_spine_centres(body) for body in bodies]
-        self._class_of = torch.zeros(256, dtype=torch.uint8)
-        for index, name in enumerate(config.model.network.levels, start=1):
-            self._class_of[level_named(name).verse_id] = index
+        self._class_of = class_of_verse_id(config.model.network.levels)
 
-    def __iter__(self) -> Iterator[Sample]:
-        worker = get_worker_info()
-        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        size = self._config.batch
-        for batch in itertools.count(first, step):
-            for index in range(batch * size, (batch + 1) * size):
-                yield self.patch(self._start + index)
-
-    def patch(self, index: int) -> Sample:
-        """Return patch number `index`."""
+    def __getitem__(self, index: int) -> Sample:
         config = self._config
         seed = int(np.random.SeedSequence([config.seed, index]).generate_state(1)[0])
         generator = torch.Generator().manual_seed(seed)
         which = int(torch.multinomial(self._weights, 1, generator=generator))
-        body, spacing = self._bodies[which], config.synthesis.cache_spacing_mm
+        body, spacing = self._bodies[which], self._synthesis.cache_spacing_mm
         fine = config.model.preprocess.spacing_mm
         centre = self._draw_centre(which, generator)
-        voxels = centre + draw_pose(config.patch, fine, generator, config.synthesis) / spacing
+        voxels = centre + draw_pose(config.patch, fine, generator, self._synthesis) / spacing
         shape = torch.tensor(body.labels.shape)
         # At least two voxels an axis, also where the patch lies beside the body.
         low = torch.minimum((voxels.amin((0, 1, 2)).floor().long() - 1).clamp(min=0), shape - 2)
@@ -63,18 +48,18 @@ class PatchDataset(IterableDataset[Sample]):
         labels = torch.from_numpy(np.array(body.labels[box]))
         hu = self._paint(body, box, labels, generator)
         voxels = voxels - low
-        shown = draw_field_of_view(config.patch, generator, config.synthesis)
+        shown = draw_field_of_view(config.patch, generator, self._synthesis)
         image = torch.full(config.patch, AIR_HU)
-        image[shown] = scan(sample(hu, voxels, "bilinear", AIR_HU), fine, generator, config.synthesis)[shown]
+        image[shown] = scan(sample(hu, voxels, "bilinear", AIR_HU), fine, generator, self._synthesis)[shown]
         classes = torch.zeros(config.patch, dtype=torch.uint8)
         classes[shown] = self._class_of[sample(labels, voxels, "nearest", 0.0).round().int()][shown]
-        return window(image, config)[None], classes
+        return window(image, config.model.preprocess)[None], classes
 
     def _paint(
         self, body: CachedBody, box: tuple[slice, ...], labels: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
         tissue = torch.from_numpy(np.array(body.tissue[box]))
-        synthesis = self._config.synthesis
+        synthesis = self._synthesis
         if any(synthesis.breathing_mm):
             tissue = breathe(tissue, round(uniform(generator, synthesis.breathing_mm) / synthesis.cache_spacing_mm))
         painted = paint(tissue, labels, draw_patient(generator, synthesis), generator)
@@ -87,17 +72,25 @@ class PatchDataset(IterableDataset[Sample]):
         """A voxel of the cached body: near the spine mostly, else anywhere."""
         centres = self._centres[which]
         shape = torch.tensor(self._bodies[which].labels.shape, dtype=torch.float32)
-        if uniform(generator, (0, 1)) >= self._config.synthesis.spine_centred:
+        if uniform(generator, (0, 1)) >= self._synthesis.spine_centred:
             return torch.rand(3, generator=generator) * shape
-        spacing = self._config.synthesis.cache_spacing_mm
+        spacing = self._synthesis.cache_spacing_mm
         chosen = centres[int(torch.randint(0, len(centres), (), generator=generator))]
         jitter_mm = torch.tensor([35.0, 35.0, 70.0]) * (2 * torch.rand(3, generator=generator) - 1)
         return chosen + jitter_mm / spacing
 
 
-def window(hu: torch.Tensor, config: TrainConfig) -> torch.Tensor:
+def class_of_verse_id(levels: tuple[str, ...]) -> torch.Tensor:
+    """(256,) uint8: the class of each VerSe id in a network with these levels; 0 where it has none."""
+    classes = torch.zeros(256, dtype=torch.uint8)
+    for index, name in enumerate(levels, start=1):
+        meant = [level for level in LEVELS if level.is_vertebra] if name == SPINE.name else [level_named(name)]
+        classes[[level.verse_id for level in meant]] = index
+    return classes
+
+
+def window(hu: torch.Tensor, settings: PreprocessConfig) -> torch.Tensor:
     """Clip and scale HU as `preprocess.prepare` does."""
-    settings = config.model.preprocess
     low, high = settings.window_hu
     clipped = hu.clamp(low, high)
     if settings.scaling == "unit":

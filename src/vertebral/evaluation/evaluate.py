@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vertebral.anatomy import BY_VERSE_ID, Level, sort_levels
+from vertebral.anatomy import BY_VERSE_ID, SPINE, Level, sort_levels
 from vertebral.errors import GeometryError
 from vertebral.evaluation.metrics import Mask, dice, hd95_mm
 from vertebral.io.read import read_labels
@@ -30,7 +30,8 @@ class Score:
 def evaluate(prediction: Path, reference: Path) -> dict[str, Any]:
     """Score two label maps with VerSe ids. A missing vertebra has Dice 0 and an infinite HD95.
 
-    Vertebrae only: sacrum and coccyx are left out on both sides. Means are over complete reference vertebrae, HD95
+    Vertebrae only: sacrum and coccyx are left out on both sides. Where either map tells no levels apart (SPINE), only
+    the spine as a whole is scored. Means are over complete reference vertebrae, HD95
     over those found. `extra` names predicted vertebrae that the reference lacks; it may have left out what it shows in
     part only, so they lower no score but that of the spine. Raises GeometryError where the grids differ.
     """
@@ -42,7 +43,7 @@ def evaluate(prediction: Path, reference: Path) -> dict[str, Any]:
         "spine", dice(ours > 0, theirs > 0), hd95_mm(ours > 0, theirs > 0, expected.spacing_mm), np.nan, False
     )
     rows = []
-    levels = _levels(theirs)
+    levels = () if SPINE.verse_id in ours or SPINE.verse_id in theirs else _levels(theirs)
     for level in levels:
         truth, found = theirs == level.verse_id, ours == level.verse_id
         rows.append(
@@ -59,7 +60,7 @@ def evaluate(prediction: Path, reference: Path) -> dict[str, Any]:
     return {
         "spine": asdict(spine),
         "levels": [asdict(row) for row in rows],
-        "extra": [level.name for level in _levels(ours) if level not in levels],
+        "extra": [level.name for level in _levels(ours) if level not in levels and level is not SPINE],
         "complete": len(whole),
         "complete_with_dice_of_half": sum(row.dice >= 0.5 for row in whole),
         "mean_dice": float(np.mean([row.dice for row in whole])) if whole else float("nan"),
@@ -68,7 +69,7 @@ def evaluate(prediction: Path, reference: Path) -> dict[str, Any]:
 
 
 def _vertebrae(labels: Volume) -> np.ndarray[Any, Any]:
-    vertebrae = [level.verse_id for level in BY_VERSE_ID.values() if level.is_vertebra]
+    vertebrae = [level.verse_id for level in BY_VERSE_ID.values() if level.is_vertebra or level is SPINE]
     return np.where(np.isin(labels.array, vertebrae), labels.array, 0)
 
 

@@ -1,15 +1,17 @@
 """From the network's evidence to one instance per vertebra, without a name yet.
 
 Bone of the spine is where the background's probability is below one half. Which vertebra a voxel of bone belongs to is
-decided by the offsets where the network gives them (`by_votes`), else by the classes (`by_class`).
+decided by the offsets where the network gives them (`by_votes`), else by the classes (`by_class`). A network that knows
+the spine as a whole only gives one instance.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from vertebral.anatomy import SPINE
 from vertebral.instances.bone import Bone, Ids, find_bone
-from vertebral.instances.by_class import owners_by_class
+from vertebral.instances.by_class import owners_by_class, whole_spine
 from vertebral.instances.by_votes import owners_by_votes
 from vertebral.records import Box, Evidence, Instance, Instances
 
@@ -20,7 +22,9 @@ def find_instances(evidence: Evidence) -> Instances:
     """Return the vertebrae (and sacrum) that the evidence shows, from head to tail; none is a valid answer."""
     bone = find_bone(evidence)
     spacing_mm = evidence.grid.spacing_mm[0]
-    if evidence.offset_mm is None:
+    if evidence.levels == (SPINE,):
+        owner = whole_spine(bone, spacing_mm)
+    elif evidence.offset_mm is None:
         owner = owners_by_class(bone, spacing_mm)
     else:
         owner = owners_by_votes(bone, evidence.offset_mm, spacing_mm)

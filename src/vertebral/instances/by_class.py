@@ -56,6 +56,13 @@ def owners_by_class(bone: Bone, spacing_mm: float) -> Ids:
     return owner
 
 
+def whole_spine(bone: Bone, spacing_mm: float) -> Ids:
+    """Rule 1 alone: 1 where there is spine, whatever the vertebra, and 0 elsewhere."""
+    if not bone.mask.any():
+        return np.zeros(bone.mask.shape, np.int32)
+    return _without_far_groups(bone.mask, spacing_mm).astype(np.int32)
+
+
 def _without_far_groups(mask: NDArray[np.bool_], spacing_mm: float) -> NDArray[np.bool_]:
     """Rule 1."""
     near = ndimage.distance_transform_edt(~mask, sampling=spacing_mm) <= BRIDGE_MM / 2

@@ -62,6 +62,17 @@ def read_labels(path: Path) -> Volume:
             return Volume(to_labels(opened.load()), opened.grid.affine)
 
 
+def read_geometry(path: Path) -> Grid:
+    """Read shape and affine of an image from its header alone; takes what `read_scan` takes but checks no values.
+
+    Raises ReadError for a file whose header cannot be read, and GeometryError for a grid that cannot be used.
+    """
+    path = Path(path)
+    with _named(path), _opened(path, None) as opened:
+        _require_plausible(opened.grid)
+        return opened.grid
+
+
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
     """Put the path in front of the message of an error, and the message on one line."""

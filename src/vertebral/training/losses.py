@@ -1,4 +1,10 @@
-"""DiceCE on softmax classes, and what helps when classes are many and steps are few."""
+"""DiceCE on softmax classes, and what helps when classes are many and steps are few.
+
+Every loss is a mean over the samples of a batch of something computed from each sample alone, so that the mean over
+several devices is the loss of their common batch.
+"""
+
+from collections.abc import Sequence
 
 import torch
 from torch.nn import functional
@@ -9,15 +15,20 @@ _SMOOTH = 1e-5
 
 
 def segmentation_loss(logits: torch.Tensor, classes: torch.Tensor, config: LossConfig) -> torch.Tensor:
-    """L = L_Dice + lambda L_CE + mu (L_Dice,spine + L_CE,level).
+    """L = L_Dice + lambda L_CE + mu (L_Dice,spine + L_CE,level), mean over samples.
 
     `logits` (B, C, I, J, K), `classes` (B, I, J, K) uint8, class 0 background. With mu = 0 and `dice_over` all it is
-    MONAI's `DiceCELoss(include_background=False, softmax=True, batch=True)`, computed on (voxels, C) rows without a
-    one-hot tensor. The mu term splits the task in two: bone of the spine against background (Dice), and the level
-    given bone (cross-entropy over the levels alone, on voxels of bone), so that neither waits for the other.
+    MONAI's `DiceCELoss(include_background=False, softmax=True)`, computed on (voxels, C) rows without a one-hot tensor.
+    The mu term splits the task in two: bone of the spine against background (Dice), and the level given bone
+    (cross-entropy over the levels alone, on voxels of bone), so that neither waits for the other.
     """
-    count = logits.shape[1]
-    rows = logits.permute(0, 2, 3, 4, 1).reshape(-1, count).float()
+    losses = [_sample_loss(sample, target, config) for sample, target in zip(logits, classes, strict=True)]
+    return torch.stack(losses).mean()
+
+
+def _sample_loss(logits: torch.Tensor, classes: torch.Tensor, config: LossConfig) -> torch.Tensor:
+    count = logits.shape[0]
+    rows = logits.permute(1, 2, 3, 0).reshape(-1, count).float()
     target = classes.flatten().long()
     log_probability = torch.log_softmax(rows, dim=1)
     cross_entropy = functional.nll_loss(log_probability, target)
@@ -37,6 +48,24 @@ def segmentation_loss(logits: torch.Tensor, classes: torch.Tensor, config: LossC
         level = functional.cross_entropy(rows[bone][:, 1:], target[bone] - 1)
         loss = loss + config.hierarchy_weight * (1 - spine_dice + level)
     return loss
+
+
+def supervised_loss(
+    outputs: torch.Tensor | Sequence[torch.Tensor], classes: torch.Tensor, class_count: int, config: LossConfig
+) -> torch.Tensor:
+    """`segmentation_loss` of the output and, with deep supervision, of the coarser stages after it.
+
+    Stage n counts 2^-n of the output, the weights summing to 1 (as in nnU-Net, Isensee et al. 2021); its reference is
+    every 2^n-th voxel.
+    """
+    stages = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
+    weights = [0.5**n for n in range(len(stages))]
+    total = torch.zeros((), device=classes.device)
+    for weight, stage in zip(weights, stages, strict=True):
+        steps = [whole // part for whole, part in zip(classes.shape[1:], stage.shape[2:], strict=True)]
+        coarse = classes[:, :: steps[0], :: steps[1], :: steps[2]]
+        total = total + weight / sum(weights) * segmentation_loss(stage[:, :class_count], coarse, config)
+    return total
 
 
 def offset_loss(offsets: torch.Tensor, classes: torch.Tensor, spacing_mm: float) -> torch.Tensor:

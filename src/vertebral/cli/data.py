@@ -1,0 +1,179 @@
+"""Data to train on from the command line: fetch them, see what they are, divide them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vertebral.cli.console import AsJson, Overwrite, Quiet, errors, interruptible, print_json, stages
+from vertebral.errors import OutputExistsError
+
+if TYPE_CHECKING:
+    from vertebral.data.download import Progress
+
+_MOST_LISTED = 20
+
+data_app = typer.Typer(
+    help="Fetch public data, list what a data folder holds, and divide it for training.",
+    epilog="Example: vertebral data download verse20 --out verse && vertebral data index verse",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@data_app.command(
+    epilog="Examples: vertebral data download verse20 --out verse\n\n"
+    "vertebral data download all --out verse --subset training,validation --jobs 3"
+)
+def download(
+    release: Annotated[str, typer.Argument(help="verse19, verse20 or all.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the data; made where it is missing.")],
+    subset: Annotated[str, typer.Option(help="Which archives of it, with commas.")] = "training,validation,test",
+    jobs: Annotated[int, typer.Option(min=1, help="Archives at a time.")] = 2,
+    base_url: Annotated[str | None, typer.Option(help="Where the zip files are, if not at VerSe's own place.")] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch the public VerSe archives (CC BY-SA 4.0), check them and unpack them. Started again, it goes on."""
+    with errors(as_json), interruptible():
+        from vertebral.data.download import BASE_URL, CREDITS, choose_archives
+        from vertebral.data.download import download as fetch
+
+        chosen = choose_archives(release, [name.strip() for name in subset.split(",")])
+        silent = quiet or as_json
+        if not quiet:
+            typer.echo(CREDITS, err=True)
+        with _transfers(silent) as progress:
+            found = fetch(chosen, out, BASE_URL if base_url is None else base_url, jobs, progress)
+    if as_json:
+        rows = [{"archive": f.archive, "folder": str(f.folder), "sha256": f.sha256} for f in found]
+        print_json({"out": str(out), "archives": rows})
+    elif not quiet:
+        for item in found:
+            print(f"{item.folder}{' (was complete)' if item.was_there else ''}")
+
+
+@data_app.command(epilog="Example: vertebral data index verse --out verse/catalog.json")
+def index(
+    folder: Annotated[Path, typer.Argument(help="Folder that one or several data sets are in.")],
+    out: Annotated[Path | None, typer.Option("--out", help="The catalogue; FOLDER/catalog.json if not given.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Scans at a time; as many as processors if not given.")
+    ] = None,
+    subject: Annotated[
+        str | None, typer.Option(help="Regular expression that finds the subject in a file's stem.")
+    ] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the CTs of a folder with their label maps and what is wrong with them: VerSe, images/labels, or nnU-Net."""
+    with errors(as_json), interruptible():
+        from vertebral.data.catalog import summary
+        from vertebral.data.indexing import index_dataset
+
+        out = folder / "catalog.json" if out is None else out
+        with stages(quiet or as_json) as show:
+            catalog = index_dataset(
+                folder, out, jobs, overwrite, subject, lambda done, total: show("indexing", done / total)
+            )
+        found = summary(catalog)
+    if as_json:
+        print_json({"out": str(out), **found})
+    elif not quiet:
+        _print_summary(found)
+        print(out)
+
+
+@data_app.command(
+    epilog="Examples: vertebral data split verse/catalog.json --seed 1\n\n"
+    "vertebral data split verse/catalog.json --mode folds --folds 5 --out verse/folds.json"
+)
+def split(
+    catalog: Annotated[Path, typer.Argument(help="The catalogue that `data index` wrote.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The split; split.json beside CATALOG if not given.")
+    ] = None,
+    mode: Annotated[str, typer.Option(help="random, challenge (the folders' own sets) or folds.")] = "random",
+    validation: Annotated[float, typer.Option(help="Share of the subjects, for random.")] = 0.2,
+    folds: Annotated[int, typer.Option(help="Number of folds, for folds.")] = 5,
+    seed: Annotated[int, typer.Option(help="Another seed, another draw.")] = 0,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Divide the usable scans of a catalogue for training, validation and test, by subject."""
+    with errors(as_json):
+        from vertebral.data.catalog import load_catalog
+        from vertebral.data.split import describe, make_split, write_split
+
+        out = catalog.with_name("split.json") if out is None else out
+        if out.exists() and not overwrite:
+            raise OutputExistsError(f"{out}: is there already; add --overwrite, or choose another --out")
+        cases = load_catalog(catalog)
+        made = make_split(cases, mode, validation, folds, seed)  # type: ignore[arg-type]  # checked there
+        write_split(made, out)
+        rows = describe(made, cases)
+        left_out = [item.model_dump() for item in made.left_out]
+    if as_json:
+        print_json({"out": str(out), "sets": rows, "left_out": left_out})
+    elif not quiet:
+        _print_table(rows)
+        _print_sentences("left out", [(item["ct"], [item["why"]]) for item in left_out])
+        print(out)
+
+
+@contextmanager
+def _transfers(silent: bool) -> "Iterator[Progress]":
+    """Yield progress(name, action, done, total), shown as one bar of bytes for each action on standard error."""
+    if silent:
+        yield lambda name, action, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+        tasks: dict[tuple[str, str], Any] = {}
+
+        def show(name: str, action: str, done: int, total: int) -> None:
+            if (name, action) not in tasks:
+                tasks[name, action] = bars.add_task(f"{name} {action}", total=total)
+            bars.update(tasks[name, action], completed=done, total=total)
+
+        yield show
+
+
+def _print_summary(found: dict[str, Any]) -> None:
+    _print_table([{"level": name, **counts} for name, counts in found["levels"].items()])
+    sizes = ", ".join(f"{name} {count}" for name, count in found["subsets"].items())
+    print(f"scans: {found['scans']} ({sizes}), of which usable: {found['usable']}; subjects: {found['subjects']}")
+    for kind in ("problems", "warnings"):
+        _print_sentences(kind, [(row["ct"], row[kind]) for row in found[kind]])
+    if others := found["unmatched"]:
+        _print_sentences("images that belong to no scan", [(path, []) for path in others])
+
+
+def _print_sentences(title: str, rows: Sequence[tuple[str, Sequence[str]]]) -> None:
+    if not rows:
+        return
+    print(f"{title}: {len(rows)}")
+    for name, sentences in rows[:_MOST_LISTED]:
+        print("  " + ": ".join([name, "; ".join(sentences)] if sentences else [name]))
+    if len(rows) > _MOST_LISTED:
+        print(f"  and {len(rows) - _MOST_LISTED} more")
+
+
+def _print_table(rows: Sequence[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    Console().print(table)

@@ -1,0 +1,84 @@
+"""Scans prepared for training, from the command line."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vertebral.cli.console import AsJson, Quiet, counted, errors, interruptible, print_json
+from vertebral.cli.train import config_file
+from vertebral.errors import OutputExistsError, ReadError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vertebral.data.catalog import Catalog
+    from vertebral.data.prepared import PreparedSet
+
+
+def prepare(
+    dataset: Annotated[Path, typer.Argument(help="A data folder, or the catalogue that `data index` wrote.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the prepared scans; made where it is missing.")],
+    config: Annotated[
+        str, typer.Option(help="Training config that says spacing and window: a YAML file or a shipped name.")
+    ] = "resunet",
+    split: Annotated[Path | None, typer.Option(help="What `data split` wrote; made here if not given.")] = None,
+    mode: Annotated[str, typer.Option(help="For a split made here: random, challenge or folds.")] = "random",
+    validation: Annotated[float, typer.Option(help="For a split made here: share of the subjects.")] = 0.2,
+    folds: Annotated[int, typer.Option(help="For a split made here: number of folds.")] = 5,
+    seed: Annotated[int, typer.Option(help="For a split made here: another seed, another draw.")] = 0,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Scans at a time; as many as processors, but 8 at most, if not given.")
+    ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Resample, clip and store the scans of a data folder for `train` to cut patches from. Started again, it goes on."""
+    with errors(as_json), interruptible():
+        from vertebral.config import TrainConfig, load_config
+        from vertebral.data.preparing import prepare_dataset
+        from vertebral.data.split import load_split, make_split, write_split
+
+        if out.exists() and not out.is_dir():
+            raise OutputExistsError(f"{out}: is a file; give a folder as --out")
+        preprocess = load_config(TrainConfig, config_file(config)).model.preprocess
+        with counted(quiet or as_json) as show:
+            catalog = _catalog(dataset, jobs, show)
+            if split is None:
+                chosen = make_split(catalog, mode, validation, folds, seed)  # type: ignore[arg-type]  # checked there
+                out.mkdir(parents=True, exist_ok=True)
+                write_split(chosen, out / "split.json")
+            else:
+                chosen = load_split(split, catalog)
+            made = prepare_dataset(
+                catalog, chosen, preprocess, out, jobs, lambda done, total, case: show(done, total, f"prepared {case}")
+            )
+    if as_json:
+        unused = [str(folder) for folder in made.unused]
+        print_json({"out": str(out), "scans": len(made.cases), "left_out": made.left_out, "unused": unused})
+    elif not quiet:
+        _print(made)
+
+
+def _catalog(dataset: Path, jobs: int | None, show: "Callable[[int, int, str], None]") -> "Catalog":
+    """Read the catalogue of a data folder; make it where there is none."""
+    from vertebral.data.catalog import load_catalog
+    from vertebral.data.indexing import index_dataset
+
+    if not dataset.exists():
+        raise ReadError(f"{dataset}: no such folder or catalogue: check the path")
+    path = dataset / "catalog.json" if dataset.is_dir() else dataset
+    if dataset.is_dir() and not path.exists():
+        return index_dataset(dataset, path, jobs, progress=lambda done, total: show(done, total, "indexed"))
+    return load_catalog(path)
+
+
+def _print(made: "PreparedSet") -> None:
+    if made.left_out:
+        print(f"left out: {len(made.left_out)}")
+        for case, reason in made.left_out.items():
+            print(f"  {case}: {reason}")
+    if made.unused:
+        print(f"{made.root / 'cases'}: {len(made.unused)} folders in it are of other settings and can be deleted")
+    print(f"scans: {len(made.cases)}")
+    print(made.root)

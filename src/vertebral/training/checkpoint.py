@@ -1,0 +1,50 @@
+"""What a checkpoint holds besides weights, and reading it back."""
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vertebral import __version__
+from vertebral.errors import ModelError
+
+PREFIX = "network."
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run is: `epoch` of `phase` is done (both from 1; epoch 0 is the start), and the best one so far."""
+
+    phase: int = 1
+    epoch: int = 0
+    step: int = 0
+    best: float | None = None
+    best_phase: int = 0
+    best_epoch: int = 0
+
+    def waited(self) -> int:
+        """Epochs of this phase since the best one."""
+        return self.epoch - (self.best_epoch if self.best_phase == self.phase else 0)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU. Raises ModelError where it is damaged."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        Place(**checkpoint["place"])
+    except (OSError, EOFError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ModelError(f"{path}: damaged ({reason}); start a new --out") from None
+    return dict(checkpoint)
+
+
+def network_state(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The weights that were kept: the averaged ones where there is an average."""
+    return {name.removeprefix(PREFIX): value for name, value in checkpoint["state_dict"].items()}
+
+
+def versions() -> dict[str, str]:
+    """What wrote it."""
+    return {"vertebral": __version__, "torch": str(torch.__version__)}
