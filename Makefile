@@ -31,7 +31,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP) --editable '.[train,dev]'
+	$(PIP) --editable '.[train,onnx,dev]'
 	touch $@
 
 clean:

@@ -1,11 +1,15 @@
 """Fixtures that several folders of tests share."""
 
 import importlib.util
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Tests run in parallel; threads of networks that wait for each other would eat what the others need.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _SPEC = importlib.util.spec_from_file_location("verse_layout", Path(__file__).parent / "data" / "verse_layout.py")
 assert _SPEC is not None and _SPEC.loader is not None

@@ -88,7 +88,8 @@ def find_model(name_or_path: str | Path) -> tuple[Path, Origin]:
             return folder, "given"
     raise ModelError(
         f"model {str(name_or_path)!r}: neither a shipped model ({', '.join(shipped) or 'none'}), nor an imported one "
-        f"({', '.join(imported) or 'none'}), nor a model folder, run folder or {CHECKPOINT_SUFFIX} file; check the name"
+        f"({', '.join(imported) or 'none'}), nor a folder with a {CARD_FILE}, run folder or {CHECKPOINT_SUFFIX} file: "
+        "check the name"
     )
 
 
@@ -111,7 +112,11 @@ def check_weights(card: ModelCard) -> str:
     except OSError as error:
         raise damaged(card.folder, error) from None
     if digest != card.values.get("sha256"):
-        raise ModelError(f"{card.weights}: sha256 {digest} is not the {card.values.get('sha256')} of its {CARD_FILE}")
+        expected = card.values.get("sha256")
+        raise ModelError(
+            f"{card.weights}: sha256 {digest} is not the {expected} of its {CARD_FILE}: damaged, or of another model; "
+            f"{_REMEDY}"
+        )
     return digest
 
 

@@ -1,5 +1,7 @@
 """Pose and look of patches, worked by hand on small ones."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,15 @@ NEVER = dict.fromkeys(
     0.0,
 )
 WINDOW = (-100.0, 1000.0)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in a loader's worker."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def only(**changes: object) -> AugmentConfig:
@@ -220,7 +231,9 @@ def test_metal_goes_through_bone_and_streaks_lie_in_its_planes() -> None:
         assert (metal & (labels > 0)).any()
         planes = metal.any(dim=0).any(dim=0)
         elsewhere = torch.nonzero(~planes).flatten()
-        beside = elsewhere[(elsewhere < torch.nonzero(planes).min() - 4) | (elsewhere > torch.nonzero(planes).max() + 4)]
+        beside = elsewhere[
+            (elsewhere < torch.nonzero(planes).min() - 4) | (elsewhere > torch.nonzero(planes).max() + 4)
+        ]
         assert (made[:, :, beside] == 50).all()
 
 
@@ -241,10 +254,14 @@ def test_without_bone_there_is_no_metal() -> None:
     assert with_metal(hu, torch.zeros(hu.shape, dtype=torch.uint8), 1.0, seeded()) is hu
 
 
-def test_metal_ends_at_the_window() -> None:
+def test_metal_ends_at_the_window_and_air_shows_no_streaks() -> None:
     hu = torch.full((64, 64, 96), 50.0)
-    made = look(hu, 1, bone(), metal_probability=1)
-    assert float(made.max()) == WINDOW[1] and float(made.min()) >= WINDOW[0]
+    hu[:20] = WINDOW[0]
+    for seed in range(4):
+        made = look(hu, seed, bone(), metal_probability=1)
+        assert float(made.max()) == WINDOW[1] and float(made.min()) >= WINDOW[0]
+        assert set(made[:20].unique().tolist()) <= set(WINDOW)
+        assert len(made[20:].unique()) > 100
 
 
 def test_a_seed_is_a_look() -> None:

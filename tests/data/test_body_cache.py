@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from vertebral.config import SourceConfig
-from vertebral.data.bodies import Body
 from vertebral.data import body_cache
+from vertebral.data.bodies import Body
 from vertebral.data.body_cache import UNKNOWN_HU, CachedBody, cache_bodies, find_recipes
 from vertebral.data.tissues import TISSUE_ID
 from vertebral.errors import ConfigError, ReadError

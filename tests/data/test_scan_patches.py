@@ -1,6 +1,8 @@
 """Patches of scans of a few voxels whose values say where they come from."""
 
+import pickle
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,15 @@ NEVER = dict.fromkeys(
     0.0,
 )
 ALWAYS = dict.fromkeys(NEVER, 1.0)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in a loader's worker."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def config(data: dict[str, Any] | None = None, levels: Any = ("L1", "L2"), **changes: Any) -> TrainConfig:
@@ -126,7 +137,8 @@ def test_an_epoch_shows_every_scan_exactly_as_often_as_asked(scans: list[Prepare
 
 def test_a_patch_is_a_function_of_seed_and_number(scans: list[PreparedScan]) -> None:
     settings = config({"augment": ALWAYS}, seed=3)
-    one, again = ScanPatches(scans, settings), ScanPatches(scans, settings)
+    one = ScanPatches(scans, settings)
+    again = pickle.loads(pickle.dumps(ScanPatches(scans, settings)))
     expected = [one[n] for n in range(8)]
     torch.manual_seed(77)
     np.random.seed(77)  # noqa: NPY002
@@ -221,9 +233,7 @@ def test_around_a_small_scan_is_air(tmp_path: Path, share: float) -> None:
         (("spine",), {L1: 1, L2: 1, T13: 1, SACRUM: 0}),
     ],
 )
-def test_levels_become_the_networks_classes(
-    tmp_path: Path, levels: tuple[str, ...], classes: dict[int, int]
-) -> None:
+def test_levels_become_the_networks_classes(tmp_path: Path, levels: tuple[str, ...], classes: dict[int, int]) -> None:
     ids = np.array([0, L1, L2, T13, SACRUM, 0, 0, 0], np.uint8)
     labels = np.broadcast_to(ids, PATCH)
     scan = stored(tmp_path / "a", np.zeros(PATCH, np.int16), labels)
@@ -278,7 +288,13 @@ def test_image_and_classes_stay_together_in_any_pose(tmp_path: Path) -> None:
     ct, labels = np.zeros((30, 30, 30), np.int16), np.zeros((30, 30, 30), np.uint8)
     ct[11:19, 11:19, 11:19], labels[11:19, 11:19, 11:19] = 900, L1
     scan = stored(tmp_path / "a", ct, labels, bone=[[15, 15, 15]])
-    pose = {**NEVER, "affine_probability": 1, "elastic_probability": 1, "mirror_probability": 0.5, "elastic_step_mm": 15}
+    pose = {
+        **NEVER,
+        "affine_probability": 1,
+        "elastic_probability": 1,
+        "mirror_probability": 0.5,
+        "elastic_step_mm": 15,
+    }
     patches = ScanPatches([scan], config({"bone_centred": 1, "augment": pose}, patch=(16, 16, 16)))
     compared = 0
     for n in range(10):
@@ -340,7 +356,7 @@ def test_everything_at_once_is_a_valid_sample(tmp_path: Path) -> None:
     for n in range(4):
         image, classes = patches[n]
         assert image.is_contiguous() and torch.isfinite(image).all()
-        assert 0 <= float(image.min()) and float(image.max()) <= 1
+        assert float(image.min()) >= 0 and float(image.max()) <= 1
         assert classes.unique().tolist() == [0, 1]
 
 

@@ -320,7 +320,7 @@ def test_a_new_run_may_start_from_a_models_weights(
     for name in before.keys() - {"head.weight", "head.bias"}:
         assert torch.allclose(before[name].float(), after[name].float(), atol=1e-3), name
     again = fit(config.model_copy(update={"epochs": 2}), bodies, run.root, resume=True)
-    assert json.loads((again.model / "model.json").read_text())["initialised_from"] == str(whole[0].model)
+    assert json.loads((again.model / "model.json").read_text())["initialised_from"].startswith("micro, sha256 ")
 
 
 def test_another_architecture_cannot_be_started_from(whole: Whole, bodies: Path, tmp_path: Path) -> None:

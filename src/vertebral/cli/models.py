@@ -141,9 +141,9 @@ def _print_models(rows: list[dict[str, Any]], damaged: list[str]) -> None:
     import sys
 
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("name", "network", "classes", "spacing", "licence", "where", "size")
+    table = Table("name", "network", "classes", "spacing", "licence", Column("where", overflow="fold"), "size")
     for row in rows:
         where = "shipped" if row["origin"] == "shipped" else row["path"]
         size = f"{row['bytes'] / 1e6:.1f} MB"

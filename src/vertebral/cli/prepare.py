@@ -33,7 +33,7 @@ def prepare(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Resample, clip and store the scans of a data folder for `train` to cut patches from. Started again, it goes on."""
+    """Resample, clip and store the scans of a data folder for `train` to cut from. Started again, it goes on."""
     with errors(as_json), interruptible():
         from vertebral.config import TrainConfig, load_config
         from vertebral.data.preparing import prepare_dataset

@@ -1,5 +1,6 @@
 """Training from the command line."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +43,7 @@ def train(
         from vertebral.pipeline import choose_device
 
         choose_device(device)
+        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
         if binary:
             settings = as_binary(settings)
         if smoke:

@@ -1,7 +1,7 @@
-"""Patches of a real scan in another pose and from another scanner. All torch, one generator, nothing in float64.
+"""Patches of a real scan in another pose and from another scanner. All torch, one generator.
 
-Costs are those of a patch of 160^3 voxels on one core: see `benchmarks/loader.py`. What a probability rules out costs
-nothing.
+This feeds a GPU: no pass over a whole patch is made in float64 or for what a probability has ruled out.
+`benchmarks/loader.py` measures what is left.
 """
 
 import math
@@ -75,12 +75,13 @@ def change_look(
 ) -> torch.Tensor:
     """Return `hu` (I, J, K), which lies in the window, as another scanner or another patient's implant would show it.
 
-    Implants come first, then blur and thick slices, then intensity and noise. What the window has clipped keeps its
-    value there: air does not turn into soft tissue because an offset was added. `labels` (I, J, K) say where bone is.
+    Implants come first, then blur and thick slices, then intensity and noise. What the window has clipped is far from
+    it and stays clipped: no streak, offset or noise turns air into soft tissue. `labels` (I, J, K) say where bone is.
     """
     low, high = window_hu
     if chance(generator, config.metal_probability):
-        hu = with_metal(hu, labels, spacing_mm, generator).clamp_(low, high)
+        made = with_metal(hu, labels, spacing_mm, generator)
+        hu = torch.where((hu <= low) & (made < high), hu, made.clamp(low, high))
     if chance(generator, config.blur_probability):
         sigma = uniform(generator, config.blur_mm) / spacing_mm
         for axis in range(3):

@@ -31,6 +31,8 @@ STYLE: dict[Any, Any] = {
 _WIDTH_IN, _PANEL_HEIGHT_IN = 6.7, 2.9
 _MARKED_UP_TO = 40
 _DPI = 200
+# Names of phases stand between a panel and its title.
+_TITLE_PAD = 14
 
 
 def draw_curves(rows: Sequence[EpochRow], best: EpochRow | None, folder: Path) -> dict[str, Path]:
@@ -72,14 +74,14 @@ def running_epochs(rows: Sequence[EpochRow]) -> list[int]:
 
 
 def _draw_loss(panel: Axes, epochs: list[int], rows: Sequence[EpochRow]) -> None:
-    panel.set_title("Loss")
+    panel.set_title("Loss", pad=_TITLE_PAD)
     _line(panel, epochs, rows, lambda row: row.loss, "training", BLUE, "-")
     _line(panel, epochs, rows, lambda row: row.loss_validation, "validation", VERMILLION, "--")
     panel.set_ylabel("loss")
 
 
 def _draw_dice(panel: Axes, epochs: list[int], rows: Sequence[EpochRow]) -> None:
-    panel.set_title("Dice on the validation scans")
+    panel.set_title("Dice on the validation scans", pad=_TITLE_PAD)
     _line(panel, epochs, rows, lambda row: row.dice_spine, "spine", BLUE, "-")
     _line(panel, epochs, rows, lambda row: row.dice_levels, "levels, mean", VERMILLION, "--")
     panel.set_ylabel("Dice")
@@ -113,7 +115,7 @@ def _mark_phases(panel: Axes, epochs: list[int], rows: Sequence[EpochRow]) -> No
         panel.annotate(
             f"phase {phase}",
             (start, 1),
-            xytext=(4, 2),
+            xytext=(0, 3),
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
             fontsize=8,

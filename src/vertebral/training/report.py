@@ -107,9 +107,8 @@ def _draw_worst(
     for number, row in enumerate(rows, start=1):
         progress(number - 1, len(rows), f"drawing {row.case}")
         path = out / f"worst_{number}_{re.sub(r'[^A-Za-z0-9._-]+', '_', row.case)}.png"
-        title = f"{row.case}: number {number} of the worst validation scans"
-        compared = compare(scans[row.case], model, place)
-        draw_comparison(compared, title, f"{_dice(row)} (phase {best.phase}, epoch {best.epoch})", path)
+        about = f"Worst validation scan no. {number}. {_dice(row)} (phase {best.phase}, epoch {best.epoch})"
+        draw_comparison(compare(scans[row.case], model, place), row.case, about, path)
         drawn.append((row, path))
     progress(len(rows), len(rows), "overlays drawn")
     return drawn
@@ -178,7 +177,8 @@ def _facts(
         "levels": ", ".join(network.levels),
         "input": f"{preprocess.spacing_mm:g} mm, {preprocess.window_hu[0]:g} to {preprocess.window_hu[1]:g} HU",
         "data": _about_data(config, facts),
-        "patches": f"{'x'.join(map(str, config.patch))} voxels, {config.batch} a batch, {config.accumulate} a step",
+        "patches": f"{'x'.join(map(str, config.patch))} voxels",
+        "batch": f"{config.batch} patches a device, {config.accumulate} batches a step",
         "optimizer": f"AdamW, learning rate {schedule.learning_rate:g} ({schedule.schedule}), "
         f"weight decay {schedule.weight_decay:g}",
         "average of weights": "none" if schedule.ema_decay is None else f"decay {schedule.ema_decay:g}",

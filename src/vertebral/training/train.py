@@ -18,7 +18,7 @@ from vertebral.config import TrainConfig, load_config
 from vertebral.errors import ConfigError, OutputExistsError, VertebralError
 from vertebral.model import build_network
 from vertebral.training.checkpoint import Place, load_checkpoint, network_state, versions
-from vertebral.training.material import Material, find_material
+from vertebral.training.material import find_material
 from vertebral.training.phase import Phase, Progress
 from vertebral.training.run_folder import RunFolder
 from vertebral.training.transfer import copy_weights
@@ -52,10 +52,18 @@ def train(
         material = find_material(config, data, run.root / "bodies", progress)
     torch.manual_seed(config.seed)
     network = build_network(config.model.network).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    if init_from is not None and checkpoint is None:
-        copy_weights(load_model(init_from), network, config.model.network)
+    if checkpoint is not None:
+        init_from = checkpoint["vertebral"]["initialised_from"]
+    elif init_from is not None:
+        source = load_model(init_from)
+        copy_weights(source, network, config.model.network)
+        init_from = f"{source.config.name}, sha256 {source.sha256}"
     if fabric.is_global_zero:
-        _open_run(config, data, run, material, init_from, checkpoint)
+        if checkpoint is None:
+            run.history.unlink(missing_ok=True)
+        run.config.write_text(config.model_dump_json(indent=1), encoding="utf-8")
+        facts = {"data": str(data.resolve()), "init_from": init_from, "versions": versions()}
+        run.write_facts({**facts, "catalog_sha256": material.catalog_sha256})
     fabric.barrier()
     place = Place(**checkpoint["place"]) if checkpoint else Place()
     with _memory_advice(config):
@@ -82,24 +90,6 @@ def make_fabric(config: TrainConfig, device: str, devices: int = 1, nodes: int =
     )
     fabric.launch()
     return fabric
-
-
-def _open_run(
-    config: TrainConfig,
-    data: Path,
-    run: RunFolder,
-    material: Material,
-    init_from: str | None,
-    checkpoint: dict[str, Any] | None,
-) -> None:
-    """Write what a run is; one that goes on keeps what it started from."""
-    if checkpoint is None:
-        run.history.unlink(missing_ok=True)
-    else:
-        init_from = checkpoint["vertebral"]["initialised_from"]
-    run.config.write_text(config.model_dump_json(indent=1), encoding="utf-8")
-    facts = {"data": str(data.resolve()), "init_from": init_from, "versions": versions()}
-    run.write_facts({**facts, "catalog_sha256": material.catalog_sha256})
 
 
 def _check_resume(config: TrainConfig, run: RunFolder, resume: bool) -> dict[str, Any] | None:

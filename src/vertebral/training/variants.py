@@ -9,7 +9,7 @@ _SIZE = (64, 64, 64)
 def smoke(config: TrainConfig) -> TrainConfig:
     """The same recipe with small patches, few channels and few steps; nothing else changes.
 
-    Patches and windows of 64^3 voxels, batches of 2, two epochs of three steps in each phase, channels divided by 8
+    Patches and windows of 64^3 voxels, batches of 2, one epoch of three steps in each phase, channels divided by 8
     (Swin UNETR: 12 features), one loader process.
     """
     network = config.model.network
@@ -20,7 +20,7 @@ def smoke(config: TrainConfig) -> TrainConfig:
     )
     inference = config.model.inference.model_copy(update={"window": _SIZE})
     model = config.model.model_copy(update={"network": small, "inference": inference})
-    changes = {"model": model, "patch": _SIZE, "batch": 2, "epochs": 2, "steps_per_epoch": 3, "workers": 1}
+    changes = {"model": model, "patch": _SIZE, "batch": 2, "epochs": 1, "steps_per_epoch": 3, "workers": 1}
     return config.model_copy(update=changes)
 
 

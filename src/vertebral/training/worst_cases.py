@@ -41,9 +41,10 @@ _COLUMNS = ("CT", "reference", "prediction", "errors")
 # Sky blue, vermillion and yellow of Okabe and Ito (2008).
 _ERRORS = {"missed": (86, 180, 233), "too much": (213, 94, 0), "wrong level": (240, 228, 66)}
 # An A4 page with margins; all in inches.
-_WIDTH, _HEIGHT, _EDGE, _GAP, _HEAD, _ROW_HEAD, _FOOT = 6.7, 9.4, 0.28, 0.06, 0.62, 0.24, 0.62
+_WIDTH, _HEIGHT, _EDGE, _GAP, _HEAD, _ROW_HEAD, _FOOT = 6.7, 9.4, 0.28, 0.06, 0.54, 0.24, 0.62
 _DPI = 200
 _NAME_PT = 6.0
+_LEAST_NAMED_MM2 = 40.0
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def draw_comparison(compared: Compared, title: str, subtitle: str, path: Path) -
                 if n == 0:
                     _write_letters(panel, letters)
                 elif n < 3:
-                    _write_names(panel, frames[n - 1].label)
+                    _write_names(panel, frames[n - 1].label, _LEAST_NAMED_MM2 * frames[0].px_per_mm ** 2)
             top = bottom
         _write_footer(figure, compared)
         figure.savefig(path, dpi=_DPI)
@@ -153,14 +154,27 @@ def _levels(labels: Labels) -> list[Level]:
     return [BY_VERSE_ID[int(verse_id)] for verse_id in np.unique(labels) if verse_id]
 
 
-def _write_names(panel: Axes, labels: Labels) -> None:
-    """Each level's name at the left edge, at the height of its middle, and below the name before it."""
-    middles = sorted((float(np.nonzero(labels == level.verse_id)[0].mean()), level) for level in _levels(labels))
-    least = 1.15 * _NAME_PT * _DPI / 72
-    row = -np.inf
-    for middle, level in middles:
-        row = max(middle, row + least)
-        _write_on(panel, 0.03, 1 - row / labels.shape[0], level.name, _NAME_PT, "left", "center")
+def _write_names(panel: Axes, labels: Labels, least_px: float) -> None:
+    """The names of the levels at the left edge, at the height of their middles; those of specks are left out."""
+    places = {level.name: np.nonzero(labels == level.verse_id)[0] for level in _levels(labels)}
+    sizes = {name: len(rows) for name, rows in places.items() if len(rows) >= least_px}
+    height, gap = labels.shape[0], 1.15 * _NAME_PT * _DPI / 72
+    largest = sorted(sizes, key=lambda name: -sizes[name])[: int(height / gap)]
+    middles = sorted((float(np.median(places[name])), name) for name in largest)
+    for row, (_, name) in zip(_spread([row for row, _ in middles], gap, height), middles, strict=True):
+        _write_on(panel, 0.03, 1 - row / height, name, _NAME_PT, "left", "center")
+
+
+def _spread(rows: list[float], gap: float, height: float) -> list[float]:
+    """Move sorted rows down, and at the end up again, until neighbours are `gap` apart; there is room for all."""
+    moved: list[float] = []
+    for row in rows:
+        moved.append(max(row, moved[-1] + gap if moved else gap / 2))
+    limit = height - gap / 2
+    for n in reversed(range(len(moved))):
+        moved[n] = min(moved[n], limit)
+        limit = moved[n] - gap
+    return moved
 
 
 def _write_letters(panel: Axes, letters: str) -> None:
