@@ -159,3 +159,30 @@ def test_a_window_that_does_not_fit_the_network_is_refused() -> None:
     values["model"]["inference"]["window"] = [100, 160, 160]
     with pytest.raises(ConfigError, match=r"model\.inference\.window \(100, 160, 160\): sizes must divide by 16"):
         parse_config(TrainConfig, values, "test")
+
+
+def test_changes_reach_nested_keys(tmp_path: Path) -> None:
+    path = tmp_path / "model.yaml"
+    path.write_text(yaml.safe_dump(json.loads(MODEL.model_dump_json())), encoding="utf-8")
+    changed = load_config(
+        ModelConfig, path, ["preprocess.spacing_mm=1.5", "name = other", "inference.window=[32,32,64]"]
+    )
+    assert (changed.preprocess.spacing_mm, changed.name, changed.inference.window) == (1.5, "other", (32, 32, 64))
+    assert changed.network == MODEL.network
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ("name", "write it as key=value"),
+        ("name.first=x", "write it as key=value"),
+        ("nome=x", "nome = 'x': Extra inputs"),
+        ("preprocess.spacing_mm=-1", r"preprocess\.spacing_mm = -1"),
+        ("name=[1", "its value is no YAML"),
+    ],
+)
+def test_a_change_that_cannot_be_is_refused(tmp_path: Path, change: str, part: str) -> None:
+    path = tmp_path / "model.yaml"
+    path.write_text(yaml.safe_dump(json.loads(MODEL.model_dump_json())), encoding="utf-8")
+    with pytest.raises(ConfigError, match=part):
+        load_config(ModelConfig, path, [change])

@@ -1,6 +1,7 @@
 """Frozen configurations. An unknown key is an error, and every config round-trips through YAML and JSON."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -332,12 +333,31 @@ def _fault(error: ErrorDetails) -> str:
     return f"{key}{shown}: {error['msg']}"
 
 
-def load_config(kind: type[AnyConfig], path: Path) -> AnyConfig:
-    """Read a YAML file as a `kind`. Raises ConfigError where it is missing, not YAML or not valid."""
+def load_config(kind: type[AnyConfig], path: Path, changes: Sequence[str] = ()) -> AnyConfig:
+    """Read a YAML file as a `kind`, with `changes` such as `optimizer.learning_rate=1e-3` on top, values in YAML.
+
+    Raises ConfigError where it is missing, not YAML or not valid.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such config file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: not a readable YAML file ({error})") from None
+    for change in changes:
+        _change(values, change)
     return parse_config(kind, values, str(path))
+
+
+def _change(values: Any, change: str) -> None:
+    """Set one key of a nested mapping. Raises ConfigError where `change` is not key=value or leads nowhere."""
+    keys, equals, text = change.partition("=")
+    *outer, last = keys.strip().split(".")
+    for key in outer:
+        values = values.setdefault(key, {}) if isinstance(values, dict) else None
+    if not equals or not isinstance(values, dict):
+        raise ConfigError(f"{change!r}: write it as key=value, with dots between nested keys, as in patch=[64,64,64]")
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"{change!r}: its value is no YAML") from None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vertebral.anatomy import Level
 from vertebral.config import OFFSET_UNIT_MM, InferenceConfig, PreprocessConfig
-from vertebral.errors import ModelError, VertebralError
+from vertebral.errors import ConfigError, ModelError, VertebralError
 from vertebral.records import Evidence, Prepared
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -84,6 +84,13 @@ def infer(
             f"on it, use a smaller window or the device cpu ({str(error).splitlines()[0]})"
         ) from error
     return Evidence(**slab.result, levels=levels, grid=prepared.volume.grid)
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called `name` (auto, cpu or cuda). Raises ConfigError where it is not there."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device cuda: PyTorch finds no CUDA GPU here; use --device cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def top2(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -19,9 +19,9 @@ import torch
 from vertebral import DISCLAIMER, __version__
 from vertebral.anatomy import BY_NAME, LEVELS, SPINE, level_named
 from vertebral.config import ModelConfig, PreprocessConfig, RunConfig
-from vertebral.errors import ConfigError, InputError, OutputExistsError, RenderError, VertebralError
+from vertebral.errors import InputError, OutputExistsError, RenderError, VertebralError
 from vertebral.identify import RARE, identify
-from vertebral.inference import infer
+from vertebral.inference import choose_device, infer
 from vertebral.instances import find_instances
 from vertebral.io.meshes import write_glb, write_stl
 from vertebral.io.read import read_scan
@@ -136,13 +136,6 @@ def _refuse_other_files(out: Path, stem: str, overwrite: bool) -> None:
     taken = [name for name in (f"{stem}_{ending}" for ending in endings) if (out / name).exists()]
     if taken and not overwrite:
         raise OutputExistsError(f"{out / taken[0]}: is there already; add --overwrite, or choose another --out")
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device called `name` (auto, cpu or cuda). Raises ConfigError where it is not there."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device cuda: PyTorch finds no CUDA GPU here; use --device cpu or auto")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _preprocessing(model: ModelConfig, spacing_mm: float | None) -> tuple[PreprocessConfig, list[str]]:

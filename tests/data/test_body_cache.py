@@ -116,6 +116,19 @@ def test_one_body_map_cannot_serve_two_scans(tmp_path: Path) -> None:
         find_recipes(tmp_path, (source,))
 
 
+def test_processes_build_the_same_bodies(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_body(tmp_path / "data", name)
+    source = SourceConfig(kind="body", bodies="*_organs.nii.gz")
+    recipes = find_recipes(tmp_path / "data", (source,))
+    told: list[str] = []
+    alone = cache_bodies(recipes, MM, tmp_path / "one", lambda *_: None, jobs=1)
+    shared = cache_bodies(recipes, MM, tmp_path / "two", lambda _, name: told.append(name), jobs=2)
+    assert told == ["a", "b"]
+    for one, two in zip(alone, shared, strict=True):
+        assert np.array_equal(one.tissue, two.tissue) and np.array_equal(one.labels, two.labels)
+
+
 def test_a_body_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_body(tmp_path / "data")
     source = SourceConfig(kind="body", bodies="*_organs.nii.gz", weight=2)

@@ -60,10 +60,17 @@ def on_scans(**changes: object) -> TrainConfig:
     )
 
 
-def fit(config: TrainConfig, data: Path, root: Path, resume: bool = False, init_from: Path | None = None) -> RunFolder:
+def fit(
+    config: TrainConfig,
+    data: Path,
+    root: Path,
+    resume: bool = False,
+    init_from: Path | None = None,
+    minutes: float | None = None,
+) -> RunFolder:
     fabric = make_fabric(config, "cpu")
     start = None if init_from is None else str(init_from)
-    train(config, data, RunFolder(root), fabric=fabric, resume=resume, init_from=start)
+    train(config, data, RunFolder(root), fabric=fabric, resume=resume, init_from=start, minutes=minutes)
     return RunFolder(root)
 
 
@@ -240,6 +247,15 @@ def test_validation_scores_every_scan_of_the_fold(validated: Whole) -> None:
     assert rows[1].dice_levels == pytest.approx(mean)
     assert set(scores["cases"][0]["levels"]) == {"L1", "L2"}
     assert rows[-1].loss < rows[0].loss and rows[-1].loss_validation is not None
+
+
+def test_a_run_stops_when_its_time_is_over_and_goes_on(validated: Whole, scans: Path, tmp_path: Path) -> None:
+    """No time at all is enough for one epoch; three such runs are over before the fourth epoch."""
+    config = on_scans(phases=2, epochs=2)
+    for count in (1, 2, 3):
+        run = fit(config, scans, tmp_path, resume=True, minutes=0)
+        assert len(run.rows()) == count
+    assert equal(fit(config, scans, tmp_path, resume=True).model, validated[0].model)
 
 
 def test_a_second_phase_starts_from_the_best_weights_with_a_new_optimizer(
@@ -428,7 +444,7 @@ def test_training_from_the_command_line(bodies: Path, tmp_path: Path) -> None:
     config.write_text(yaml.safe_dump(micro().model_dump(mode="json")))
     out = tmp_path / "run"
     arguments = ["train", "--config", str(config), "--data", str(bodies), "--out", str(out), "--device", "cpu"]
-    result = CliRunner().invoke(app, [*arguments, "--epochs", "1", "--quiet"])
+    result = CliRunner().invoke(app, [*arguments, "--set", "epochs=1", "--quiet"])
     assert result.exit_code == 0, result.output
     assert result.stdout == ""
     assert load_model(str(out / "model")).config == micro().model

@@ -17,6 +17,10 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the last finished epoch of --out.")] = False,
     init_from: Annotated[str | None, typer.Option(help="Start from this model: a name, a folder or a .ckpt.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the config's number of epochs.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="Change the config: --set batch=2 --set optimizer.ema_decay=0.999")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after the epoch in which this is over.")] = None,
     binary: Annotated[bool, typer.Option("--binary", help="Spine against background instead of levels.")] = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="The recipe in miniature, to see that it runs.")] = False,
     device: Device = "auto",
@@ -29,7 +33,7 @@ def train(
         from vertebral.config import TrainConfig, load_config
 
         check_device(device)
-        settings = load_config(TrainConfig, config_file(config))
+        settings = load_config(TrainConfig, config_file(config), changes or ())
         if not data.is_dir():
             raise ConfigError(f"{data}: is not a folder; give the data folder as --data")
         try:
@@ -40,7 +44,7 @@ def train(
             from vertebral.training.variants import smoke as reduced
         except ModuleNotFoundError as error:
             raise ConfigError(f"training needs {error.name}: pip install 'vertebral[train]'") from None
-        from vertebral.pipeline import choose_device
+        from vertebral.inference import choose_device
 
         choose_device(device)
         logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
@@ -53,7 +57,14 @@ def train(
         fabric = make_fabric(settings, device, devices, nodes)
         with counted(quiet or not fabric.is_global_zero) as progress:
             folder = fit(
-                settings, data, RunFolder(out), fabric=fabric, resume=resume, init_from=init_from, progress=progress
+                settings,
+                data,
+                RunFolder(out),
+                fabric=fabric,
+                resume=resume,
+                init_from=init_from,
+                minutes=minutes,
+                progress=progress,
             )
     if fabric.is_global_zero:
         print_files({"model": folder, "history": RunFolder(out).history}, quiet, False)

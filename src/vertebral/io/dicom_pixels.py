@@ -9,7 +9,6 @@ from typing import cast
 
 import numpy as np
 import pydicom
-import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -61,6 +60,8 @@ def _fill(stack: Array, path: Path, group: list[tuple[int, Slice]]) -> None:
 
 def _fill_with_gdcm(stack: Array, path: Path, group: list[tuple[int, Slice]], reason: Exception) -> None:
     """Do as `_fill` for a classic file; GDCM gives HU, the rescale being applied."""
+    import SimpleITK as sitk  # noqa: N813
+
     (place, item) = group[0]
     syntax = _transfer_syntax(path)
     remedy = "install a decoder (pip install pylibjpeg[all]) or export the series uncompressed"

@@ -3,15 +3,17 @@
 
 import re
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
 
 from vertebral.errors import ReadError
 from vertebral.io.nifti import squeezed_shape
 from vertebral.io.opened import LPS_TO_RAS, Opened, stem_of, suffix_of
 from vertebral.volume import Affine, Array, Grid
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk  # noqa: N813
 
 _READERS = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
 _DATA_FILE = re.compile(rb"^(?:data ?file:|ElementDataFile\s*=)[ \t]*(.+?)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
@@ -24,6 +26,8 @@ def open_itk(path: Path) -> Opened:
     Raises ReadError for a damaged file and for anything but one real value a voxel on three axes, GeometryError for a
     spacing or affine that cannot be used. `load` raises ReadError where the values are truncated or damaged.
     """
+    import SimpleITK as sitk  # noqa: N813  # half a second and 50 MB that a NIfTI file does not need
+
     files = (path, *_detached(path))
     reader = sitk.ImageFileReader()
     reader.SetImageIO(_READERS[suffix_of(path)])
@@ -51,7 +55,7 @@ def open_itk(path: Path) -> Opened:
     return Opened(grid, load, files, stem_of(path), notes, {"format": name, "stored_type": kind})
 
 
-def _affine(reader: sitk.ImageFileReader) -> Affine:
+def _affine(reader: "sitk.ImageFileReader") -> Affine:
     """Return the RAS+ affine of the first three axes."""
     axes = reader.GetDimension()
     direction = np.asarray(reader.GetDirection()).reshape(axes, axes)[:3, :3]

@@ -64,8 +64,11 @@ class Phase:
             network.compile()
         self._module, self._wrapped_optimizer = fabric.setup(network, self._optimizer)
 
-    def run_epochs(self) -> Place:
-        """Run the epochs that are left, or until the best one is `patience` epochs ago; return where the run is."""
+    def run_epochs(self, deadline: float) -> Place:
+        """Run the epochs that are left, or until the best one is `patience` epochs ago; return where the run is.
+
+        It ends early after the epoch in which `time.monotonic()` passes `deadline`.
+        """
         config, place = self._config, self._place
         if place.epoch >= config.epochs or self._is_over(place):
             return place
@@ -78,6 +81,8 @@ class Phase:
             due = place.epoch % config.validation.every_epochs == 0 or place.epoch == config.epochs
             validated = self._validate() if self._material.validation and due else None
             place = self._finish(place, loss, validated, time.perf_counter() - start, logger)
+            if gather_objects(time.monotonic() > deadline)[0]:
+                break
         logger.finalize("success")
         return place
 

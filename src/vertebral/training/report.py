@@ -91,7 +91,7 @@ def _draw_worst(
     if not rows or not isinstance(config.data, ScansConfig):
         return []
     from vertebral.data.prepared import open_prepared
-    from vertebral.pipeline import choose_device
+    from vertebral.inference import choose_device
     from vertebral.training.worst_cases import compare, draw_comparison
     from vertebral.weights import load_model
 

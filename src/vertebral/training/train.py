@@ -5,6 +5,8 @@ here. All that a run does follows from its config and the number of the epoch, a
 epoch, so a run that was cut off goes on as if nothing had happened.
 """
 
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -33,18 +35,21 @@ def train(
     fabric: Fabric,
     resume: bool = False,
     init_from: str | None = None,
+    minutes: float | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> Path:
     """Train, or with `resume` go on after the last epoch that was finished; return the folder of the best model.
 
     A resumed run gives what the uninterrupted one would have given; it may be given more epochs. A new run starts from
-    the weights of model `init_from`, if given. `fabric` is launched already. `progress(done, total, text)` tells of the
+    the weights of model `init_from`, if given. After `minutes` it stops at the end of an epoch, to be resumed. `fabric`
+    is launched already. `progress(done, total, text)` tells of the
     steps of an epoch.
 
     Raises OutputExistsError where `run` holds a checkpoint and `resume` is False, ConfigError where a resumed run was
     started with another config or `data` does not fit it, ModelError where its checkpoint is damaged, and
     VertebralError where memory does not suffice or the loss is no number.
     """
+    deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
     checkpoint = _check_resume(config, run, resume)
     torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
     with _first_process_first(fabric):
@@ -72,7 +77,10 @@ def train(
                 place = replace(place, phase=number, epoch=0)
                 checkpoint = None
                 network.load_state_dict(network_state(load_checkpoint(run.best)))
-            place = Phase(config, run, fabric, material, network, place, checkpoint, progress).run_epochs()
+            phase = Phase(config, run, fabric, material, network, place, checkpoint, progress)
+            place = phase.run_epochs(deadline)
+            if time.monotonic() > deadline:
+                break
     return run.model
 
 
