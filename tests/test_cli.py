@@ -17,7 +17,9 @@ from vertebral.io.read import read_labels, read_scan
 from vertebral.io.write import write_labels
 from vertebral.volume import Volume
 
-COMMANDS = ("run", "sample", "phantom", "train", "evaluate")
+COMMANDS = ("run", "sample", "phantom", "train", "evaluate", "report", "data", "models")
+GROUPED = ("data download", "data index", "data split", "data prepare")
+GROUPED += ("models list", "models info", "models import", "models export")
 DISCLAIMER = "Research use only. Not for diagnosis."
 MANIFEST = {
     "levels": [{"level": "L1", "confidence": 0.987, "volume_ml": 41.23, "touches_border": True}],
@@ -78,9 +80,9 @@ def test_help_lists_the_commands(words: tuple[str, ...]) -> None:
     assert all(command in text for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", (*COMMANDS, *GROUPED))
 def test_help_of_each_command_has_an_example(command: str) -> None:
-    result = invoke(command, "--help")
+    result = invoke(*command.split(), "--help")
     assert result.exit_code == 0
     assert f"vertebral {command} " in result.stdout.split("Example")[1]
 

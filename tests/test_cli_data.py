@@ -64,13 +64,6 @@ def test_help_lists_the_commands(words: tuple[str, ...]) -> None:
     assert all(command in text for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_each_command_has_an_example(command: str) -> None:
-    result = invoke(command, "--help")
-    assert result.exit_code == 0
-    assert f"vertebral data {command} " in result.stdout.split("Example")[1]
-
-
 def test_help_is_light() -> None:
     code = """
 import sys

@@ -1,6 +1,5 @@
 """Models by name and by place, and their cards (`model.json`); read without a deep-learning package."""
 
-import hashlib
 import json
 import os
 import re
@@ -14,6 +13,7 @@ from typing import Any, Literal
 import platformdirs
 
 from vertebral.config import ModelConfig, parse_config
+from vertebral.digest import file_sha256
 from vertebral.errors import ConfigError, ModelError
 
 CARD_FILE = "model.json"
@@ -130,15 +130,6 @@ def count_parameters(weights: Path) -> int:
         return sum(prod(entry["shape"]) for entry in tensors if "F" in entry["dtype"])
     except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
         raise damaged(weights.parent, error) from None
-
-
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file, read piece by piece."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while piece := stream.read(_PIECE_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def damaged(folder: Path, error: Exception) -> ModelError:

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from vertebral.config import ModelConfig, UNetConfig
+from vertebral.digest import file_sha256
 from vertebral.errors import ConfigError, VertebralError
-from vertebral.model_cards import file_sha256
 from vertebral.weights import Model
 
 ONNX_FILE = "model.onnx"

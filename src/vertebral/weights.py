@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from vertebral.config import ModelConfig, TrainConfig, parse_config
+from vertebral.digest import file_sha256
 from vertebral.errors import ConfigError, ModelError
 from vertebral.model import AUXILIARY, build_network
 from vertebral.model_cards import (
@@ -18,7 +19,6 @@ from vertebral.model_cards import (
     WEIGHTS_FILE,
     check_weights,
     damaged,
-    file_sha256,
     find_model,
     read_card,
 )

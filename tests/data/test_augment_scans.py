@@ -1,7 +1,5 @@
 """Pose and look of patches, worked by hand on small ones."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -17,21 +15,13 @@ from vertebral.data.augment_scans import (
     with_other_scale,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 NEVER = dict.fromkeys(
     [f"{name}_probability" for name in ("affine", "elastic", "mirror", "intensity", "noise", "blur")]
     + ["low_resolution_probability", "metal_probability"],
     0.0,
 )
 WINDOW = (-100.0, 1000.0)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As in a loader's worker."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def only(**changes: object) -> AugmentConfig:

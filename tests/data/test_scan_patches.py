@@ -2,7 +2,6 @@
 
 import pickle
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +22,13 @@ from vertebral.volume import Volume
 
 L1, L2, T13, SACRUM = (BY_NAME[name].verse_id for name in ("L1", "L2", "T13", "sacrum"))
 SHAPE, PATCH = (20, 22, 24), (8, 8, 8)
+pytestmark = pytest.mark.usefixtures("one_thread")
 NEVER = dict.fromkeys(
     [f"{name}_probability" for name in ("affine", "elastic", "mirror", "intensity", "noise", "blur")]
     + ["low_resolution_probability", "metal_probability"],
     0.0,
 )
 ALWAYS = dict.fromkeys(NEVER, 1.0)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As in a loader's worker."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def config(data: dict[str, Any] | None = None, levels: Any = ("L1", "L2"), **changes: Any) -> TrainConfig:

@@ -15,6 +15,7 @@ _LEFT_OUT = ("kind", "levels", "deep_supervision", "activation_checkpointing")
 
 models_app = typer.Typer(
     help="List, describe, import and export models.",
+    epilog="Example: vertebral models list && vertebral models info default",
     no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from vertebral.data.digest import file_sha256
 from vertebral.data.remote import Remote, StoppedError, discard, fetch, probe, size_of
 from vertebral.data.unpack import Unpacked, contents, require_space, unpacked
+from vertebral.digest import file_sha256
 from vertebral.errors import ConfigError, DownloadError, OutputExistsError, VertebralError
 from vertebral.io.write import write_json
 

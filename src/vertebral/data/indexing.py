@@ -16,8 +16,8 @@ import numpy as np
 
 from vertebral.anatomy import LEVELS, sort_levels
 from vertebral.data.catalog import Case, Catalog, write_catalog
-from vertebral.data.digest import file_sha256
 from vertebral.data.layouts import Found, find_scans
+from vertebral.digest import file_sha256
 from vertebral.errors import OutputExistsError, ReadError, VertebralError
 from vertebral.io.read import read_geometry, read_labels
 from vertebral.io.write import read_centroids

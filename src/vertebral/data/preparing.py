@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from vertebral.anatomy import LEVELS
 from vertebral.config import PreprocessConfig
 from vertebral.data.catalog import Case, Catalog
-from vertebral.data.digest import file_sha256
 from vertebral.data.prepared import PreparedScan, PreparedSet, open_prepared, stored_scan
 from vertebral.data.split import Split
+from vertebral.digest import file_sha256
 from vertebral.errors import ConfigError, InputError, ReadError, VertebralError
 from vertebral.io.read import read_labels, read_scan
 from vertebral.io.write import atomic_write, write_json

