@@ -14,6 +14,7 @@ pack() {
     mkdir -p "$pack/wheels" "$pack/data"
     here=$(cd "$(dirname "$0")/.." && pwd)
     pip=${PIP:-"$here/.venv/bin/python -m pip --disable-pip-version-check --quiet"}
+    rm -rf "$here/build"
     $pip wheel --no-deps --wheel-dir "$pack/wheels" "$here"
     $pip download --no-deps --only-binary=:all: --python-version "$python" --implementation cp \
         --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_17_x86_64 \

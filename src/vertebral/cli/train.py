@@ -47,7 +47,8 @@ def train(
         from vertebral.inference import choose_device
 
         choose_device(device)
-        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+        for name in ("lightning.fabric", "lightning.pytorch"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         if binary:
             settings = as_binary(settings)
         if smoke:

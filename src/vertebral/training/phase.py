@@ -121,7 +121,7 @@ class Phase:
                     )
                 if self._fabric.is_global_zero:
                     logger.log_metrics({"loss": value, **dice, "learning_rate": self._current_rate()}, place.step + n)
-                best = f", best epoch {place.best_epoch}" if place.best_epoch else ""
+                best = f", best epoch {place.best_epoch}" if place.best is not None else ""
                 where = f"phase {place.phase} epoch {place.epoch + 1} of {self._config.epochs}"
                 self._progress(n + 1, self._steps, f"{where}, loss {value:.3f}{best}")
         mean = self._fabric.all_reduce(total / self._steps, reduce_op="mean")
