@@ -77,9 +77,9 @@ def train(
                 place = replace(place, phase=number, epoch=0)
                 checkpoint = None
                 network.load_state_dict(network_state(load_checkpoint(run.best)))
-            phase = Phase(config, run, fabric, material, network, place, checkpoint, progress)
+            before, phase = place, Phase(config, run, fabric, material, network, place, checkpoint, progress)
             place = phase.run_epochs(deadline)
-            if time.monotonic() > deadline:
+            if place != before and time.monotonic() > deadline:
                 break
     return run.model
 
