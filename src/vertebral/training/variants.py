@@ -9,18 +9,18 @@ _SIZE = (64, 64, 64)
 def smoke(config: TrainConfig) -> TrainConfig:
     """The same recipe with small patches, few channels and few steps; nothing else changes.
 
-    Patches and windows of 64^3 voxels, batches of 2, one epoch of three steps in each phase, channels divided by 8
-    (Swin UNETR: 12 features), one loader process.
+    Patches and windows of 64^3 voxels, batches of 2, one epoch of two steps in each phase, channels divided by 8
+    (Swin UNETR: 12 features, one block a stage), one loader process.
     """
     network = config.model.network
     small = (
-        network.model_copy(update={"feature_size": 12})
+        network.model_copy(update={"feature_size": 12, "depths": (1, 1, 1, 1)})
         if isinstance(network, SwinUNETRConfig)
         else network.model_copy(update={"channels": tuple(max(4, width // 8) for width in network.channels)})
     )
     inference = config.model.inference.model_copy(update={"window": _SIZE})
     model = config.model.model_copy(update={"network": small, "inference": inference})
-    changes = {"model": model, "patch": _SIZE, "batch": 2, "epochs": 1, "steps_per_epoch": 3, "workers": 1}
+    changes = {"model": model, "patch": _SIZE, "batch": 2, "epochs": 1, "steps_per_epoch": 2, "workers": 1}
     return config.model_copy(update=changes)
 
 
