@@ -14,15 +14,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 import yaml
 
 import vertebral
 from vertebral.config import SyntheticConfig, TrainConfig, load_config
-from vertebral.data.augment import scan
-from vertebral.data.body_cache import UNKNOWN_HU, CachedBody, cache_bodies, find_recipes
+from vertebral.data.body_cache import CachedBody, cache_bodies, find_recipes
 from vertebral.data.prepared import open_prepared
-from vertebral.data.synthetic import breathe, draw_patient, paint, uniform
+from vertebral.data.synth import synthesise
 from vertebral.evaluation.metrics import dice
 from vertebral.io.read import read_labels, read_scan
 from vertebral.io.write import write_image, write_labels
@@ -30,7 +28,6 @@ from vertebral.volume import Volume
 
 CONFIGS = Path(vertebral.__file__).parent / "configs"
 SPACING_MM = 3.0
-MARGIN_MM = (70.0, 80.0, 20.0)
 REAL = ("LIDC-IDRI-0001", "ts_example_ct_3mm")
 HELD_OUT = 5
 SMALL = {
@@ -60,23 +57,8 @@ def make_set(data: Path, out: Path, bodies: Path) -> None:
 
 
 def painted(body: CachedBody, settings: SyntheticConfig, seed: int) -> tuple[Volume, Volume]:
-    """The part of a body around its spine, painted and scanned with random settings."""
-    synthesis, generator = settings.synthesis, torch.Generator().manual_seed(seed)
-    mm = synthesis.cache_spacing_mm
-    where = np.argwhere(np.asarray(body.labels) > 0)
-    margin = np.array(MARGIN_MM) / mm
-    low = np.maximum(0, where.min(0) - margin).astype(int)
-    high = np.minimum(body.labels.shape, where.max(0) + margin).astype(int)
-    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    labels = torch.from_numpy(np.array(body.labels[box]))
-    tissue = breathe(torch.from_numpy(np.array(body.tissue[box])), round(uniform(generator, (-10, 45)) / mm))
-    hu = paint(tissue, labels, draw_patient(generator, synthesis), generator)
-    if body.hu is not None:
-        real = torch.from_numpy(np.array(body.hu[box]))
-        hu = torch.where(real != UNKNOWN_HU, real.float(), hu)
-    hu = scan(hu, mm, generator, synthesis).clamp(-1024, 3071).round()
-    affine = np.diag([mm, mm, mm, 1.0])
-    return Volume(hu.numpy().astype(np.int16), affine), Volume(labels.numpy(), affine)
+    """The part of a body around its spine, painted, posed and scanned with random settings."""
+    return synthesise(body, settings.synthesis, seed, settings.synthesis.cache_spacing_mm)
 
 
 def write_case(root: Path, name: str, ct: Volume, labels: Volume) -> None:

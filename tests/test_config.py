@@ -186,3 +186,21 @@ def test_a_change_that_cannot_be_is_refused(tmp_path: Path, change: str, part: s
     path.write_text(yaml.safe_dump(json.loads(MODEL.model_dump_json())), encoding="utf-8")
     with pytest.raises(ConfigError, match=part):
         load_config(ModelConfig, path, [change])
+
+
+def test_guided_networks_refine_any_vertebra() -> None:
+    assert UNetConfig(levels=("spine",), guided=True).input_count == 2 and MODEL.network.input_count == 1
+    with pytest.raises(ValidationError, match="guided"):
+        UNetConfig(levels=("L1",), guided=True)
+    with pytest.raises(ValidationError, match="guided"):
+        UNetConfig(levels=("spine",), guided=True, offsets=True)
+    refiner = {"name": "r", "network": {"kind": "resunet", "levels": ["spine"], "guided": True}, "refiner": "other"}
+    with pytest.raises(ValidationError, match="refiner other"):
+        ModelConfig.model_validate(refiner)
+
+
+def test_the_refiners_recipe_fits_its_network() -> None:
+    config = load_config(TrainConfig, CONFIGS / "refiner.yaml")
+    assert config.model.network.guided and config.patch == config.model.inference.window
+    assert config.data.kind == "vertebrae"
+    assert config.data.synthesis.cache_spacing_mm == config.model.preprocess.spacing_mm

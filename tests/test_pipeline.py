@@ -15,7 +15,15 @@ from vertebral.cli import app
 from vertebral.config import InferenceConfig, ModelConfig, PreprocessConfig, RunConfig, UNetConfig
 from vertebral.data.patches import class_of_verse_id
 from vertebral.data.phantom import Phantom, make_phantom
-from vertebral.errors import ConfigError, InputError, OutputExistsError, ReadError, RenderError, VertebralError
+from vertebral.errors import (
+    ConfigError,
+    InputError,
+    ModelError,
+    OutputExistsError,
+    ReadError,
+    RenderError,
+    VertebralError,
+)
 from vertebral.evaluation.evaluate import evaluate
 from vertebral.evaluation.metrics import dice
 from vertebral.io.read import read_labels
@@ -368,3 +376,44 @@ def test_a_model_of_two_classes_gives_the_spine_as_a_whole(scan: Path, phantom: 
     write_labels(phantom.labels, tmp_path / "truth.nii.gz")
     scores = evaluate(tmp_path / "out" / "case_seg-vert_msk.nii.gz", tmp_path / "truth.nii.gz")
     assert scores["spine"]["dice"] > 0.98 and scores["levels"] == [] and scores["extra"] == []
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model and, beside it, its refiner of 2 mm; weights at random."""
+    root = tmp_path_factory.mktemp("pair")
+    torch.manual_seed(0)
+    coarse = CONFIG.model_copy(update={"refiner": "tiny-refiner"})
+    save_model(root / "tiny", coarse, build_network(coarse.network).state_dict(), {"licence": "CC0-1.0"})
+    network = UNetConfig(levels=("spine",), guided=True, channels=(2, 4), strides=(2,), residual_units=1)
+    fine = ModelConfig(
+        name="tiny-refiner",
+        network=network,
+        preprocess=PreprocessConfig(spacing_mm=2.0),
+        inference=InferenceConfig(window=(48, 48, 32)),
+    )
+    save_model(root / "tiny-refiner", fine, build_network(network).state_dict(), {"licence": "CC0-1.0"})
+    return root
+
+
+def test_a_model_with_a_refiner_is_refined(scan: Path, pair: Path, tmp_path: Path) -> None:
+    manifest = run(scan, tmp_path / "out", RunConfig(model=str(pair / "tiny")))
+    assert list(manifest["seconds"]) == [*STAGES[:6], "refine", *STAGES[6:]]
+    digest = hashlib.sha256((pair / "tiny-refiner" / "weights.safetensors").read_bytes()).hexdigest()
+    assert manifest["refiner"] == {"name": "tiny-refiner", "sha256": digest, "licence": "CC0-1.0"}
+    assert [row["level"] for row in manifest["levels"]] == ["T12", "L1", "L2"]
+
+
+def test_refining_can_be_left_out(scan: Path, pair: Path, model: str, tmp_path: Path) -> None:
+    coarse = run(scan, tmp_path / "out", RunConfig(model=str(pair / "tiny"), refine=False))
+    assert coarse["refiner"] is None and list(coarse["seconds"]) == STAGES
+    assert run(scan, tmp_path / "other", RunConfig(model=model))["refiner"] is None
+    words = ["run", str(scan), "--out", str(tmp_path / "cli"), "--model", str(pair / "tiny"), "--no-refine", "--json"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["refiner"] is None
+
+
+def test_a_refiner_does_not_run_alone(scan: Path, pair: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="tiny-refiner: refines what another model found"):
+        run(scan, tmp_path / "out", RunConfig(model=str(pair / "tiny-refiner")))

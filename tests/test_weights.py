@@ -10,7 +10,7 @@ from vertebral.config import InferenceConfig, ModelConfig, PreprocessConfig, Swi
 from vertebral.errors import ModelError
 from vertebral.model import build_network
 from vertebral.model_cards import check_weights, count_parameters, imported_models, read_card, shipped_models
-from vertebral.weights import load_model, save_model
+from vertebral.weights import load_model, load_refiner, save_model
 
 CONFIG = ModelConfig(
     name="tiny",
@@ -283,3 +283,40 @@ def test_weights_of_another_network_are_refused(folder: Path) -> None:
     )
     with pytest.raises(ModelError, match="do not fit the network"):
         load_model(str(folder))
+
+
+REFINER = CONFIG.model_copy(
+    update={"name": "fine", "network": UNetConfig(levels=("spine",), guided=True, channels=(4, 8), strides=(2,))}
+)
+REFINED = CONFIG.model_copy(update={"refiner": "fine"})
+
+
+def save(folder: Path, config: ModelConfig) -> Path:
+    save_model(folder, config, build_network(config.network).state_dict(), {})
+    return folder
+
+
+def test_a_refiner_lies_beside_its_model_or_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder beside the model goes before an imported model of that name."""
+    monkeypatch.setenv("VERTEBRAL_MODELS", str(tmp_path / "imported"))
+    coarse = save(tmp_path / "here" / "coarse", REFINED)
+    imported = save(tmp_path / "imported" / "fine", REFINER)
+    found = load_refiner(coarse, REFINED)
+    assert found is not None and found.sha256 == read_card(imported).values["sha256"]
+    beside = save(tmp_path / "here" / "fine", REFINER)
+    found = load_refiner(str(coarse), REFINED)
+    assert found is not None and found.sha256 == read_card(beside).values["sha256"]
+    assert found.config.network.input_count == 2
+
+
+def test_most_models_have_no_refiner(folder: Path) -> None:
+    assert load_refiner(folder, CONFIG) is None
+
+
+def test_a_refiner_that_is_missing_or_none_is_refused(tmp_path: Path) -> None:
+    coarse = save(tmp_path / "coarse", REFINED)
+    with pytest.raises(ModelError, match=r"model tiny: its refiner 'fine' .*--no-refine"):
+        load_refiner(coarse, REFINED)
+    save(tmp_path / "fine", CONFIG)
+    with pytest.raises(ModelError, match="is not guided"):
+        load_refiner(coarse, REFINED)

@@ -14,6 +14,7 @@ from vertebral.errors import ConfigError
 
 OFFSET_UNIT_MM = 20.0
 _LONGEST_SHOWN_VALUE = 60
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Config(BaseModel):
@@ -46,12 +47,14 @@ class _NetworkConfig(Config):
     """What all networks share. Class 0 is background; class n is `levels[n - 1]`.
 
     `levels: [spine]` asks for one class, any vertebra. With `offsets` the network also says, in three further channels,
-    where the centre of a voxel's vertebra lies. `activation_checkpointing` saves memory in training, at the price of
-    computing the forward pass twice.
+    where the centre of a voxel's vertebra lies. A `guided` network refines one vertebra at a time: it sees, in a second
+    input channel, where a coarser network found it. `activation_checkpointing` saves memory in training, at the price
+    of computing the forward pass twice.
     """
 
     levels: tuple[str, ...] = Field(min_length=1)
     offsets: bool = False
+    guided: bool = False
     activation_checkpointing: bool = False
 
     @model_validator(mode="after")
@@ -62,7 +65,14 @@ class _NetworkConfig(Config):
             raise ValueError(f"levels: {SPINE.name} means any vertebra and stands alone")
         for name in self.levels:
             level_named(name)
+        if self.guided and (self.levels != (SPINE.name,) or self.offsets):
+            raise ValueError(f"guided: a network that refines one vertebra has levels [{SPINE.name}] and no offsets")
         return self
+
+    @property
+    def input_count(self) -> int:
+        """Number of input channels: the CT, then the guidance."""
+        return 2 if self.guided else 1
 
     @property
     def class_count(self) -> int:
@@ -129,12 +139,23 @@ class InferenceConfig(Config):
 
 
 class ModelConfig(Config):
-    """Everything that inference must know of a model; travels with its weights."""
+    """Everything that inference must know of a model; travels with its weights.
+
+    `refiner` names the model that refines what this one finds: a folder beside this model's, or any name that
+    `vertebral run --model` takes. The window of a refiner is the box around one vertebra.
+    """
 
     name: str
     network: NetworkConfig
     preprocess: PreprocessConfig = PreprocessConfig()
     inference: InferenceConfig = InferenceConfig()
+    refiner: str | None = None
+
+    @model_validator(mode="after")
+    def _refiner_has_none(self) -> "ModelConfig":
+        if self.refiner is not None and self.network.guided:
+            raise ValueError(f"refiner {self.refiner}: a guided network refines and is not refined itself")
+        return self
 
 
 class SourceConfig(Config):
@@ -161,8 +182,62 @@ class SourceConfig(Config):
         return self
 
 
+class FindingsConfig(Config):
+    """What a painted patient may have: how probable each is in a patch (0 is never), and in which range.
+
+    Arms: CT of the trunk is taken with the arms raised or at the side; the label maps have none. `arterial_probability`
+    is the share of scans with contrast medium that are arterial: aorta, spleen and renal cortex as some 30 s after the
+    injection, by protocols of CT angiography. Osteoporosis: trabecular bone well below the 110 HU that make it likely
+    (Pickhardt et al., Ann Intern Med 2013), with its cortex kept. Fracture: a loss of height as in grades 1-3 of Genant
+    et al. (J Bone Miner Res 1993), in front, in the middle or of the whole body. The other HU are those of cancellous
+    to compact bone, and of PMMA with barium. Probabilities are above those of a population, for each to be learned.
+    """
+
+    arms_probability: Probability = 0.15
+    arterial_probability: Probability = 0.4
+    aorta_hu: tuple[float, float] = (250.0, 450.0)
+    arterial_organ_hu: tuple[float, float] = (120.0, 250.0)
+    osteoporosis_probability: Probability = 0.2
+    osteoporotic_hu: tuple[float, float] = (20.0, 80.0)
+    sclerosis_probability: Probability = 0.15
+    sclerosis_hu: tuple[float, float] = (150.0, 500.0)
+    endplate_probability: Probability = 0.3
+    endplate_hu: tuple[float, float] = (50.0, 350.0)
+    osteophyte_probability: Probability = 0.25
+    vacuum_probability: Probability = 0.15
+    calcification_probability: Probability = 0.25
+    calcification_hu: tuple[float, float] = (300.0, 1100.0)
+    cement_probability: Probability = 0.03
+    cement_hu: tuple[float, float] = (1200.0, 2800.0)
+    fracture_probability: Probability = 0.12
+    fracture_loss: tuple[float, float] = (0.15, 0.5)
+
+
+class ArtefactsConfig(Config):
+    """What a painted scan may show beside the patient: how probable each is in a patch (0 is never), and its range.
+
+    The table is a shell of carbon fibre around foam. Beam hardening takes `beam_hardening_hu` from where the rays are
+    longest and adds grain along them (Barrett and Keat, RadioGraphics 2004). `sharpness` is the share of detail that a
+    bone kernel adds and a soft one, below 0, takes away. Motion shifts a part of the data by `motion_mm`.
+    """
+
+    table_probability: Probability = 0.5
+    clothes_probability: Probability = 0.2
+    lines_probability: Probability = 0.15
+    beam_hardening_probability: Probability = 0.25
+    beam_hardening_hu: tuple[float, float] = (10.0, 80.0)
+    kernel_probability: Probability = 0.3
+    sharpness: tuple[float, float] = (-0.5, 1.2)
+    metal_probability: Probability = 0.03
+    motion_probability: Probability = 0.08
+    motion_mm: tuple[float, float] = (1.0, 4.0)
+
+
 class SynthesisConfig(Config):
-    """Ranges from which each training patch draws its patient and scanner."""
+    """Ranges from which each training patch draws its patient and scanner.
+
+    `findings` and `artefacts` null paint healthy patients without arms, on no table.
+    """
 
     cache_spacing_mm: float = Field(2.0, gt=0)
     scale: tuple[float, float] = (0.8, 1.2)
@@ -177,6 +252,8 @@ class SynthesisConfig(Config):
     breathing_mm: tuple[float, float] = (0.0, 0.0)
     crop_probability: float = Field(0.25, ge=0, le=1)
     spine_centred: float = Field(0.85, ge=0, le=1)
+    findings: FindingsConfig | None = None
+    artefacts: ArtefactsConfig | None = None
 
 
 class AugmentConfig(Config):
@@ -222,6 +299,43 @@ class SyntheticConfig(Config):
     kind: Literal["synthetic"]
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     synthesis: SynthesisConfig = SynthesisConfig()
+
+
+class GuidanceConfig(Config):
+    """Ranges from which the guidance of a training patch draws the faults of a coarse network.
+
+    It is made on a grid of `grid_mm`: the vertebra is moved as a whole and bent, balls are cut out of its rear parts
+    (`cuts` at most) and balls of a neighbour, or of anything, are added (`leaks` at most); then it is blurred, made
+    larger or smaller (`threshold`, 0.5 keeps its size) and sharper or softer (`sharpness`). `centre_mm` moves the box
+    against the vertebra.
+    """
+
+    grid_mm: float = Field(2.5, gt=0)
+    shift_mm: float = Field(3.0, ge=0)
+    bend_mm: float = Field(3.0, ge=0)
+    bend_step_mm: float = Field(20.0, gt=0)
+    cuts: int = Field(3, ge=0)
+    cut_mm: tuple[float, float] = (6.0, 16.0)
+    leaks: int = Field(2, ge=0)
+    leak_mm: tuple[float, float] = (4.0, 16.0)
+    leak_far_mm: float = Field(25.0, ge=0)
+    blur_mm: tuple[float, float] = (0.5, 3.0)
+    threshold: tuple[float, float] = (0.3, 0.7)
+    sharpness: tuple[float, float] = (1.0, 4.0)
+    centre_mm: float = Field(8.0, ge=0)
+
+
+class VertebraeConfig(Config):
+    """Patches around one vertebra each, painted from label maps, for a guided network; otherwise as `synthetic`.
+
+    Bodies are cut to `crop_margin_mm` around the box of their vertebrae; null keeps all.
+    """
+
+    kind: Literal["vertebrae"]
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    crop_margin_mm: float | None = Field(60.0, gt=0)
+    synthesis: SynthesisConfig = SynthesisConfig()
+    guidance: GuidanceConfig = GuidanceConfig()
 
 
 class OptimizerConfig(Config):
@@ -275,7 +389,7 @@ class TrainConfig(Config):
 
     model: ModelConfig
     licence: str = "unknown"
-    data: Annotated[ScansConfig | SyntheticConfig, Field(discriminator="kind")]
+    data: Annotated[ScansConfig | SyntheticConfig | VertebraeConfig, Field(discriminator="kind")]
     patch: tuple[int, int, int]
     batch: int = Field(1, ge=1)
     accumulate: int = Field(1, ge=1)
@@ -297,18 +411,24 @@ class TrainConfig(Config):
         for name, size in (("patch", self.patch), ("model.inference.window", self.model.inference.window)):
             if any(n < 1 or n % factor for n in size):
                 raise ValueError(f"{name} {size}: sizes must divide by {factor} for this network")
-        if self.data.kind == "synthetic" and self.steps_per_epoch is None:
+        if (self.data.kind == "vertebrae") != self.model.network.guided:
+            raise ValueError(f"data.kind {self.data.kind}: a guided network learns from vertebrae, no other does")
+        if self.data.kind != "scans" and self.steps_per_epoch is None:
             raise ValueError("steps_per_epoch: patches from label maps have no end; say how many steps an epoch has")
         return self
 
 
 class RunConfig(Config):
-    """What a user chooses for one run. `levels` None keeps all; `spacing_mm` None is the model's own."""
+    """What a user chooses for one run. `levels` None keeps all; `spacing_mm` None is the model's own.
+
+    `refine` False leaves the model's refiner out: faster and coarser.
+    """
 
     model: str = "default"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     levels: tuple[str, ...] | None = None
     spacing_mm: float | None = Field(None, gt=0)
+    refine: bool = True
     series: str | None = None
     max_memory_gb: float | None = Field(None, gt=0)
     overwrite: bool = False

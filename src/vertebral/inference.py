@@ -59,17 +59,17 @@ def infer(
     starts = [_starts(size, extent, config.overlap) for size, extent in zip(array.shape, window, strict=True)]
     axis = int(np.argmax(array.shape))
     across = [starts[other] for other in range(3) if other != axis]
-    air, air_limit = _air_values(prepared.config)
+    air, air_limit = air_values(prepared.config)
     network.to(device).eval()
     done, count = 0, int(np.prod([len(s) for s in starts]))
     try:
-        with torch.inference_mode(), _autocast(device, precision):
+        with torch.inference_mode(), autocast(device, precision):
             slab = _Slab(array.shape, window, axis, len(levels) + 1, offsets, device)
             for start in starts[axis]:
                 slab.advance(start)
                 for corner in product(*across):
                     corner = (*corner[:axis], start, *corner[axis:])
-                    values = _cut(array, corner, window, air)
+                    values = cut_window(array, corner, window, air)
                     if values.max() > air_limit:
                         slab.add(_output(network, values, len(levels) + 1, offsets, device), corner)
                     done += 1
@@ -210,7 +210,9 @@ def _importance(window: tuple[int, int, int]) -> torch.Tensor:
     return weights[0].clamp_min(_SMALLEST_WEIGHT)
 
 
-def _cut(array: NDArray[Any], corner: tuple[int, ...], window: tuple[int, int, int], air: float) -> NDArray[np.float32]:
+def cut_window(
+    array: NDArray[Any], corner: tuple[int, ...], window: tuple[int, int, int], air: float
+) -> NDArray[np.float32]:
     """A copy of the window at `corner`, filled with `air` outside `array`."""
     values = np.full(window, air, np.float32)
     begin = [max(0, c) for c in corner]
@@ -233,7 +235,7 @@ def _output(
     return output[0]
 
 
-def _air_values(config: PreprocessConfig) -> tuple[float, float]:
+def air_values(config: PreprocessConfig) -> tuple[float, float]:
     """The scaled value of air, and the value up to which a voxel counts as air."""
     low, high = config.window_hu
     limit = max(low + _AIR_SHARE_OF_WINDOW * (high - low), min(_AIR_HU, high))
@@ -241,7 +243,7 @@ def _air_values(config: PreprocessConfig) -> tuple[float, float]:
     return (low - offset) / scale, (limit - offset) / scale
 
 
-def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
     """The context in which the network computes."""
     if precision == "bfloat16":
         return torch.autocast(device.type, torch.bfloat16)

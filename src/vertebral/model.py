@@ -26,7 +26,7 @@ class VertebraUNet(torch.nn.Module):
         super().__init__()
         self.body = UNet(
             spatial_dims=3,
-            in_channels=1,
+            in_channels=config.input_count,
             out_channels=config.channels[0],
             channels=config.channels,
             strides=config.strides,
@@ -41,7 +41,7 @@ class VertebraUNet(torch.nn.Module):
         self._checkpointing = config.activation_checkpointing
 
     def forward(self, image: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """Map (B, 1, I, J, K) intensities to (B, channels, I, J, K) logits and offsets; strides divide sizes.
+        """Map (B, inputs, I, J, K) to (B, channels, I, J, K) logits and offsets; strides divide sizes.
 
         While training with deep supervision it is a tuple: after the output the logits of the coarser decoder stages,
         finest first.
@@ -95,7 +95,7 @@ class VertebraSwinUNETR(torch.nn.Module):
     def __init__(self, config: SwinUNETRConfig) -> None:
         super().__init__()
         self.body = SwinUNETR(
-            in_channels=1,
+            in_channels=config.input_count,
             out_channels=config.channel_count,
             feature_size=config.feature_size,
             depths=config.depths,
@@ -106,7 +106,7 @@ class VertebraSwinUNETR(torch.nn.Module):
         self.head = torch.nn.Conv3d(config.feature_size, config.channel_count, kernel_size=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Map (B, 1, I, J, K) intensities to (B, channels, I, J, K) logits and offsets; 32 divides sizes."""
+        """Map (B, inputs, I, J, K) to (B, channels, I, J, K) logits and offsets; 32 divides sizes."""
         output: torch.Tensor = self.head(self.body(image))
         return output
 

@@ -93,6 +93,26 @@ def find_model(name_or_path: str | Path) -> tuple[Path, Origin]:
     )
 
 
+def find_refiner(name_or_path: str | Path, config: ModelConfig) -> Path | None:
+    """Where the refiner is that the model `name_or_path` with this `config` names; None where it names none.
+
+    A folder beside the model's goes before a model of that name. Raises ModelError where neither is there.
+    """
+    if config.refiner is None:
+        return None
+    place, _ = find_model(name_or_path)
+    beside = place.parent / config.refiner
+    if (beside / CARD_FILE).is_file():
+        return beside
+    try:
+        return find_model(config.refiner)[0]
+    except ModelError:
+        raise ModelError(
+            f"model {config.name}: its refiner {config.refiner!r} is neither beside it ({beside}) nor a known model; "
+            "put it there, or run with --no-refine"
+        ) from None
+
+
 def read_card(folder: Path) -> ModelCard:
     """Read the card of a model folder. Raises ModelError where it is damaged."""
     path = folder / CARD_FILE

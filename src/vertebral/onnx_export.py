@@ -67,7 +67,11 @@ def export_onnx(model: Model, path: Path) -> dict[str, Any]:
         "sha256": file_sha256(path),
         "opset": _OPSET,
         "precision": "float32",
-        "input": {"name": _INPUT, "shape": ["any", 1, *sizes], "axes": ["batch", "channel", "R", "A", "S"]},
+        "input": {
+            "name": _INPUT,
+            "shape": ["any", config.network.input_count, *sizes],
+            "axes": ["batch", "channel", "R", "A", "S"],
+        },
         "output": {"name": _OUTPUT, "channels": _channels(config)},
         "any_size": any_size,
         "check": _check(network, config, any_size, path),
@@ -76,11 +80,11 @@ def export_onnx(model: Model, path: Path) -> dict[str, Any]:
 
 def _trace(network: torch.nn.Module, config: ModelConfig, any_size: bool, path: Path) -> None:
     dim, factor = torch.export.Dim, config.network.size_factor
-    shape: Shape = (2, 1, *config.inference.window)
+    shape: Shape = (2, config.network.input_count, *config.inference.window)
     sizes: dict[int, Any] = {0: dim("batch")}
     if any_size:
         # Sizes of the example all differ, lest the exporter take two axes for one.
-        shape = (2, 1, 2 * factor, 3 * factor, 4 * factor)
+        shape = (2, config.network.input_count, 2 * factor, 3 * factor, 4 * factor)
         sizes |= {axis: factor * dim(name, min=2) for axis, name in enumerate("ijk", start=2)}
     try:
         with _hushed():
@@ -119,13 +123,13 @@ def _check(network: torch.nn.Module, config: ModelConfig, any_size: bool, path: 
 
 def _tried_shapes(config: ModelConfig, any_size: bool) -> list[Shape]:
     """The window and, for a network that takes any size, another one; a large window is tried in part."""
-    i, j, k = config.inference.window
+    (i, j, k), inputs = config.inference.window, config.network.input_count
     if not any_size:
-        return [(1, 1, i, j, k)]
+        return [(1, inputs, i, j, k)]
     factor = config.network.size_factor
     longest = max(2 * factor, _LONGEST_TRIED // factor * factor)
     i, j, k = (min(max(n, 2 * factor), longest) for n in (i, j, k))
-    return [(1, 1, i, j, k), (2, 1, 3 * factor, 2 * factor, 2 * factor)]
+    return [(1, inputs, i, j, k), (2, inputs, 3 * factor, 2 * factor, 2 * factor)]
 
 
 def _compare(network: torch.nn.Module, config: ModelConfig, shape: Shape, path: Path) -> Agreement:

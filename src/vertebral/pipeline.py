@@ -19,7 +19,7 @@ import torch
 from vertebral import DISCLAIMER, __version__
 from vertebral.anatomy import BY_NAME, LEVELS, SPINE, level_named
 from vertebral.config import ModelConfig, PreprocessConfig, RunConfig
-from vertebral.errors import InputError, OutputExistsError, RenderError, VertebralError
+from vertebral.errors import InputError, ModelError, OutputExistsError, RenderError, VertebralError
 from vertebral.identify import RARE, identify
 from vertebral.inference import choose_device, infer
 from vertebral.instances import find_instances
@@ -29,8 +29,9 @@ from vertebral.io.write import write_centroids, write_json, write_labels
 from vertebral.preprocess import prepare, restore
 from vertebral.reconstruct import check_surface, reconstruct
 from vertebral.records import Scan, Segmentation, Spine, Surface
+from vertebral.refine import refine
 from vertebral.report import preview
-from vertebral.weights import Model, load_model
+from vertebral.weights import Model, load_model, load_refiner
 
 Progress = Callable[[str, float], None]
 MANIFEST = "manifest.json"
@@ -66,7 +67,8 @@ def run(source: Path, out: Path, config: RunConfig, progress: Progress = lambda 
     with _staging(out) as staging:
         with clock.stage("load model"):
             device = choose_device(config.device)
-            model = load_model(config.model)
+            model = _finder(load_model(config.model))
+            refiner = load_refiner(config.model, model.config) if config.refine else None
             preprocess, warnings = _preprocessing(model.config, config.spacing_mm)
         with clock.stage("read"):
             scan = read_scan(source, config.series, config.max_memory_gb)
@@ -87,7 +89,11 @@ def run(source: Path, out: Path, config: RunConfig, progress: Progress = lambda 
         with clock.stage("instances"):
             instances = find_instances(evidence)
         with clock.stage("identify"):
-            spine = _chosen(identify(instances), config.levels)
+            spine = identify(instances)
+        if refiner is not None:
+            with clock.stage("refine") as share:
+                spine = refine(spine, scan.volume, refiner.network, refiner.config, device, share)
+        spine = _chosen(spine, config.levels)
         with clock.stage("restore"):
             segmentation = restore(spine, prepared.source)
         with clock.stage("reconstruct"):
@@ -102,7 +108,7 @@ def run(source: Path, out: Path, config: RunConfig, progress: Progress = lambda 
                 warnings.append(str(error))
         with _writing(out):
             manifest = {
-                **_provenance(scan, model, preprocess, config, device),
+                **_provenance(scan, model, refiner, preprocess, config, device),
                 "levels": _level_rows(spine, segmentation, surfaces),
                 "warnings": [*scan.notes, *warnings, *spine.warnings, *_implausible(segmentation)],
                 "seconds": clock.seconds,
@@ -136,6 +142,15 @@ def _refuse_other_files(out: Path, stem: str, overwrite: bool) -> None:
     taken = [name for name in (f"{stem}_{ending}" for ending in endings) if (out / name).exists()]
     if taken and not overwrite:
         raise OutputExistsError(f"{out / taken[0]}: is there already; add --overwrite, or choose another --out")
+
+
+def _finder(model: Model) -> Model:
+    if model.config.network.guided:
+        raise ModelError(
+            f"model {model.config.name}: refines what another model found and finds nothing itself; "
+            "give the model that names it as its refiner"
+        )
+    return model
 
 
 def _preprocessing(model: ModelConfig, spacing_mm: float | None) -> tuple[PreprocessConfig, list[str]]:
@@ -175,7 +190,12 @@ def _write_results(
 
 
 def _provenance(
-    scan: Scan, model: Model, preprocess: PreprocessConfig, config: RunConfig, device: torch.device
+    scan: Scan,
+    model: Model,
+    refiner: Model | None,
+    preprocess: PreprocessConfig,
+    config: RunConfig,
+    device: torch.device,
 ) -> dict[str, Any]:
     packages = ("torch", "monai", "numpy", "scipy", "vtk", "nibabel")
     return {
@@ -191,12 +211,17 @@ def _provenance(
         },
         "versions": {"vertebral": __version__, "python": platform.python_version()}
         | {name: version(name) for name in packages},
-        "model": {"name": model.config.name, "sha256": model.sha256, "licence": model.licence},
+        "model": _identity(model),
+        "refiner": _identity(refiner) if refiner is not None else None,
         "preprocess": preprocess.model_dump(mode="json"),
         "options": config.model_dump(mode="json"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
     }
+
+
+def _identity(model: Model) -> dict[str, str]:
+    return {"name": model.config.name, "sha256": model.sha256, "licence": model.licence}
 
 
 def _level_rows(spine: Spine, segmentation: Segmentation, surfaces: tuple[Surface, ...]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from vertebral.config import PreprocessConfig
 from vertebral.errors import GeometryError, InputError
-from vertebral.records import Box, Prepared, Segmentation, Spine
+from vertebral.records import Box, Instance, Prepared, Segmentation, Spine
 from vertebral.volume import Array, Grid, Volume
 
 Matrix = NDArray[np.float64]
@@ -80,11 +80,7 @@ def restore(spine: Spine, source: Grid) -> Segmentation:
     hull = _hull(boxes)
     best = np.zeros([part.stop - part.start for part in hull], np.uint8)
     for vertebra, box in zip(spine.vertebrae, boxes, strict=True):
-        inner = vertebra.instance.box
-        values: Array = vertebra.instance.occupancy.transpose(axes)
-        for s in range(3):
-            weights = _linear_matrix(box[s], scales[s], offsets[s], inner[axes[s]])
-            values = np.moveaxis(np.tensordot(weights, values, axes=(1, s)), 0, s)
+        values = occupancy_on(vertebra.instance, spine.grid, source, box)
         # 0.5 becomes 127.5, which rounds (half to even) to 128.
         level = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
         rival = best[tuple(slice(b.start - h.start, b.stop - h.start) for b, h in zip(box, hull, strict=True))]
@@ -97,6 +93,24 @@ def restore(spine: Spine, source: Grid) -> Segmentation:
         for vertebra, box in zip(spine.vertebrae, boxes, strict=True)
     }
     return Segmentation(Volume(labels, source.affine), volume_ml)
+
+
+def occupancy_on(instance: Instance, grid: Grid, target: Grid, box: Box) -> NDArray[np.float32]:
+    """The occupancy of `instance` of `grid`, interpolated (trilinear, zero outside its box) on `box` of `target`.
+
+    `box` may reach beyond `target`. Raises GeometryError where the axes of the two grids are not parallel.
+    """
+    axes, scales, offsets = _axis_mapping(grid, target)
+    values: Array = instance.occupancy.transpose(axes)
+    for s in range(3):
+        weights = _linear_matrix(box[s], scales[s], offsets[s], instance.box[axes[s]])
+        values = np.moveaxis(np.tensordot(weights, values, axes=(1, s)), 0, s)
+    return np.ascontiguousarray(values, np.float32)
+
+
+def box_on(instance: Instance, grid: Grid, target: Grid) -> Box:
+    """The voxels of `target` at which `occupancy_on` may be above zero; empty where there are none."""
+    return _source_box(instance.box, target, *_axis_mapping(grid, target))
 
 
 def smoothing_sigma_mm(old_mm: float, new_mm: float) -> float:

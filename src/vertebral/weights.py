@@ -20,6 +20,7 @@ from vertebral.model_cards import (
     check_weights,
     damaged,
     find_model,
+    find_refiner,
     read_card,
 )
 
@@ -48,6 +49,22 @@ def load_model(name_or_path: str | Path) -> Model:
     """
     path, _ = find_model(name_or_path)
     return _load_folder(path) if path.is_dir() else _load_checkpoint(path)
+
+
+def load_refiner(name_or_path: str | Path, config: ModelConfig) -> Model | None:
+    """Load what refines the results of the model `name_or_path` with this `config`; None where nothing does.
+
+    Raises ModelError where it is not there, or is no refiner.
+    """
+    place = find_refiner(name_or_path, config)
+    if place is None:
+        return None
+    refiner = load_model(place)
+    if not refiner.config.network.guided:
+        raise ModelError(
+            f"{place}: the refiner of model {config.name} is not guided; name another one in its {CARD_FILE}"
+        )
+    return refiner
 
 
 def save_model(folder: Path, config: ModelConfig, state: State, provenance: dict[str, Any]) -> None:

@@ -231,3 +231,34 @@ def test_grids_that_differ_are_refused(tmp_path: Path, fault: str) -> None:
     source = SourceConfig(kind="scan", ct="*_ct.nii.gz", labels="*_msk.nii.gz", bodies="*_organs.nii.gz")
     with pytest.raises(ReadError, match=r"its grid differs from that of .*s_ct\.nii\.gz"):
         built(data, tmp_path, source)
+
+
+def test_bodies_are_cut_to_their_vertebrae(tmp_path: Path) -> None:
+    """Vertebrae are voxels 3-5, 3-5 and 2-9; 4 mm more is a voxel on every side. Cut ones are entries of their own."""
+    data = tmp_path / "data"
+    write_body(data)
+    write_scan(data, 300)
+    sources = (
+        SourceConfig(kind="body", bodies="b_organs.nii.gz"),
+        SourceConfig(kind="scan", ct="*_ct*", labels="s_seg*"),
+    )
+    recipes = find_recipes(data, sources)
+    whole = cache_bodies(recipes, MM, tmp_path / "cache", silent)
+    cut = cache_bodies(recipes, MM, tmp_path / "cache", silent, crop_margin_mm=4.0)
+    for one, other in zip(whole, cut, strict=True):
+        assert np.array_equal(one.labels[2:7, 2:7, 1:11], other.labels)
+        assert np.array_equal(one.tissue[2:7, 2:7, 1:11], other.tissue)
+    assert whole[1].hu is not None and cut[1].hu is not None
+    assert np.array_equal(whole[1].hu[2:7, 2:7, 1:11], cut[1].hu)
+
+
+def test_placed_vertebrae_are_what_a_body_is_cut_to(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write_body(data)
+    labels = np.where(block_labels() < 90, block_labels(), 0).astype(np.uint8)
+    write_labels(Volume(np.pad(labels, 20), AFFINE), data / "v_seg-vert_msk.nii.gz")
+    recipes = find_recipes(data, (SourceConfig(kind="vertebrae", labels="v_seg*", bodies="b_organs.nii.gz"),))
+    (cut,) = cache_bodies(recipes, MM, tmp_path / "cache", silent, crop_margin_mm=4.0)
+    inside = np.argwhere(cut.labels > 0)
+    assert max(cut.labels.shape) <= 12 and (inside.min(0) <= 1).all()
+    assert set(np.unique(cut.labels)) == {0, 20, 21}

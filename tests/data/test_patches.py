@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 
 from vertebral.anatomy import BY_NAME
 from vertebral.config import PreprocessConfig, TrainConfig
-from vertebral.data import patches
+from vertebral.data import artefacts, patches, synth
 from vertebral.data.body_cache import UNKNOWN_HU, CachedBody
 from vertebral.data.patches import SyntheticPatches, class_of_verse_id, window
 from vertebral.data.tissues import TISSUE_ID
@@ -110,7 +110,7 @@ def test_image_and_label_are_sampled_at_the_same_place(monkeypatch: pytest.Monke
     known[12:20, 12:20, 22:30] = 900
     known[12:20, 12:20, 10:18] = 500
     body = cube_body(hu=known)
-    monkeypatch.setattr(patches, "scan", lambda hu, *_: hu)
+    monkeypatch.setattr(artefacts, "scan", lambda hu, *_: hu)
     dataset = centred(synthetic([body], config(synthesis={"crop_probability": 0})), IN_L1, IN_L2)
     compared = 0
     for index in range(12):
@@ -173,8 +173,8 @@ def test_what_the_field_of_view_cuts_off_is_air_without_labels(monkeypatch: pyte
         patches_view(*drawn)
         return slice(0, 16), slice(0, 16), slice(0, 8)
 
-    patches_view = patches.draw_field_of_view
-    monkeypatch.setattr(patches, "draw_field_of_view", lower_half)
+    patches_view = synth.draw_field_of_view
+    monkeypatch.setattr(synth, "draw_field_of_view", lower_half)
     image, classes = dataset[0]
     assert whole[1][:, :, 8:].max() == 1
     assert classes[:, :, 8:].max() == 0 and image[:, :, :, 8:].max() == 0
@@ -193,7 +193,7 @@ def test_known_hu_is_not_painted_over(monkeypatch: pytest.MonkeyPatch) -> None:
     known = np.full((32, 32, 40), UNKNOWN_HU, np.int16)
     known[12:20, 12:20, 22:30] = 777
     dataset = centred(synthetic([cube_body(hu=known)], config(synthesis=STILL)), IN_L1)
-    monkeypatch.setattr(patches, "scan", lambda hu, *_: hu)
+    monkeypatch.setattr(artefacts, "scan", lambda hu, *_: hu)
     image, classes = dataset[0]
     hu = image[0] * 1100 - 100
     assert hu[classes == 1].tolist() == pytest.approx([777] * 512, abs=0.1)

@@ -50,3 +50,19 @@ def test_scans_prepared_otherwise_are_refused(scans: Path, tmp_path: Path) -> No
     other = config.model_copy(update={"model": config.model.model_copy(update={"preprocess": preprocess})})
     with pytest.raises(ConfigError, match="spacing_mm"):
         find_material(other, scans, tmp_path, lambda *_: None)
+
+
+def test_vertebrae_are_cut_from_bodies(bodies: Path, tmp_path: Path) -> None:
+    network = {"kind": "resunet", "levels": ["spine"], "guided": True, "channels": [4, 8], "strides": [2]}
+    data = {
+        "kind": "vertebrae",
+        "sources": [{"kind": "body", "bodies": "*_organs.nii.gz"}],
+        "synthesis": {"cache_spacing_mm": 4.0},
+        "crop_margin_mm": 16.0,
+    }
+    model = {"name": "m", "network": network, "preprocess": {"spacing_mm": 4.0}, "inference": {"window": [16, 16, 16]}}
+    values = {"model": model, "data": data, "patch": [16, 16, 16], "steps_per_epoch": 2}
+    found = find_material(TrainConfig.model_validate(values), bodies, tmp_path / "cache", lambda *_: None)
+    image, classes = found.patches[0]
+    assert found.per_pass is None and not found.validation
+    assert image.shape == (2, 16, 16, 16) and classes.shape == (16, 16, 16)

@@ -12,6 +12,7 @@ from vertebral.cli.prepare import prepare
 from vertebral.cli.report import report
 from vertebral.cli.run import run
 from vertebral.cli.samples import phantom, sample
+from vertebral.cli.synth import synth
 from vertebral.cli.train import train
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app.command(
 )(run)
 app.command(epilog="Example: vertebral sample --out sample")(sample)
 app.command(epilog="Example: vertebral phantom --out phantom --levels T8-sacrum --seed 3")(phantom)
+app.command(epilog="Example: vertebral synth labels --bodies bodies --out synthetic --n 100")(synth)
 app.command(epilog="Example: vertebral train --config default --data data --out runs/one")(train)
 app.command(epilog="Example: vertebral evaluate --pred result/a_seg-vert_msk.nii.gz --ref a_seg-vert_msk.nii.gz")(
     evaluate

@@ -1,6 +1,7 @@
 """Bodies to paint: tissue and level maps on one grid, and the placing of a vertebra-only label map in a body."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from vertebral.anatomy import BY_NAME, BY_VERSE_ID
 from vertebral.data.tissues import TISSUE_ID, level_of, tissue_of
 from vertebral.errors import ReadError
 from vertebral.io.read import read_labels
-from vertebral.volume import Affine, Volume
+from vertebral.records import Box
+from vertebral.volume import Affine, Grid, Volume
 
 UInt8 = NDArray[np.uint8]
 HALF_WIDTH_MM = 170.0
@@ -105,8 +107,27 @@ def place_in_body(subject: Volume, body: Body) -> Body:
             window = np.ix_(i.clip(0, body.tissue.shape[0] - 1), j.clip(0, body.tissue.shape[1] - 1), [plane])
             tissue[:, :, k] = np.where(inside, body.tissue[window][:, :, 0], 0)
             labels[:, :, k] = np.where(inside, body.labels[window][:, :, 0], 0)
-    placed = _resample_soft(own, ras.affine, tissue.shape, affine)
-    return _replace_vertebrae(Body(tissue, labels, spacing, affine), placed)
+    placed = resample_soft(own, ras.affine, tissue.shape, affine)
+    return replace_vertebrae(Body(tissue, labels, spacing, affine), placed)
+
+
+def spine_box(body: Body, margin_mm: float, ids: Sequence[int] = ()) -> Box:
+    """The box around the levels of `body` (those of `ids` where it has any of them) and `margin_mm` more, within it."""
+    found = {v: box for v, box in enumerate(ndimage.find_objects(body.labels), start=1) if box is not None}
+    boxes = [box for v, box in found.items() if v in ids] or list(found.values())
+    margin = round(margin_mm / body.spacing_mm)
+    parts = []
+    for axis, size in enumerate(body.labels.shape):
+        low = min((box[axis].start for box in boxes), default=0) - margin
+        high = max((box[axis].stop for box in boxes), default=size) + margin
+        parts.append(slice(max(0, low), min(size, high)))
+    return parts[0], parts[1], parts[2]
+
+
+def cropped(body: Body, box: Box) -> Body:
+    """The part of `body` in `box`, in the same world frame."""
+    affine = Grid(body.labels.shape, body.affine).cropped(box).affine
+    return Body(body.tissue[box], body.labels[box], body.spacing_mm, affine)
 
 
 def with_cortex(body: Body) -> Body:
@@ -166,9 +187,12 @@ def _drop_cut_levels(labels: NDArray[np.uint8]) -> UInt8:
 
 
 def _centroids_mm(labels: UInt8, affine: Affine) -> dict[int, NDArray[np.float64]]:
-    ids = [int(v) for v in np.unique(labels) if v in BY_VERSE_ID]
-    centres = ndimage.center_of_mass(labels > 0, labels, ids)
-    return {v: affine[:3, :3] @ np.array(c) + affine[:3, 3] for v, c in zip(ids, centres, strict=True)}
+    centres = {
+        v: np.array(ndimage.center_of_mass(labels[box] == v)) + [s.start for s in box]
+        for v, box in enumerate(ndimage.find_objects(labels), start=1)
+        if box is not None and v in BY_VERSE_ID
+    }
+    return {v: affine[:3, :3] @ centre + affine[:3, 3] for v, centre in centres.items()}
 
 
 def _matched_levels(own: dict[int, NDArray[np.float64]], body: dict[int, NDArray[np.float64]]) -> list[tuple[int, int]]:
@@ -188,7 +212,7 @@ def _extrapolate(
     return np.asarray(value + slope * (np.minimum(0, at - x[0]) + np.maximum(0, at - x[-1])))
 
 
-def _resample_soft(labels: UInt8, affine: Affine, shape: tuple[int, ...], target: Affine) -> UInt8:
+def resample_soft(labels: UInt8, affine: Affine, shape: tuple[int, ...], target: Affine) -> UInt8:
     """Each label smoothed by half a voxel and sampled linearly, so that thick slices give no steps."""
     result = np.zeros(shape, np.uint8)
     best = np.full(shape, 0.5, np.float32)
@@ -216,7 +240,7 @@ def _resample_soft(labels: UInt8, affine: Affine, shape: tuple[int, ...], target
     return result
 
 
-def _replace_vertebrae(body: Body, placed: UInt8) -> Body:
+def replace_vertebrae(body: Body, placed: UInt8) -> Body:
     """Clear the body's vertebrae between the subject's first and last level, then write the subject's own."""
     tissue, labels = body.tissue.copy(), body.labels.copy()
     ranks = [BY_VERSE_ID[int(v)].rank for v in np.unique(placed) if v]

@@ -7,9 +7,10 @@ from torch.utils.data import Dataset
 
 from vertebral.anatomy import LEVELS, SPINE, level_named
 from vertebral.config import PreprocessConfig, SynthesisConfig, TrainConfig
-from vertebral.data.augment import AIR_HU, draw_field_of_view, draw_pose, sample, scan
-from vertebral.data.body_cache import UNKNOWN_HU, CachedBody
-from vertebral.data.synthetic import breathe, draw_patient, paint, uniform
+from vertebral.data.augment import draw_pose
+from vertebral.data.body_cache import CachedBody
+from vertebral.data.synth import box_around, paint_body, pose_body
+from vertebral.data.synthetic import uniform
 from vertebral.errors import ConfigError
 
 Sample = tuple[torch.Tensor, torch.Tensor]
@@ -39,34 +40,11 @@ class SyntheticPatches(Dataset[Sample]):
         fine = config.model.preprocess.spacing_mm
         centre = self._draw_centre(which, generator)
         voxels = centre + draw_pose(config.patch, fine, generator, self._synthesis) / spacing
-        shape = torch.tensor(body.labels.shape)
-        # At least two voxels an axis, also where the patch lies beside the body.
-        low = torch.minimum((voxels.amin((0, 1, 2)).floor().long() - 1).clamp(min=0), shape - 2)
-        high = torch.minimum(voxels.amax((0, 1, 2)).ceil().long() + 2, shape)
-        high = torch.maximum(high, low + 2)
-        box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-        labels = torch.from_numpy(np.array(body.labels[box]))
-        hu = self._paint(body, box, labels, generator)
-        voxels = voxels - low
-        shown = draw_field_of_view(config.patch, generator, self._synthesis)
-        image = torch.full(config.patch, AIR_HU)
-        image[shown] = scan(sample(hu, voxels, "bilinear", AIR_HU), fine, generator, self._synthesis)[shown]
-        classes = torch.zeros(config.patch, dtype=torch.uint8)
-        classes[shown] = self._class_of[sample(labels, voxels, "nearest", 0.0).round().int()][shown]
-        return window(image, config.model.preprocess)[None], classes
-
-    def _paint(
-        self, body: CachedBody, box: tuple[slice, ...], labels: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
-        tissue = torch.from_numpy(np.array(body.tissue[box]))
-        synthesis = self._synthesis
-        if any(synthesis.breathing_mm):
-            tissue = breathe(tissue, round(uniform(generator, synthesis.breathing_mm) / synthesis.cache_spacing_mm))
-        painted = paint(tissue, labels, draw_patient(generator, synthesis), generator)
-        if body.hu is None:
-            return painted
-        real = torch.from_numpy(np.array(body.hu[box]))
-        return torch.where(real != UNKNOWN_HU, real.float(), painted)
+        box = box_around(voxels, body.labels.shape)
+        hu, labels = paint_body(body, box, generator, self._synthesis)
+        voxels = voxels - torch.tensor([part.start for part in box])
+        image, seen, _ = pose_body(hu, labels, voxels, fine, generator, self._synthesis)
+        return window(image, config.model.preprocess)[None], self._class_of[seen.int()]
 
     def _draw_centre(self, which: int, generator: torch.Generator) -> torch.Tensor:
         """A voxel of the cached body: near the spine mostly, else anywhere."""

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from vertebral.config import ScansConfig, SyntheticConfig, TrainConfig
+from vertebral.config import ScansConfig, SyntheticConfig, TrainConfig, VertebraeConfig
 from vertebral.data.body_cache import cache_bodies, find_recipes
 from vertebral.data.patches import Sample, SyntheticPatches
 from vertebral.data.prepared import PreparedScan, open_prepared
 from vertebral.data.scan_patches import ScanPatches
+from vertebral.data.vertebra_patches import VertebraPatches
 from vertebral.errors import ConfigError
 
 
@@ -34,14 +35,14 @@ def find_material(config: TrainConfig, data: Path, bodies: Path, progress: Calla
 
     Raises ConfigError where `data` is not what the config asks for.
     """
-    if isinstance(config.data, SyntheticConfig):
-        return _synthetic(config, config.data, data, bodies, progress)
-    return _scans(config, config.data, data)
+    if isinstance(config.data, ScansConfig):
+        return _scans(config, config.data, data)
+    return _synthetic(config, config.data, data, bodies, progress)
 
 
 def _synthetic(
     config: TrainConfig,
-    settings: SyntheticConfig,
+    settings: SyntheticConfig | VertebraeConfig,
     data: Path,
     bodies: Path,
     progress: Callable[[int, int, str], None],
@@ -52,8 +53,14 @@ def _synthetic(
         settings.synthesis.cache_spacing_mm,
         bodies,
         lambda done, name: progress(done, len(recipes), f"body {done + 1} of {len(recipes)}: {name}"),
+        crop_margin_mm=settings.crop_margin_mm if isinstance(settings, VertebraeConfig) else None,
     )
-    return Material(SyntheticPatches(cached, config, settings.synthesis), None, [], None, 0, None)
+    patches: Dataset[Sample]
+    if isinstance(settings, VertebraeConfig):
+        patches = VertebraPatches(cached, config, settings)
+    else:
+        patches = SyntheticPatches(cached, config, settings.synthesis)
+    return Material(patches, None, [], None, 0, None)
 
 
 def _scans(config: TrainConfig, settings: ScansConfig, data: Path) -> Material:

@@ -1,0 +1,160 @@
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from vertebral.anatomy import BY_NAME
+from vertebral.config import GuidanceConfig, TrainConfig
+from vertebral.data.body_cache import CachedBody
+from vertebral.data.tissues import TISSUE_ID
+from vertebral.data.vertebra_patches import VertebraPatches, degraded
+from vertebral.errors import ConfigError
+
+L1, L2, SACRUM = (BY_NAME[name].verse_id for name in ("L1", "L2", "sacrum"))
+STILL = {
+    "cache_spacing_mm": 2.0,
+    "scale": (1, 1),
+    "anisotropy": 0,
+    "rotation_deg": 0,
+    "elastic_mm": 0,
+    "mirror_probability": 0,
+    "slice_mm": (0.6, 0.6),
+    "noise_hu": (0, 0),
+    "crop_probability": 0,
+}
+FAULTLESS = {
+    "shift_mm": 0,
+    "bend_mm": 0,
+    "cuts": 0,
+    "leaks": 0,
+    "blur_mm": (0, 0),
+    "threshold": (0.5, 0.5),
+    "centre_mm": 0,
+}
+
+
+def config(guidance: dict[str, object] | None = None, **changes: object) -> TrainConfig:
+    network = {"kind": "resunet", "levels": ["spine"], "guided": True, "channels": [4, 8], "strides": [2]}
+    data = {
+        "kind": "vertebrae",
+        "sources": [{"kind": "body", "bodies": "*"}],
+        "synthesis": STILL,
+        "guidance": guidance or {},
+    }
+    model = {
+        "name": "tiny",
+        "network": network,
+        "preprocess": {"spacing_mm": 2.0},
+        "inference": {"window": (24, 24, 24)},
+    }
+    values = {"model": model, "data": data, "patch": (24, 24, 24), "steps_per_epoch": 1}
+    return TrainConfig.model_validate(values | changes)
+
+
+def dataset(bodies: list[CachedBody], settings: TrainConfig) -> VertebraPatches:
+    assert settings.data.kind == "vertebrae"
+    return VertebraPatches(bodies, settings, settings.data)
+
+
+def body(weight: float = 1.0) -> CachedBody:
+    """Two cubes of 10 voxels, one above the other and apart by 2, a sacrum below and a level that the border cuts."""
+    labels = np.zeros((32, 32, 48), np.uint8)
+    labels[11:21, 11:21, 24:34] = L1
+    labels[11:21, 11:21, 12:22] = L2
+    labels[11:21, 11:21, 2:10] = SACRUM
+    labels[11:21, 11:21, 40:] = 19
+    tissue = np.full_like(labels, TISSUE_ID["muscle"])
+    tissue[labels > 0] = TISSUE_ID["vertebra_interior"]
+    return CachedBody("cubes", weight, tissue, labels, None)
+
+
+def test_shapes_types_and_ranges() -> None:
+    patches = dataset([body()], config())
+    for index in range(4):
+        image, classes = patches[index]
+        assert image.shape == (2, 24, 24, 24) and image.dtype == torch.float32
+        assert classes.shape == (24, 24, 24) and classes.dtype == torch.uint8
+        assert float(image.min()) >= 0 and float(image.max()) <= 1
+        assert classes.unique().tolist() == [0, 1]
+
+
+def test_a_patch_is_a_function_of_seed_and_index() -> None:
+    one, again = (dataset([body()], config(seed=3)) for _ in range(2))
+    first = one[5]
+    one[0]
+    torch.rand(3)
+    assert all(torch.equal(a, b) for a, b in zip(first, again[5], strict=True))
+    assert not torch.equal(first[0], one[6][0])
+    assert not torch.equal(first[0], dataset([body()], config(seed=4))[5][0])
+
+
+def test_without_faults_the_guidance_is_the_vertebra_in_the_middle() -> None:
+    """Only L1 and L2 are whole vertebrae; the label is one cube of 10 voxels, whichever neighbours are shown."""
+    patches = dataset([body()], config(FAULTLESS))
+    for index in range(6):
+        image, classes = patches[index]
+        where = classes.nonzero()
+        assert len(where) == 10**3
+        assert where.float().mean(0).tolist() == pytest.approx([11.5] * 3, abs=0.6)
+        guided = image[1] >= 0.5
+        assert float((guided & (classes > 0)).sum() / 1000) > 0.7
+        assert float((guided & (classes == 0)).sum() / 1000) < 0.4
+
+
+def test_the_neighbours_are_bright_but_not_the_answer() -> None:
+    image, classes = dataset([body()], config(FAULTLESS))[0]
+    column = image[0, 11, 11]
+    assert float(column[classes[11, 11] > 0].mean()) > float(column[11:13].mean()) / 2
+    assert float((image[0] > 0.15).sum()) > 1.3 * float(classes.sum())
+
+
+def test_faulty_guidance_still_overlaps_the_vertebra() -> None:
+    patches = dataset([body()], config())
+    overlaps = []
+    for index in range(20):
+        image, classes = patches[index]
+        guided, own = image[1] >= 0.5, classes > 0
+        overlaps.append(float(2 * (guided & own).sum() / (guided.sum() + own.sum())))
+    assert np.mean(overlaps) > 0.5 and min(overlaps) < 0.9 and len({round(o, 3) for o in overlaps}) > 15
+
+
+def test_cuts_take_from_the_rear_and_leaks_add_a_neighbour() -> None:
+    own, others = torch.zeros(2, 40, 40, 40, dtype=torch.bool)
+    own[10:30, 10:30, 10:20] = True
+    others[10:30, 10:30, 22:32] = True
+    base = GuidanceConfig.model_validate({**FAULTLESS, "grid_mm": 2.0, "sharpness": (2.0, 2.0)})
+    plain = degraded(own, others, 2.0, base, torch.Generator().manual_seed(0))
+    assert float(plain[own].min()) == 1 and float(plain[~own].max()) == 0
+    fewer = more = False
+    for seed in range(8):
+        cut = degraded(own, others, 2.0, base.model_copy(update={"cuts": 3}), torch.Generator().manual_seed(seed))
+        lost = (plain > 0.5) & (cut < 0.5)
+        fewer |= bool(lost.any())
+        assert float((cut - plain).max()) <= 0
+        leak = base.model_copy(update={"leaks": 2})
+        added = degraded(own, others, 2.0, leak, torch.Generator().manual_seed(seed)) > 0.5
+        more |= bool((added & others).any())
+    assert fewer and more
+
+
+def test_nothing_shown_gives_no_guidance() -> None:
+    nothing = torch.zeros(8, 8, 8, dtype=torch.bool)
+    assert not degraded(nothing, nothing, 2.0, GuidanceConfig(), torch.Generator()).any()
+
+
+def test_a_body_without_a_whole_vertebra_is_refused() -> None:
+    labels = np.zeros((16, 16, 16), np.uint8)
+    labels[4:12, 4:12, 8:] = L1
+    with pytest.raises(ConfigError, match="cut: shows no whole vertebra"):
+        dataset([CachedBody("cut", 1.0, labels, labels, None)], config())
+
+
+def test_guided_networks_and_vertebrae_belong_together() -> None:
+    values = config().model_dump()
+    values["model"]["network"]["guided"] = False
+    with pytest.raises(ValidationError, match="guided network learns from vertebrae"):
+        TrainConfig.model_validate(values)
+    values = config().model_dump()
+    values["steps_per_epoch"] = None
+    with pytest.raises(ValidationError, match="steps_per_epoch"):
+        TrainConfig.model_validate(values)
