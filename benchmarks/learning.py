@@ -4,7 +4,8 @@
 
 DATA is laid out as configs/default.yaml wants it. The set is written in VerSe's layout and goes through `vertebral data
 index|split|prepare` and `vertebral train`, as a real one would. Against the recipes in configs/: 3 mm for 1 mm, patches
-of 64^3 for 160^3, half the channels, batches of 2, a higher learning rate, spine against background (--levels: levels).
+of 64^3 (Swin UNETR: 96x64x64) for 160^3, half the channels, batches of 2, a higher learning rate, spine against
+background (--levels: levels).
 The baseline is the best threshold: every voxel above some HU is spine.
 """
 
@@ -77,7 +78,8 @@ def recipe(name: str, arguments: argparse.Namespace) -> Path:
     values = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     values["model"]["preprocess"]["spacing_mm"] = SPACING_MM
     values["model"]["network"].update(SMALL[name])
-    values["model"]["inference"]["window"] = values["patch"] = [64, 64, 64]
+    size = [96 if values["model"]["network"]["kind"] == "swinunetr" else 64, 64, 64]  # see `train.check_bottom`
+    values["model"]["inference"]["window"] = values["patch"] = size
     values.update(batch=2, phases=1, epochs=arguments.epochs, workers=1, steps_per_epoch=arguments.steps)
     values["optimizer"]["learning_rate"] = arguments.rate
     values["validation"]["patience"] = None

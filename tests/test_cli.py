@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from cli_result import assert_one_line
 from vertebral import __version__
 from vertebral.cli import app
 from vertebral.config import ModelConfig, UNetConfig
@@ -32,15 +33,6 @@ MANIFEST = {
 
 def invoke(*words: object) -> Any:
     return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200"})
-
-
-def assert_one_line(result: Any, *parts: str, code: int = 2) -> None:
-    assert result.exit_code == code
-    assert result.stdout == ""
-    assert result.stderr.startswith("vertebral: ")
-    assert result.stderr.count("\n") == 1
-    for part in parts:
-        assert part in result.stderr
 
 
 def block(path: Path, level_id: int = 20) -> Path:

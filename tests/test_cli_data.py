@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from cli_result import assert_one_line
 from vertebral.cli import app
 from vertebral.data import download
 from vertebral.data.catalog import load_catalog
@@ -20,15 +21,6 @@ COMMANDS = ("download", "index", "split")
 
 def invoke(*words: object) -> Any:
     return CliRunner().invoke(app, ["data", *(str(word) for word in words)], env={"COLUMNS": "200"})
-
-
-def assert_one_line(result: Any, *parts: str, code: int = 2) -> None:
-    assert result.exit_code == code
-    assert result.stdout == ""
-    assert result.stderr.startswith("vertebral: ")
-    assert result.stderr.count("\n") == 1
-    for part in parts:
-        assert part in result.stderr
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from cli_result import assert_one_line
 from vertebral.cli import app
 from vertebral.config import PreprocessConfig, TrainConfig, load_config
 from vertebral.data import preparing
@@ -29,14 +30,6 @@ patch: [32, 32, 32]
 
 def invoke(*words: object) -> Any:
     return CliRunner().invoke(app, ["data", "prepare", *(str(word) for word in words)], env={"COLUMNS": "200"})
-
-
-def assert_one_line(result: Any, *parts: str, code: int = 2) -> None:
-    assert result.exit_code == code
-    assert result.stdout == ""
-    assert result.stderr.startswith("vertebral: ") and result.stderr.count("\n") == 1
-    for part in parts:
-        assert part in result.stderr
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The path of the data, in order: the only module that knows which stage follows which."""
 
-import hashlib
 import json
 import platform
 import shutil
@@ -19,6 +18,7 @@ import torch
 from vertebral import DISCLAIMER, __version__
 from vertebral.anatomy import BY_NAME, LEVELS, SPINE, level_named
 from vertebral.config import ModelConfig, PreprocessConfig, RunConfig
+from vertebral.digest import file_sha256
 from vertebral.errors import InputError, ModelError, OutputExistsError, RenderError, VertebralError
 from vertebral.identify import RARE, identify
 from vertebral.inference import choose_device, infer
@@ -242,7 +242,7 @@ def _level_rows(spine: Spine, segmentation: Segmentation, surfaces: tuple[Surfac
 
 def _output_rows(folder: Path) -> list[dict[str, Any]]:
     return [
-        {"file": path.name, "bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        {"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
         for path in sorted(folder.iterdir())
     ]
 

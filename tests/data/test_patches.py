@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from still import STILL
 from vertebral.anatomy import BY_NAME
 from vertebral.config import PreprocessConfig, TrainConfig
 from vertebral.data import artefacts, patches, synth
@@ -16,18 +17,6 @@ from vertebral.preprocess import prepare
 from vertebral.volume import Volume
 
 L1, L2 = BY_NAME["L1"].verse_id, BY_NAME["L2"].verse_id
-# No pose, no scanner but its gain and offset, the whole patch shown.
-STILL = {
-    "cache_spacing_mm": 2.0,
-    "scale": (1, 1),
-    "anisotropy": 0,
-    "rotation_deg": 0,
-    "elastic_mm": 0,
-    "mirror_probability": 0,
-    "slice_mm": (0.6, 0.6),
-    "noise_hu": (0, 0),
-    "crop_probability": 0,
-}
 
 
 def config(**changes: object) -> TrainConfig:

@@ -3,6 +3,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from still import STILL
 from vertebral.anatomy import BY_NAME
 from vertebral.config import GuidanceConfig, TrainConfig
 from vertebral.data.body_cache import CachedBody
@@ -11,17 +12,6 @@ from vertebral.data.vertebra_patches import VertebraPatches, degraded
 from vertebral.errors import ConfigError
 
 L1, L2, SACRUM = (BY_NAME[name].verse_id for name in ("L1", "L2", "sacrum"))
-STILL = {
-    "cache_spacing_mm": 2.0,
-    "scale": (1, 1),
-    "anisotropy": 0,
-    "rotation_deg": 0,
-    "elastic_mm": 0,
-    "mirror_probability": 0,
-    "slice_mm": (0.6, 0.6),
-    "noise_hu": (0, 0),
-    "crop_probability": 0,
-}
 FAULTLESS = {
     "shift_mm": 0,
     "bend_mm": 0,

@@ -18,7 +18,7 @@ from vertebral.config import TrainConfig, load_config
 from vertebral.errors import ConfigError, ModelError, OutputExistsError, VertebralError
 from vertebral.training import phase as engine
 from vertebral.training.run_folder import RunFolder
-from vertebral.training.train import make_fabric, train
+from vertebral.training.train import check_bottom, make_fabric, train
 from vertebral.weights import load_model
 
 SYNTHETIC = {
@@ -456,3 +456,22 @@ def test_training_from_the_command_line(bodies: Path, tmp_path: Path) -> None:
     assert str(out / "model") in more.stdout and "phase 1 epoch 2 of 2" in more.stderr
     with (out / "history.csv").open() as stream:
         assert [row["epoch"] for row in csv.DictReader(stream)] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("patch", "precision", "device", "refused"),
+    [
+        ([4, 8, 8], "bf16-mixed", "cpu", True),
+        ([4, 8, 8], "32-true", "cpu", False),
+        ([4, 8, 8], "bf16-mixed", "cuda", False),
+        ([6, 4, 4], "bf16-mixed", "cpu", False),
+        ([2, 4, 4], "bf16-mixed", "cpu", False),
+    ],
+)
+def test_what_a_cpu_trains_wrong_is_refused(patch: list[int], precision: str, device: str, refused: bool) -> None:
+    config = micro(patch=patch, precision=precision)
+    if refused:
+        with pytest.raises(ConfigError, match="precision=32-true"):
+            check_bottom(config, torch.device(device))
+    else:
+        check_bottom(config, torch.device(device))

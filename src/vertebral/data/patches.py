@@ -10,7 +10,7 @@ from vertebral.config import PreprocessConfig, SynthesisConfig, TrainConfig
 from vertebral.data.augment import draw_pose
 from vertebral.data.body_cache import CachedBody
 from vertebral.data.synth import box_around, paint_body, pose_body
-from vertebral.data.synthetic import uniform
+from vertebral.data.synthetic import seed_of, uniform
 from vertebral.errors import ConfigError
 
 Sample = tuple[torch.Tensor, torch.Tensor]
@@ -33,8 +33,7 @@ class SyntheticPatches(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         config = self._config
-        seed = int(np.random.SeedSequence([config.seed, index]).generate_state(1)[0])
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed_of(config.seed, index))
         which = int(torch.multinomial(self._weights, 1, generator=generator))
         body, spacing = self._bodies[which], self._synthesis.cache_spacing_mm
         fine = config.model.preprocess.spacing_mm

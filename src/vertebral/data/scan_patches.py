@@ -12,6 +12,7 @@ from vertebral.config import TrainConfig
 from vertebral.data.augment_scans import Shape, chance, change_look, draw_pose, sampling_grid
 from vertebral.data.patches import Sample, class_of_verse_id, window
 from vertebral.data.prepared import PreparedScan
+from vertebral.data.synthetic import seed_of
 from vertebral.errors import ConfigError
 from vertebral.volume import Array
 
@@ -55,7 +56,7 @@ class ScanPatches(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         epoch, position = (0, index % self.per_epoch) if self._fixed else divmod(index, self.per_epoch)
         words = [position] if self._fixed else [self._config.seed, index]
-        generator = torch.Generator().manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+        generator = torch.Generator().manual_seed(seed_of(*words))
         which, turn = divmod(self._shuffled(epoch, position), self._data.patches_per_scan)
         scan = self._scans[which]
         start = self._draw_start(scan, self._is_bone_centred(which, epoch, turn), generator)

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vertebral import __version__
 from vertebral.config import SynthesisConfig
 from vertebral.data.bodies import Body, load_body, place_in_body, with_cortex
 from vertebral.data.body_cache import CachedBody
 from vertebral.data.own_body import own_body
 from vertebral.data.synth import synthesise
+from vertebral.data.synthetic import seed_of
 from vertebral.digest import file_sha256
 from vertebral.errors import ConfigError, OutputExistsError, ReadError
 from vertebral.io.opened import IMAGE_SUFFIXES, suffix_of
@@ -83,7 +82,7 @@ def plan_pairs(sources: list[Source], count: int, seed: int) -> list[Pair]:
     pairs = []
     for number in range(1, count + 1):
         source = sources[(number - 1) % len(sources)]
-        own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+        own = seed_of(seed, number)
         stem = f"{source.stem}-{number:04d}"
         pairs.append(Pair(number, source, own, f"images/{stem}_ct.nii.gz", f"labels/{stem}_seg-vert_msk.nii.gz"))
     return pairs

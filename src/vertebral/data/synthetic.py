@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -27,6 +28,11 @@ class Patient:
     texture_hu: torch.Tensor
     density: torch.Tensor
     gas_share: float
+
+
+def seed_of(*numbers: int) -> int:
+    """A seed that depends on all of these numbers, such as that of a run and that of a patch."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def uniform(generator: torch.Generator, bounds: Range) -> float:

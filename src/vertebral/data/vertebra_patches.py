@@ -19,7 +19,7 @@ from vertebral.data.augment import blur, draw_pose, sample
 from vertebral.data.body_cache import CachedBody
 from vertebral.data.patches import Sample, window
 from vertebral.data.synth import box_around, paint_body, pose_body
-from vertebral.data.synthetic import smooth_field, uniform
+from vertebral.data.synthetic import seed_of, smooth_field, uniform
 from vertebral.errors import ConfigError
 
 # What one cut may take, and one leak add, as a share of the vertebra: a small one is not to vanish.
@@ -44,8 +44,7 @@ class VertebraPatches(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         config, synthesis = self._config, self._synthesis
-        seed = int(np.random.SeedSequence([config.seed, index]).generate_state(1)[0])
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed_of(config.seed, index))
         which = int(torch.multinomial(self._weights, 1, generator=generator))
         body, vertebrae = self._bodies[which], self._vertebrae[which]
         verse_id, middle = vertebrae[int(torch.randint(0, len(vertebrae), (), generator=generator))]

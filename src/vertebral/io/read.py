@@ -1,12 +1,12 @@
 """From a path to a CT: finds the format, refuses what is no CT, and names the file in every error."""
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 
+from vertebral.digest import files_sha256
 from vertebral.errors import GeometryError, ReadError
 from vertebral.io.archive import extracted
 from vertebral.io.dicom import is_dicom, open_dicom, series_uid_of
@@ -41,7 +41,7 @@ def read_scan(path: Path, series: str | None = None, max_memory_gb: float | None
         _require_plausible(opened.grid)
         _require_memory(opened.grid, max_memory_gb)
         array, notes = to_hounsfield(opened.load())
-        digest = _sha256((path,) if suffix_of(path) == ".zip" else opened.files)
+        digest = files_sha256((path,) if suffix_of(path) == ".zip" else opened.files)
         volume = Volume(array, opened.grid.affine)
         return Scan(volume, path, digest, opened.stem, (*opened.notes, *notes), opened.metadata)
 
@@ -177,12 +177,3 @@ def _cgroup_available(folder: Path) -> int | None:
         return limit - used + int(stat.get("inactive_file", 0))
     except (OSError, ValueError):
         return None
-
-
-def _sha256(files: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while piece := stream.read(1 << 20):
-                digest.update(piece)
-    return digest.hexdigest()

@@ -228,6 +228,7 @@ class Phase:
         return place
 
     def _write(self, place: Place, metrics: dict[str, float | None], is_best: bool) -> None:
+        origin = self._origin(place, metrics)
         state = {name: value.cpu() for name, value in self._judged().state_dict().items()}
         checkpoint = {
             "state_dict": {PREFIX + name: value for name, value in state.items()},
@@ -236,15 +237,15 @@ class Phase:
             "schedule": self._schedule.state_dict(),
             "averaged": int(self._average.n_averaged) if self._average is not None else 0,
             "place": vars(place),
-            "vertebral": self._origin(place, metrics),
+            "vertebral": origin,
         }
         self._run.last.parent.mkdir(exist_ok=True)
         for path in (self._run.last, self._run.best) if is_best else (self._run.last,):
             with atomic_write(path) as temporary:
                 torch.save(checkpoint, temporary)
         if is_best:
-            origin = self._origin(place, metrics)
-            provenance = {"licence": self._config.licence, "training": origin.pop("config"), **origin}
+            rest = {name: value for name, value in origin.items() if name != "config"}
+            provenance = {"licence": self._config.licence, "training": origin["config"], **rest}
             save_model(self._run.model, self._config.model, state, provenance)
 
     def _origin(self, place: Place, metrics: dict[str, float | None]) -> dict[str, Any]:

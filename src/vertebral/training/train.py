@@ -51,6 +51,7 @@ def train(
     """
     deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
     checkpoint = _check_resume(config, run, resume)
+    check_bottom(config, fabric.device)
     torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
     with _first_process_first(fabric):
         run.root.mkdir(parents=True, exist_ok=True)
@@ -82,6 +83,20 @@ def train(
             if place != before and time.monotonic() > deadline:
                 break
     return run.model
+
+
+def check_bottom(config: TrainConfig, device: torch.device) -> None:
+    """Refuse what a CPU trains wrong: bf16 where the deepest feature map has a first axis of 2 voxels.
+
+    There the weights' gradient of a 3x3x3 convolution reads memory that nobody wrote (oneDNN, at least in
+    PyTorch 2.13), and now and then it is not a number.
+    """
+    factor = config.model.network.size_factor
+    if device.type == "cpu" and config.precision == "bf16-mixed" and config.patch[0] // factor == 2:
+        raise ConfigError(
+            f"patch {config.patch}: on a CPU bf16-mixed gives wrong gradients where {factor} fits the first size "
+            "twice; use --set precision=32-true, or another first size"
+        )
 
 
 def make_fabric(config: TrainConfig, device: str, devices: int = 1, nodes: int = 1) -> Fabric:
