@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from vertebral.anatomy import level_named
 from vertebral.config import PreprocessConfig
 from vertebral.errors import GeometryError, InputError
-from vertebral.preprocess import prepare, prepare_labels, restore, smoothing_sigma_mm
+from vertebral.preprocess import centre_mark, prepare, prepare_labels, restore, smoothing_sigma_mm
 from vertebral.records import Box, Instance, Spine, Vertebra
 from vertebral.volume import Affine, Grid, Volume
 
@@ -196,3 +196,12 @@ def test_empty_spine_and_vertebra_outside() -> None:
 def test_restore_refuses_a_rotated_grid() -> None:
     with pytest.raises(GeometryError, match="grid of the scan"):
         restore(Spine((), Grid((50, 50, 50), np.eye(4))), Grid((50, 50, 50), oblique((1, 1, 1), 5)))
+
+
+def test_the_mark_is_a_gaussian_around_the_middle() -> None:
+    """8 mm from the middle, one standard deviation, it is exp(-1/2)."""
+    mark = centre_mark((9, 11, 13), 2.0)
+    assert mark.shape == (9, 11, 13) and mark.dtype == np.float32
+    assert mark[4, 5, 6] == 1 and mark.argmax() == np.ravel_multi_index((4, 5, 6), mark.shape)
+    assert mark[0, 5, 6] == pytest.approx(np.exp(-0.5))
+    assert mark[4, 1, 6] == mark[4, 5, 2] == pytest.approx(np.exp(-0.5))

@@ -88,11 +88,11 @@ def run(source: Path, out: Path, config: RunConfig, progress: Progress = lambda 
             )
         with clock.stage("instances"):
             instances = find_instances(evidence)
-        with clock.stage("identify"):
-            spine = identify(instances)
         if refiner is not None:
             with clock.stage("refine") as share:
-                spine = refine(spine, scan.volume, refiner.network, refiner.config, device, share)
+                instances = refine(instances, evidence, scan.volume, refiner.network, refiner.config, device, share)
+        with clock.stage("identify"):
+            spine = identify(instances)
         spine = _chosen(spine, config.levels)
         with clock.stage("restore"):
             segmentation = restore(spine, prepared.source)

@@ -27,6 +27,7 @@ _FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 _SAME_POSITION_VOXELS = 1e-3
 _NEGLIGIBLE_WEIGHT = 1e-6
 _ROWS_PER_BAND = 32
+MARK_SIGMA_MM = 8.0
 _VALUES_PER_BLOCK = 2**21
 
 
@@ -63,6 +64,19 @@ def prepare_labels(labels: Volume, spacing_mm: float) -> Volume:
         positions = _positions(ras.grid, grid, axis)
         array = array.take(np.floor(positions + 0.5).astype(np.intp), axis=axis)
     return Volume(np.ascontiguousarray(array), grid.affine)
+
+
+def centre_mark(shape: tuple[int, int, int], spacing_mm: float) -> NDArray[np.float32]:
+    """The channel that tells a guided network which vertebra is meant: the one in the middle of its window.
+
+    (I, J, K) float32: a Gaussian of `MARK_SIGMA_MM`, 1 in the middle.
+    """
+    mark = np.ones(shape, np.float32)
+    for axis, size in enumerate(shape):
+        offset_mm = (np.arange(size) - (size - 1) / 2) * spacing_mm
+        line = np.exp(-0.5 * (offset_mm / MARK_SIGMA_MM) ** 2).astype(np.float32)
+        mark *= line.reshape([-1 if n == axis else 1 for n in range(3)])
+    return mark
 
 
 def restore(spine: Spine, source: Grid) -> Segmentation:

@@ -269,3 +269,28 @@ def test_a_spine_without_levels_is_one_instance() -> None:
     found = replace(evidence(column("L1", 40, 50), column("L1", 28, 38), blob), levels=(SPINE,))
     (item,) = find_instances(found).items
     assert_is(item, column("L1", 40, 50), column("L1", 28, 38))
+
+
+@pytest.mark.parametrize(("probability", "count"), [(255, 2), (153, 3)])
+def test_two_centres_in_one_sacrum_are_one_bone(probability: int, count: int) -> None:
+    """Voxels of L5 and of each half of the sacrum vote for centres of their own; 0.6 of evidence is not enough to join.
+
+    The other 0.4 speaks for L5.
+    """
+    levels = parse_levels("L5,sacrum")
+    first, second = np.zeros(SHAPE, np.uint8), np.full(SHAPE, 1, np.uint8)
+    best, rest = np.full(SHAPE, 255, np.uint8), np.zeros(SHAPE, np.uint8)
+    offset_mm = np.zeros((3, *SHAPE), np.int8)
+    for value, low, high in ((1, 50, 65), (2, 28, 46), (2, 10, 28)):
+        part = (BODY, BODY, slice(low, high))
+        first[part], second[part] = value, 1 if value == 2 else 0
+        if value == 2:
+            best[part], rest[part] = probability, 255 - probability
+        for axis, (a, b) in enumerate(((10, 20), (10, 20), (low, high))):
+            way = ((a + b - 1) / 2 - np.arange(SHAPE[axis])) * SPACING_MM
+            shaped = np.rint(way).reshape([-1 if n == axis else 1 for n in range(3)])
+            offset_mm[(axis, *part)] = np.broadcast_to(shaped.astype(int), SHAPE)[part]
+    found = find_instances(Evidence(first, second, best, rest, levels, grid_of(SHAPE), offset_mm))
+    assert len(found.items) == count
+    if count == 2:
+        assert inside(found.items[1]).sum() == 10 * 10 * 36

@@ -1,8 +1,9 @@
 """From the network's evidence to one instance per vertebra, without a name yet.
 
 Bone of the spine is where the background's probability is below one half. Which vertebra a voxel of bone belongs to is
-decided by the offsets where the network gives them (`by_votes`), else by the classes (`by_class`). A network that knows
-the spine as a whole only gives one instance.
+decided by the offsets where the network gives them (`by_votes`), else by the classes (`by_class`). Parts whose evidence
+is mostly that of the sacrum are one: it is long, and its voxels vote for more than one centre. A network that knows the
+spine as a whole only gives one instance.
 """
 
 import numpy as np
@@ -16,6 +17,8 @@ from vertebral.instances.by_votes import owners_by_votes
 from vertebral.records import Box, Evidence, Instance, Instances
 
 _MARGIN_VOXELS = 2
+# The share of a part's evidence from which on it is of a bone that is no vertebra.
+_SURELY_NO_VERTEBRA = 0.7
 
 
 def find_instances(evidence: Evidence) -> Instances:
@@ -27,11 +30,11 @@ def find_instances(evidence: Evidence) -> Instances:
     elif evidence.offset_mm is None:
         owner = owners_by_class(bone, spacing_mm)
     else:
-        owner = owners_by_votes(bone, evidence.offset_mm, spacing_mm)
+        owner = _joined(evidence, owners_by_votes(bone, evidence.offset_mm, spacing_mm))
     dropped_ml = np.count_nonzero(bone.mask & (owner == 0)) * spacing_mm**3 / 1000
     warnings = (f"{dropped_ml:.1f} ml of evidence far from the spine was dropped",) if dropped_ml >= 1 else ()
     boxes = ndimage.find_objects(owner)
-    masses = _class_masses(evidence, owner, len(boxes))
+    masses = class_masses(evidence, owner, len(boxes))
     items = [
         _instance(evidence, bone, owner, value, box, masses[value])
         for value, box in enumerate(boxes, start=1)
@@ -41,8 +44,19 @@ def find_instances(evidence: Evidence) -> Instances:
     return Instances(tuple(items), evidence.levels, evidence.grid, warnings)
 
 
-def _class_masses(evidence: Evidence, owner: Ids, count: int) -> NDArray[np.float64]:
-    """(count + 1, classes): summed probability of each class over each vertebra's voxels."""
+def _joined(evidence: Evidence, owner: Ids) -> Ids:
+    """Give the parts of one sacrum one number, the first of theirs."""
+    masses = class_masses(evidence, owner, int(owner.max()))[:, 1:]
+    numbers = np.arange(len(masses))
+    for column, level in enumerate(evidence.levels):
+        if not level.is_vertebra:
+            parts = np.flatnonzero(masses[:, column] > _SURELY_NO_VERTEBRA * masses.sum(1))
+            numbers[parts] = parts[:1]
+    return numbers[owner].astype(np.int32)
+
+
+def class_masses(evidence: Evidence, owner: Ids, count: int) -> NDArray[np.float64]:
+    """(count + 1, classes): summed probability of each class over the voxels of each number in `owner` (I, J, K)."""
     classes = len(evidence.levels) + 1
     inside = owner > 0
     row = owner[inside] * classes

@@ -1,0 +1,70 @@
+"""Labels for real CT without labels: hand-set centres in, the refiner's vertebrae out, to train on.
+
+    python tools/self_training.py DATA OUT [--model default] [--spec tools/self_training.json]
+
+DATA holds real/unlabelled/CASE_ct.nii.gz; OUT gets CASE_seg-vert_msk.nii.gz of every case that was accepted. The spec
+says for each case whether it was, why, and where the centroid of each vertebra lies (RAS, mm): found by an earlier
+model, named and corrected by looking at every scan. The refiner draws the vertebra at each centre; the sacrum is as the
+whole model finds it. How it was done: docs/self-training.md.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+from vertebral.anatomy import BY_NAME
+from vertebral.inference import choose_device, infer
+from vertebral.instances import find_instances
+from vertebral.io.read import read_scan
+from vertebral.io.write import write_labels
+from vertebral.preprocess import prepare, restore
+from vertebral.records import Scan, Spine, Vertebra
+from vertebral.refine import refine_at
+from vertebral.volume import Volume
+from vertebral.weights import Model, load_model, load_refiner
+
+DEVICE = choose_device("auto")
+
+
+def main() -> None:
+    """Read the words, draw every accepted case, write its labels."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--model", default="default")
+    parser.add_argument("--spec", type=Path, default=Path(__file__).with_suffix(".json"))
+    arguments = parser.parse_args()
+    model = load_model(arguments.model)
+    refiner = load_refiner(arguments.model, model.config)
+    if refiner is None:
+        parser.error(f"model {arguments.model} has no refiner")
+    cases = json.loads(arguments.spec.read_text(encoding="utf-8"))
+    accepted = {case: entry["centres_ras_mm"] for case, entry in cases.items() if entry["accepted"]}
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for case, centres_mm in track(accepted.items(), "labelling"):
+        scan = read_scan(arguments.data / "real" / "unlabelled" / f"{case}_ct.nii.gz")
+        found = refine_at(list(centres_mm.values()), scan.volume, refiner.network, refiner.config, DEVICE)
+        named = zip(centres_mm, found.items, strict=True)
+        spine = Spine(tuple(Vertebra(BY_NAME[name], 1.0, item) for name, item in named), found.grid)
+        labels = restore(spine, scan.volume.grid).labels
+        sacrum = find_sacrum(scan, model)
+        array = np.where((labels.array == 0) & sacrum, BY_NAME["sacrum"].verse_id, labels.array)
+        write_labels(Volume(array.astype(np.uint8), labels.affine), arguments.out / f"{case}_seg-vert_msk.nii.gz")
+
+
+def find_sacrum(scan: Scan, model: Model) -> np.ndarray:
+    """Where the scan shows what the model takes for a sacrum."""
+    prepared = prepare(scan.volume, model.config.preprocess)
+    levels = tuple(BY_NAME[name] for name in model.config.network.levels)
+    evidence = infer(prepared, model.network, model.config.inference, levels, DEVICE, offsets=True)
+    found = find_instances(evidence)
+    best = [(item, levels[int(np.argmax(item.class_mass[1:]))]) for item in found.items]
+    spine = Spine(tuple(Vertebra(level, 1.0, item) for item, level in best if not level.is_vertebra), found.grid)
+    return restore(spine, scan.volume.grid).labels.array > 0
+
+
+if __name__ == "__main__":
+    main()
