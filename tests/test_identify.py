@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from vertebral.anatomy import LEVELS, Level, parse_levels
-from vertebral.identify import DROP_COST, RARE, SKIP_COST, _cheapest_path, identify
+from vertebral.identify import DROP_COST, RARE, RARE_COST, SKIP_COST, _cheapest_path, _room, identify
 from vertebral.records import Instance, Instances, Spine
 from vertebral.volume import Grid
 
@@ -20,12 +20,14 @@ def part(class_mass: np.ndarray, height_mm: float) -> Instance:
     return Instance(np.ones((1, 1, 1), np.float32), ONE_VOXEL, class_mass, (10.0, -20.0, height_mm), False)
 
 
-def named(*rows: dict[str, float], levels: tuple[Level, ...] = ALL) -> Spine:
-    """Identify parts, from head to tail, each given as its share of evidence for some levels."""
+def named(
+    *rows: dict[str, float], levels: tuple[Level, ...] = ALL, heights_mm: tuple[float, ...] | None = None
+) -> Spine:
+    """Identify parts, head to tail, each given as its share of evidence for some levels; 30 mm apart unless said."""
     items = []
     for number, row in enumerate(rows):
         mass = np.array([0.0, *(row.get(level.name, 0.0) for level in levels)])
-        items.append(part(mass, -30.0 * number))
+        items.append(part(mass, heights_mm[number] if heights_mm else -30.0 * number))
     return identify(Instances(tuple(items), levels, GRID))
 
 
@@ -68,9 +70,9 @@ def test_names_follow_the_order_from_head_to_tail() -> None:
     assert names(spine) == ["L1", "L2"]
 
 
-@pytest.mark.parametrize(("share", "expected"), [(0.9, "L2"), (0.8, "L1")])
+@pytest.mark.parametrize(("share", "expected"), [(0.99, "L2"), (0.9, "L1")])
 def test_a_gap_needs_strong_evidence(share: float, expected: str) -> None:
-    """L2 right after T12 costs 2 - ln(share): 2.11 or 2.22; L1 costs -ln(1 - share): 2.30 or 1.61."""
+    """L2 right after T12 costs 4 - ln(share): 4.01 or 4.11; L1 costs -ln(1 - share): 4.61 or 2.30."""
     spine = named({"T12": 1}, {"L2": share, "L1": 1 - share})
     assert names(spine) == ["T12", expected]
 
@@ -133,21 +135,47 @@ def test_levels_rise_strictly_whatever_the_evidence(masses: np.ndarray) -> None:
     assert all(0 <= vertebra.confidence <= 1 for vertebra in spine.vertebrae)
 
 
+def test_a_wide_gap_is_room_for_a_level() -> None:
+    """60 mm between steps of 30: L1 was lost. Without the room T12 would be followed by L1 at -ln 0.45 each."""
+    rows = ({"T11": 1}, {"T12": 1}, {"L1": 0.45, "L2": 0.55}, {"L2": 0.45, "L3": 0.55})
+    assert names(named(*rows)) == ["T11", "T12", "L1", "L2"]
+    apart = named(*rows, heights_mm=(0, -30, -90, -120))
+    assert names(apart) == ["T11", "T12", "L2", "L3"]
+    assert "no vertebra was found between T12 and L1" not in apart.warnings
+
+
+def test_room_is_counted_in_usual_steps() -> None:
+    room = _room([(0, 0, z) for z in (0, -20, -40, -80, -100, -120, -140, -200, -220)])
+    assert room[0].tolist() == [0, 0, 1, 3, 4, 5, 6, 9, 10]
+    assert [int(room[n, n + 1]) for n in range(8)] == [0, 0, 1, 0, 0, 0, 2, 0]
+    assert _room([(0, 0, 0), (0, 0, -90)]).tolist() == [[0, 0], [0, 0]]
+
+
 SMALL = parse_levels("T11-L2")  # T13, which is free to pass, lies in the middle
 
 
-def cost_of(path: tuple[int | None, ...], costs: np.ndarray) -> float:
-    used = [level for level in path if level is not None]
-    if any(upper >= lower for upper, lower in pairwise(used)):
+def cost_of(path: tuple[int | None, ...], costs: np.ndarray, room: np.ndarray) -> float:
+    used = [(number, level) for number, level in enumerate(path) if level is not None]
+    if any(upper[1] >= lower[1] for upper, lower in pairwise(used)):
         return float("inf")
-    own = sum(DROP_COST / (number + 1) if level is None else costs[number, level] for number, level in enumerate(path))
-    passed = set(range(used[0], used[-1])) - set(used) if used else set()
-    return own + sum(SKIP_COST for level in passed if SMALL[level].name not in RARE)
+    total = 0.0
+    for number, level in enumerate(path):
+        rare = level is not None and SMALL[level].name in RARE
+        total += DROP_COST / (number + 1) if level is None else costs[number, level] + rare * RARE_COST
+    for (m, upper), (n, lower) in pairwise(used):
+        passed = [SMALL[level].name in RARE for level in range(upper + 1, lower)]
+        allowed = range(len(passed) - sum(passed), len(passed) + 1)
+        total += SKIP_COST * min(abs(int(room[m, n]) - count) for count in allowed)
+    return total
 
 
 @settings(deadline=None, max_examples=60)
-@given(arrays(np.float64, st.tuples(st.integers(1, 4), st.just(len(SMALL))), elements=st.floats(0, 9)))
-def test_no_path_is_cheaper(costs: np.ndarray) -> None:
-    found = cost_of(tuple(_cheapest_path(costs, DROP_COST / np.arange(1, len(costs) + 1), list(SMALL))), costs)
+@given(
+    arrays(np.float64, st.tuples(st.integers(1, 4), st.just(len(SMALL))), elements=st.floats(0, 9)),
+    arrays(np.int64, (4, 4), elements=st.integers(0, 3)),
+)
+def test_no_path_is_cheaper(costs: np.ndarray, room: np.ndarray) -> None:
+    drop_costs = DROP_COST / np.arange(1, len(costs) + 1)
+    found = cost_of(tuple(_cheapest_path(costs, drop_costs, room, list(SMALL))), costs, room)
     paths = product([None, *range(len(SMALL))], repeat=len(costs))
-    assert found == pytest.approx(min(cost_of(path, costs) for path in paths))
+    assert found == pytest.approx(min(cost_of(path, costs, room) for path in paths))
