@@ -3,7 +3,7 @@
 #
 #   tools/offline_training.sh pack DATA PACK [PYTHON_VERSION]
 #       Here: put what configs/default.yaml learns from and the wheels that such a machine lacks into the folder PACK
-#       (some 35 MB; PyTorch, Lightning and SciPy are expected there). Then copy PACK over.
+#       (some 60 MB; PyTorch, Lightning and SciPy are expected there). Then copy PACK over.
 #   tools/offline_training.sh train PACK OUT MINUTES [vertebral train's options]
 #       There: unpack the wheels aside, then train, or go on with, OUT/run for MINUTES. OUT/model-*.tar.part?? is the
 #       model folder with the history, in parts of 15 MB:  cat OUT/model-*.tar.part?? | tar x
@@ -24,6 +24,8 @@ pack() {
     for glob in 'labels/train' 'phantom/*_labelmap_1p5mm*' 'organs/*_organs*' 'real/labelled/ts_s0328_boneonly*'; do
         (cd "$data" && tar c $glob) | tar x -C "$pack/data"
     done
+    "$here/.venv/bin/python" "$here/tools/self_training.py" "$data" "$pack/data/pseudo" \
+        --small-scans "$pack/data/real/unlabelled"
     du -sh "$pack"
 }
 

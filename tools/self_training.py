@@ -1,10 +1,12 @@
 """Labels for real CT without labels: hand-set centres in, the refiner's vertebrae out, to train on.
 
-    python tools/self_training.py DATA OUT [--model default] [--spec tools/self_training.json]
+    python tools/self_training.py DATA OUT [--small-scans DIR] [--model default] [--spec tools/self_training.json]
 
-DATA holds real/unlabelled/CASE_ct.nii.gz; OUT gets CASE_seg-vert_msk.nii.gz of every case that was accepted. The spec
-says for each case whether it was, why, and where the centroid of each vertebra lies (RAS, mm): found by an earlier
-model, named and corrected by looking at every scan. The refiner draws the vertebra at each centre; the sacrum is as the
+DATA holds real/unlabelled/CASE_ct.nii.gz; OUT gets CASE_seg-vert_msk.nii.gz of every case that was accepted. With
+--small-scans DIR gets the scans as the coarse network needs them, at 2 mm, cut to 80 mm around the labels and rounded
+to 16 HU, and OUT their labels on that grid: a seventh of the size, for a machine without network. The spec says for
+each case whether it was, why, and where the centroid of each vertebra lies (RAS, mm): found by an earlier model, named
+and corrected by looking at every scan. The refiner draws the vertebra at each centre; the sacrum is as the
 whole model finds it. How it was done: docs/self-training.md.
 """
 
@@ -14,19 +16,22 @@ from pathlib import Path
 
 import numpy as np
 from rich.progress import track
+from scipy import ndimage
 
 from vertebral.anatomy import BY_NAME
+from vertebral.config import PreprocessConfig
 from vertebral.inference import choose_device, infer
 from vertebral.instances import find_instances
 from vertebral.io.read import read_scan
-from vertebral.io.write import write_labels
-from vertebral.preprocess import prepare, restore
+from vertebral.io.write import write_image, write_labels
+from vertebral.preprocess import prepare, prepare_labels, restore
 from vertebral.records import Scan, Spine, Vertebra
 from vertebral.refine import refine_at
 from vertebral.volume import Volume
 from vertebral.weights import Model, load_model, load_refiner
 
 DEVICE = choose_device("auto")
+SMALL_MM, MARGIN_MM, ROUNDED_HU = 2.0, 80.0, 16.0
 
 
 def main() -> None:
@@ -34,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--small-scans", type=Path)
     parser.add_argument("--model", default="default")
     parser.add_argument("--spec", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
@@ -52,7 +58,24 @@ def main() -> None:
         labels = restore(spine, scan.volume.grid).labels
         sacrum = find_sacrum(scan, model)
         array = np.where((labels.array == 0) & sacrum, BY_NAME["sacrum"].verse_id, labels.array)
-        write_labels(Volume(array.astype(np.uint8), labels.affine), arguments.out / f"{case}_seg-vert_msk.nii.gz")
+        labels = Volume(array.astype(np.uint8), labels.affine)
+        if arguments.small_scans is not None:
+            arguments.small_scans.mkdir(parents=True, exist_ok=True)
+            ct, labels = small(scan.volume, labels)
+            write_image(ct, arguments.small_scans / f"{case}_ct.nii.gz")
+        write_labels(labels, arguments.out / f"{case}_seg-vert_msk.nii.gz")
+
+
+def small(ct: Volume, labels: Volume) -> tuple[Volume, Volume]:
+    """What --small-scans says."""
+    labels = prepare_labels(labels, SMALL_MM)
+    plain_hu = PreprocessConfig(spacing_mm=SMALL_MM, window_hu=(-1024, 3071), scaling="zscore", std_hu=1)
+    hu = prepare(ct, plain_hu).volume
+    margin = round(MARGIN_MM / SMALL_MM)
+    spans = ndimage.find_objects((labels.array > 0).astype(np.uint8))[0]
+    i, j, k = (slice(max(0, s.start - margin), s.stop + margin) for s in spans)
+    rounded = (np.rint(hu.array / ROUNDED_HU) * ROUNDED_HU).astype(np.int16)
+    return Volume(rounded, hu.affine).cropped((i, j, k)), labels.cropped((i, j, k))
 
 
 def find_sacrum(scan: Scan, model: Model) -> np.ndarray:
