@@ -163,6 +163,7 @@ def test_the_network_sees_ct_and_mark_around_the_centroid(phantom: Phantom) -> N
         assert image.dtype == torch.float32 and float(image.min()) >= 0 and float(image.max()) <= 1
         middle = (image[0, 1] == image[0, 1].max()).nonzero().float().mean(0)
         assert middle.tolist() == pytest.approx([31.5, 31.5, 19.5])
+    for image in stub.seen[:3]:  # what follows looks beyond the ends
         own = (bone_at_mark(image[0, 0], image[0, 1]) > 0).nonzero().float().mean(0)
         assert own.tolist() == pytest.approx([31.5, 31.5, 19.5], abs=3)
 
@@ -223,7 +224,7 @@ def test_a_vertebra_missed_between_two_others_is_found() -> None:
     assert len(fine.items) == 5 and spine_dice(fine, phantom.labels) > 0.97
     assert [v.level.name for v in identify(fine).vertebrae] == ["T11", "T12", "L1", "L2", "L3"]
     (warning,) = fine.warnings
-    assert warning.startswith("missed by the coarse network, found between its neighbours: (")
+    assert warning.startswith("missed by the coarse network, found beside its neighbours: (")
     assert refined(phantom, bone_at_mark).warnings == ()
 
     def nothing_there(ct: torch.Tensor, mark: torch.Tensor) -> torch.Tensor:
@@ -234,6 +235,24 @@ def test_a_vertebra_missed_between_two_others_is_found() -> None:
     empty[phantom.labels.array == BY_NAME["L1"].verse_id] = 40
     hollow = replace(phantom, ct=Volume(empty, phantom.ct.affine))
     assert len(refined(hollow, nothing_there, change=without_middle).items) == 4
+
+
+@pytest.mark.parametrize(("seen", "count"), [(0.3, 5), (0.1, 4)])
+@pytest.mark.parametrize("end", [0, 4])
+def test_an_end_that_was_missed_is_found_where_there_is_evidence_of_bone(end: int, seen: float, count: int) -> None:
+    """T11 or L3 is no instance; the coarse network took its voxels for bone of a spine with this probability."""
+    phantom = spaced_phantom("T11,T12,L1,L2,L3")
+    evidence = coarse_evidence(phantom.labels)
+    items = find_instances(evidence).items
+    left = tuple(item for n, item in enumerate(items) if n != end)
+    weak = evidence.first == end + 1
+    evidence.first[weak], evidence.second[weak] = 0, end + 1
+    evidence.first_probability[weak], evidence.second_probability[weak] = 255 * (1 - seen), 255 * seen
+    coarse = Instances(left, evidence.levels, evidence.grid)
+    fine = refine(coarse, evidence, phantom.ct, Stub(bone_at_mark), CONFIG, CPU)
+    assert len(fine.items) == count
+    if count == 5:
+        assert [v.level.name for v in identify(fine).vertebrae] == ["T11", "T12", "L1", "L2", "L3"]
 
 
 def test_crumbs_of_an_answer_are_dropped(phantom: Phantom) -> None:

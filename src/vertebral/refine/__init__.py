@@ -1,0 +1,203 @@
+"""From vertebrae on a coarse grid to the same ones on a fine grid: one network looks at each of them in its box.
+
+The network sees the CT around the centroid that the coarse result gives a vertebra, and a mark in the middle; it gives
+the probability that a voxel is of the marked vertebra, whatever shape the coarse result has. Sacrum and coccyx, which
+the box does not hold, stay as the coarse result has them. Rules, in order:
+1. The network looks a second time, from the centroid of its first answer (`eye`).
+2. An answer that shares too little with the coarse vertebra (Dice below `MIN_DICE`) is not taken: the coarse one stays,
+   with a warning.
+3. Two answers that are mostly the same (Dice of `SAME_DICE` or more) are one vertebra: the one that agrees better with
+   its coarse vertebra stays.
+4. The network looks for what was missed, in gaps and beyond the ends (`missed`).
+5. Of each answer the largest part stays, with the parts that hold at least `MIN_PART_SHARE` of it (`part`).
+6. A voxel is of the vertebra with the highest probability, if that is one half or more. What a vertebra then has apart
+   from its largest part (rule 5) is left to its neighbours.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from vertebral.config import ModelConfig
+from vertebral.errors import ModelError
+from vertebral.inference import Precision, autocast
+from vertebral.instances import class_masses
+from vertebral.preprocess import box_on, occupancy_on
+from vertebral.records import Evidence, Instance, Instances
+from vertebral.refine.eye import Eye
+from vertebral.refine.missed import find_missed
+from vertebral.refine.part import OWN, Part, dice, kept_apart, without_crumbs
+from vertebral.volume import Grid, Volume
+
+MIN_DICE = 0.25
+SAME_DICE = 0.5
+_MARGIN_VOXELS = 2
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A coarse instance, its part on the fine grid and the Dice with which they agree."""
+
+    item: Instance
+    part: Part
+    overlap: float
+
+
+def refine(
+    instances: Instances,
+    evidence: Evidence,
+    scan: Volume,
+    network: torch.nn.Module,
+    config: ModelConfig,
+    device: torch.device,
+    progress: Callable[[float], None] | None = None,
+    precision: Precision = "auto",
+) -> Instances:
+    """Return `instances` on a grid of the refiner's spacing that covers them, from head to tail.
+
+    `scan` is the CT in HU that they were found in, any orientation; `evidence` is what they were found by, and gives
+    the new shapes their class masses. The network takes (1, 2, I, J, K) of `config.inference.window`, the CT and the
+    mark in [0, 1], and gives logits (1, 2, I, J, K); it goes to `device` and is left in eval mode. `progress` is called
+    with the finished share in (0, 1]. Occupancies keep what `instances` promises: 0.5 or more in a vertebra's own
+    voxels and nowhere else, no voxel owned twice.
+
+    Raises ModelError where `config` is no refiner's or the network's output does not fit or is not finite.
+    """
+    if not config.network.guided:
+        raise ModelError(f"model {config.name}: finds vertebrae, but cannot refine them; give a model that is guided")
+    if not instances.items:
+        return instances
+    ras = scan.to_ras()
+    eye = Eye(network, config, device, ras, [box_on(item, instances.grid, ras.grid) for item in instances.items])
+    found: list[_Found] = []
+    kept: list[Instance] = []
+    with torch.inference_mode(), autocast(device, precision):
+        for done, item in enumerate(instances.items, start=1):
+            coarse = _coarse_part(item, instances.grid, eye.grid)
+            entry = _Found(item, coarse, 1.0)
+            if _is_vertebra(item, instances):
+                answer = eye.look_at(item.centroid_mm)
+                entry = _Found(item, answer, dice(answer, coarse))
+                if entry.overlap < MIN_DICE:
+                    entry = _Found(item, coarse, entry.overlap)
+                    kept.append(item)
+            found.append(entry)
+            if progress is not None:
+                progress(done / len(instances.items))
+        single, twice = _without_twins(found)
+        seen = [entry for entry in single if entry.part.own.any()]
+        below = not seen or _is_vertebra(min(seen, key=lambda entry: entry.item.centroid_mm[2]).item, instances)
+        new = find_missed([entry.part for entry in seen], evidence, eye, below)
+    masses = np.zeros(len(instances.levels) + 1)
+    missed = [_instance(part, masses, eye.grid) for part in new]
+    single += [_Found(item, part, 1.0) for item, part in zip(missed, new, strict=True)]
+    items: list[Instance] = []
+    lost: list[Instance] = []
+    for entry, part in zip(single, kept_apart([entry.part for entry in single]), strict=True):
+        if part.own.any():
+            items.append(_with_part(entry.item, part, eye.grid))
+        else:
+            lost.append(entry.item)
+    notes = [
+        f"{what}: {', '.join(map(_text, where))} mm (RAS)"
+        for what, where in (
+            ("refinement led too far from the coarse result, which was kept", kept),
+            ("found twice by the coarse network, taken as one vertebra", twice),
+            ("missed by the coarse network, found beside its neighbours", missed),
+            ("nothing was left after refinement", lost),
+        )
+        if where
+    ]
+    items.sort(key=lambda item: -item.centroid_mm[2])
+    refined = Instances(tuple(items), instances.levels, eye.grid, (*instances.warnings, *notes))
+    return _with_class_masses(refined, evidence)
+
+
+def refine_at(
+    centres_mm: Sequence[Sequence[float]],
+    scan: Volume,
+    network: torch.nn.Module,
+    config: ModelConfig,
+    device: torch.device,
+    precision: Precision = "auto",
+) -> Instances:
+    """Return the vertebra at each of `centres_mm` (RAS), set by hand, in their order and without evidence of a level.
+
+    Otherwise as `refine`. Raises ModelError where there is no vertebra at a centre.
+    """
+    ras = scan.to_ras()
+    voxels = np.rint([ras.grid.to_voxel(np.array(centre)) for centre in centres_mm]).astype(int)
+    eye = Eye(network, config, device, ras, [tuple(slice(v, v + 1) for v in voxel) for voxel in voxels])
+    with torch.inference_mode(), autocast(device, precision):
+        parts = [eye.look_at(centre) for centre in centres_mm]
+    items = []
+    for centre, part in zip(centres_mm, kept_apart(parts), strict=True):
+        if not part.own.any():
+            where = ", ".join(f"{value:.0f}" for value in centre)
+            raise ModelError(f"no vertebra was found at ({where}) mm (RAS): set its centre anew")
+        items.append(_with_part(_instance(part, np.zeros(0), eye.grid), part, eye.grid))
+    return Instances(tuple(items), (), eye.grid)
+
+
+def _is_vertebra(item: Instance, instances: Instances) -> bool:
+    return instances.levels[int(np.argmax(item.class_mass[1:]))].is_vertebra
+
+
+def _coarse_part(item: Instance, coarse: Grid, fine: Grid) -> Part:
+    box = box_on(item, coarse, fine)
+    return Part(without_crumbs(occupancy_on(item, coarse, fine, box)), box)
+
+
+def _instance(part: Part, class_mass: NDArray[np.float64], grid: Grid) -> Instance:
+    x, y, z = (float(value) for value in grid.to_world(part.centroid()))
+    return Instance(part.values, part.box, class_mass, (x, y, z), touches_border=False)
+
+
+def _without_twins(found: list[_Found]) -> tuple[list[_Found], list[Instance]]:
+    """Rule 3. Also returns the twins that were left out."""
+    kept: list[_Found] = []
+    twice = []
+    for entry in sorted(found, key=lambda entry: -entry.overlap):
+        if any(dice(entry.part, other.part) >= SAME_DICE for other in kept):
+            twice.append(entry.item)
+        else:
+            kept.append(entry)
+    return kept, twice
+
+
+def _with_part(item: Instance, part: Part, grid: Grid) -> Instance:
+    """`item` with its own voxels of `part` and a margin around them."""
+    own = part.own
+    inner = ndimage.find_objects(own.astype(np.uint8))[0]
+    box = tuple(
+        slice(max(0, s.start - _MARGIN_VOXELS), min(n, s.stop + _MARGIN_VOXELS))
+        for s, n in zip(inner, own.shape, strict=True)
+    )
+    near = ndimage.binary_dilation(own[box], ndimage.generate_binary_structure(3, 3), iterations=_MARGIN_VOXELS)
+    i, j, k = (slice(s.start + p.start, s.stop + p.start) for s, p in zip(box, part.box, strict=True))
+    x, y, z = grid.to_world(np.argwhere(own[box]).mean(0) + np.array([i.start, j.start, k.start]))
+    occupancy = np.where(near, part.values[box], np.float32(0))
+    return replace(item, occupancy=occupancy, box=(i, j, k), centroid_mm=(float(x), float(y), float(z)))
+
+
+def _with_class_masses(instances: Instances, evidence: Evidence) -> Instances:
+    """The class masses of the new shapes; one too small for the evidence's grid keeps the one it has."""
+    owner = np.zeros(evidence.grid.shape, np.int32)
+    for number, item in enumerate(instances.items, start=1):
+        box = box_on(item, instances.grid, evidence.grid)
+        inside = occupancy_on(item, instances.grid, evidence.grid, box) >= OWN
+        owner[box][inside] = number
+    masses = class_masses(evidence, owner, len(instances.items))
+    items = [
+        replace(item, class_mass=mass) if mass[1:].any() else item
+        for item, mass in zip(instances.items, masses[1:], strict=True)
+    ]
+    return replace(instances, items=tuple(items))
+
+
+def _text(item: Instance) -> str:
+    return f"({', '.join(f'{value:.0f}' for value in item.centroid_mm)})"
