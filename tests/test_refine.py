@@ -18,8 +18,9 @@ from vertebral.model import build_network
 from vertebral.preprocess import prepare_labels, restore
 from vertebral.reconstruct import reconstruct
 from vertebral.records import Evidence, Instances
-from vertebral.refine import refine, refine_at
-from vertebral.volume import Volume
+from vertebral.refine import _seen_again, refine, refine_at
+from vertebral.refine.part import Part
+from vertebral.volume import Grid, Volume
 
 COARSE_MM, FINE_MM = 4.0, 2.0
 LEVELS = parse_levels("T12,L1,L2")
@@ -308,3 +309,33 @@ def test_centres_set_by_hand_give_their_vertebrae_in_order(phantom: Phantom) -> 
     nothing = Stub(lambda ct, mark: torch.full(ct.shape, -4.0))
     with pytest.raises(ModelError, match=r"no vertebra was found at \("):
         refine_at(centres_mm, phantom.ct, nothing, CONFIG, CPU)
+
+
+class FakeEye:
+    """Gives one part wherever it looks, and notes where that was."""
+
+    grid = Grid((4, 4, 40), np.eye(4))
+
+    def __init__(self, answer: Part) -> None:
+        self.answer, self.looks = answer, list[list[float]]()
+
+    def look_at(self, centre_mm: list[float]) -> Part:
+        self.looks.append(centre_mm)
+        return self.answer
+
+
+def column(low: int, high: int, value: float) -> Part:
+    values = np.zeros((4, 4, 40), np.float32)
+    values[:, :, low:high] = value
+    return Part(values, (slice(0, 4), slice(0, 4), slice(0, 40)))
+
+
+def test_a_vertebra_that_neighbours_have_moved_is_looked_at_again() -> None:
+    """One of 20 mm loses its upper half to the one above: its centroid falls from 9.5 to 4.5 mm."""
+    wide, above, answer = column(0, 20, 0.6), column(10, 30, 0.9), column(0, 11, 0.8)
+    eye = FakeEye(answer)
+    assert _seen_again([wide, above], [True, True], eye) == [answer, above]  # type: ignore[arg-type]
+    assert eye.looks == [pytest.approx([1.5, 1.5, 4.5])]
+    assert _seen_again([wide, above], [False, True], eye) == [wide, above]  # type: ignore[arg-type]
+    elsewhere = FakeEye(column(30, 40, 0.8))
+    assert _seen_again([wide, above], [True, True], elsewhere) == [wide, above]  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ the box does not hold, stay as the coarse result has them. Rules, in order:
 5. Of each answer the largest part stays, with the parts that hold at least `MIN_PART_SHARE` of it (`part`).
 6. A voxel is of the vertebra with the highest probability, if that is one half or more. What a vertebra then has apart
    from its largest part (rule 5) is left to its neighbours.
+7. A vertebra whose centroid neighbours have moved by more than `MOVED_MM` is looked at once more, from there.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ from vertebral.volume import Grid, Volume
 
 MIN_DICE = 0.25
 SAME_DICE = 0.5
+MOVED_MM = 2.0
 _MARGIN_VOXELS = 2
 
 
@@ -92,12 +94,14 @@ def refine(
         seen = [entry for entry in single if entry.part.own.any()]
         below = not seen or _is_vertebra(min(seen, key=lambda entry: entry.item.centroid_mm[2]).item, instances)
         new = find_missed([entry.part for entry in seen], evidence, eye, below)
+        movable = [_is_vertebra(entry.item, instances) for entry in single] + [True] * len(new)
+        parts = _seen_again([*(entry.part for entry in single), *new], movable, eye)
     masses = np.zeros(len(instances.levels) + 1)
     missed = [_instance(part, masses, eye.grid) for part in new]
     single += [_Found(item, part, 1.0) for item, part in zip(missed, new, strict=True)]
     items: list[Instance] = []
     lost: list[Instance] = []
-    for entry, part in zip(single, kept_apart([entry.part for entry in single]), strict=True):
+    for entry, part in zip(single, kept_apart(parts), strict=True):
         if part.own.any():
             items.append(_with_part(entry.item, part, eye.grid))
         else:
@@ -167,6 +171,19 @@ def _without_twins(found: list[_Found]) -> tuple[list[_Found], list[Instance]]:
         else:
             kept.append(entry)
     return kept, twice
+
+
+def _seen_again(parts: list[Part], movable: list[bool], eye: Eye) -> list[Part]:
+    """Rule 7, for the parts that are `movable`."""
+    again = []
+    for part, left, free in zip(parts, kept_apart(parts), movable, strict=True):
+        answer = part
+        if free and left.own.any():
+            moved_mm = np.linalg.norm(left.centroid() - part.centroid()) * eye.grid.spacing_mm[0]
+            if moved_mm > MOVED_MM:
+                answer = eye.look_at(eye.grid.to_world(left.centroid()).tolist())
+        again.append(answer if dice(answer, left) >= MIN_DICE else part)
+    return again
 
 
 def _with_part(item: Instance, part: Part, grid: Grid) -> Instance:
