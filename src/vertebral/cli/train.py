@@ -38,7 +38,7 @@ def train(
             raise ConfigError(f"{data}: is not a folder; give the data folder as --data")
         try:
             from vertebral.training.run_folder import RunFolder
-            from vertebral.training.train import make_fabric
+            from vertebral.training.train import leave_processes, make_fabric
             from vertebral.training.train import train as fit
             from vertebral.training.variants import as_binary
             from vertebral.training.variants import smoke as reduced
@@ -67,6 +67,7 @@ def train(
                 minutes=minutes,
                 progress=progress,
             )
+        leave_processes(fabric)
     if fabric.is_global_zero:
         print_files({"model": folder, "history": RunFolder(out).history}, quiet, False)
 

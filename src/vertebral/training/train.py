@@ -115,6 +115,13 @@ def make_fabric(config: TrainConfig, device: str, devices: int = 1, nodes: int =
     return fabric
 
 
+def leave_processes(fabric: Fabric) -> None:
+    """End the group of processes in order: a process that exits with its threads running may be aborted."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        fabric.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def _check_resume(config: TrainConfig, run: RunFolder, resume: bool) -> dict[str, Any] | None:
     """The checkpoint to go on from, or None to start. Raises what `train` says."""
     if not run.last.exists():
