@@ -236,9 +236,10 @@ class ArtefactsConfig(Config):
 class SynthesisConfig(Config):
     """Ranges from which each training patch draws its patient and scanner.
 
-    `findings` and `artefacts` null paint healthy patients without arms, on no table. `variant_probability` is that of
-    one vertebra more or fewer (T13, L6, no T12, no L5) where a patch shows the place; people
-    whose vertebrae between skull and sacrum are not 24 are not rare (Carrino et al., Radiology 2011).
+    `texture` scales the deviation of HU within each tissue (`data.tissues`); (0, 0) paints tissues of one HU.
+    `variant_probability` is that of one vertebra more or fewer (T13, L6, no T12, no L5) where a patch shows the place;
+    other numbers of vertebrae than 24 are not rare (Carrino et al., Radiology 2011). `findings` and `artefacts` null
+    paint healthy patients without arms, on no table.
     """
 
     cache_spacing_mm: float = Field(2.0, gt=0)
@@ -249,6 +250,7 @@ class SynthesisConfig(Config):
     elastic_step_mm: float = Field(45.0, gt=0)
     mirror_probability: float = Field(0.3, ge=0, le=1)
     contrast_probability: float = Field(0.5, ge=0, le=1)
+    texture: tuple[float, float] = (0.4, 1.6)
     slice_mm: tuple[float, float] = (0.6, 6.0)
     noise_hu: tuple[float, float] = (3.0, 45.0)
     breathing_mm: tuple[float, float] = (0.0, 0.0)

@@ -60,7 +60,7 @@ def draw_patient(generator: torch.Generator, config: SynthesisConfig) -> Patient
     """Decide the HU of every tissue; contrast medium reaches all vessels and organs of a scan or none."""
     contrast = uniform(generator, (0, 1)) < config.contrast_probability
     mean = [uniform(generator, t.contrast_hu if contrast and t.contrast_hu else t.hu) for t in TISSUES]
-    texture = [t.texture_hu * uniform(generator, (0.4, 1.6)) for t in TISSUES]
+    texture = [t.texture_hu * uniform(generator, config.texture) for t in TISSUES]
     if config.findings is not None:
         _change_patient(mean, texture, contrast, generator, config.findings)
     interior, cortex = TISSUE_ID["vertebra_interior"], TISSUE_ID["vertebra_cortex"]
