@@ -43,12 +43,11 @@ def shift_probability(model: Model, path: Path) -> dict[int, float]:
 def _moved(states: States, state: int, by: int) -> int:
     """The state `by` levels further down, -1 where there is none."""
     ends = [shifted(states.levels[end], by) for end in (states.top[state], states.bottom[state])]
-    same = [n for n, pair in enumerate(zip(states.top, states.bottom, strict=True)) if _levels(states, pair) == ends]
-    return same[0] if same else -1
-
-
-def _levels(states: States, pair: tuple[int, int]) -> list[Level | None]:
-    return [states.levels[end] for end in pair]
+    if not set(ends) <= set(states.levels):
+        return -1
+    top, bottom = (states.levels.index(end) for end in ends if end is not None)
+    same = np.flatnonzero((states.top == top) & (states.bottom == bottom))
+    return int(same[0]) if same.size else -1
 
 
 def qualities(items: list[Instance], levels: list[Level], volumes_ml: Floats) -> tuple[list[float], list[float]]:

@@ -12,12 +12,13 @@
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vertebral.identify.priors import ABSENT, nameable
-from vertebral.identify.states import Floats, States, states_of, steps_of
+from vertebral.identify.states import Floats, States, Steps, states_of, steps_of
 from vertebral.records import Instance, Instances
 
 FLOOR = 0.01
@@ -50,17 +51,18 @@ class Model:
     """The costs of a scan with N instances, K states and S scales.
 
     `own` (N, K) is evidence, size and rarity; `drop` (N,); `start` (S,) that of the first instance's scale; `drift`
-    (S, S) from one scale to the next; `step` maps (upper, lower) instance to (K, K, S): from a state to a state at the
-    lower one's scale, with what is dropped between them, infinite where the order would break. `names` (N, K) is the
-    index of the level that an instance is called by in a state.
+    (S, S) from one scale to the next; `step` maps (upper, lower) instance to (P, S): the cost of each of `steps` at the
+    lower one's scale, with what is dropped between them. `names` (N, K) is the index of the level that an instance is
+    called by in a state.
     """
 
     states: States
+    steps: Steps
     own: Floats
     drop: Floats
     start: Floats
     drift: Floats
-    step: dict[tuple[int, int], Floats]
+    step: dict[tuple[int, int], NDArray[np.float32]]
     names: NDArray[np.int64]
 
 
@@ -80,11 +82,12 @@ def build(instances: Instances) -> Model:
     drift += np.log(np.exp(-drift).sum(1, keepdims=True))
     return Model(
         states,
+        steps_of(states.levels),
         own,
         drop,
         start + np.log(np.exp(-start).sum()),
         drift,
-        _step_costs(instances, states, drop),
+        _step_costs(instances, steps_of(states.levels), drop),
         np.where(shares[:, bottom] > shares[:, top], bottom, top),
     )
 
@@ -129,32 +132,24 @@ def _drop_costs(volumes: Floats) -> Floats:
     return np.asarray(DROP_AT_LEAST + (DROP - DROP_AT_LEAST) * part)
 
 
-def _step_costs(instances: Instances, states: States, drop: Floats) -> dict[tuple[int, int], Floats]:
+def _step_costs(instances: Instances, steps: Steps, drop: Floats) -> dict[tuple[int, int], NDArray[np.float32]]:
     """Minus the log of a Student density of the distance, up to a constant, and the cost of what is passed over."""
-    steps = steps_of(states.levels)
     absent_cost = np.array([*(ABSENT_COST[name] for name in ABSENT), 0.0])[steps.absent]
-    passed = (LOST * steps.passed + absent_cost)[:, None]
     expected = steps.usual_mm[:, None] * SCALES
     spread = STEP_SPREAD_MM + STEP_SPREAD * expected + SACRUM_SPREAD_MM * steps.to_sacrum[:, None]
-    passed = passed + np.log(spread / 3.0)
-    plain = steps.absent < 0
+    passed = (LOST * steps.passed + absent_cost)[:, None] + np.log(spread / 3.0)
+    # In single precision: most of the time goes into these logarithms.
+    relative, steepness, passed = (x.astype(np.float32) for x in (expected / spread, 1 / spread, passed))
     centres_mm = np.array([item.centroid_mm for item in instances.items])
     cut = [_is_cut(item, instances.grid.shape[2]) for item in instances.items]
     dropped = np.concatenate([[0.0], np.cumsum(drop)])
-    size = len(states.top)
     costs = {}
     for lower in range(len(centres_mm)):
         for upper in range(max(0, lower - 1 - MOST_DROPPED), lower):
             apart_mm = float(np.linalg.norm(centres_mm[lower] - centres_mm[upper]))
             wide = CUT_SPREAD if cut[lower] or cut[upper] else 1.0
-            cost = _heavy((apart_mm - expected) / (wide * spread), STEP_FREEDOM) + passed
-            table = np.full((size, size, len(SCALES)), np.inf)
-            table[steps.upper[plain], steps.lower[plain]] = cost[plain]
-            for place in range(len(ABSENT)):
-                here = steps.absent == place
-                pairs = steps.upper[here], steps.lower[here]
-                table[pairs] = np.minimum(table[pairs], cost[here])
-            costs[upper, lower] = table + (dropped[lower] - dropped[upper + 1] + np.log(wide))
+            cost = _heavy((np.float32(apart_mm) * steepness - relative) / np.float32(wide), STEP_FREEDOM)
+            costs[upper, lower] = cost + passed + np.float32(dropped[lower] - dropped[upper + 1] + np.log(wide))
     return costs
 
 
@@ -163,6 +158,6 @@ def _is_cut(item: Instance, height: int) -> bool:
     return item.touches_border and (item.box[2].start == 0 or item.box[2].stop == height)
 
 
-def _heavy(z: Floats, freedom: float) -> Floats:
+def _heavy(z: NDArray[Any], freedom: float) -> NDArray[Any]:
     """Minus the log of Student's density, without its constant."""
-    return np.asarray((freedom + 1) / 2 * np.log1p(z**2 / freedom))
+    return np.asarray((freedom + 1) / 2 * np.log(1 + z * z / freedom))
