@@ -26,7 +26,7 @@ def temperature() -> float:
     return float(json.loads(files(__package__).joinpath("calibration.json").read_text(encoding="utf-8"))["temperature"])
 
 
-def shift_probability(model: Model, path: Path) -> dict[int, float]:
+def shift_probability(model: Model, path: Path, temperature: float) -> dict[int, float]:
     """Odds that all vertebrae are right, or all one level too far down (-1) or up (+1), as shares of the three.
 
     The key is what would have to be added to each level: 1 where L1 is in truth L2.
@@ -35,7 +35,7 @@ def shift_probability(model: Model, path: Path) -> dict[int, float]:
     costs = {}
     for by in (-1, 0, 1):
         moved = [None if state is None else _moved(states, state, by) for state in path]
-        costs[by] = np.inf if -1 in moved else cost_of(model, tuple(moved), temperature())
+        costs[by] = np.inf if -1 in moved else cost_of(model, tuple(moved), temperature)
     odds = {by: float(np.exp(costs[0] - cost)) for by, cost in costs.items()}
     return {by: share / sum(odds.values()) for by, share in odds.items()}
 

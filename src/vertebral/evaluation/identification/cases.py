@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +62,7 @@ def find_maps(sources: list[Path]) -> list[Path]:
 
 
 def load_case(path: Path) -> Case:
-    """Read a label map and put it on the benchmark's grid. Raises InputError where it has fewer than three vertebrae."""
+    """Read a label map and put it on the benchmark's grid. Raises InputError for fewer than three vertebrae."""
     labels = prepare_labels(read_labels(path), SPACING_MM)
     array = np.where(labels.array == BY_NAME["coccyx"].verse_id, 0, labels.array).astype(np.uint8)
     unknown = sorted({int(value) for value in np.unique(array)} - {0, *BY_VERSE_ID})
@@ -100,7 +101,7 @@ def without_t12(case: Case) -> Case | None:
 
 
 def with_t13(case: Case) -> Case | None:
-    """The spine with T12 twice, the second called T13, claimed half as T12 and half as L1: models have no class for it."""
+    """The spine with T12 twice, the second called T13 and claimed half as T12, half as L1: models lack its class."""
     if not _has(case, "T10", "T11", "T12", "L1", "L2"):
         return None
     return _with_one_more(case, "T12", "T13", ("T12", "L1"), _centre(case, "L1") - _centre(case, "T12"))
@@ -120,7 +121,7 @@ def _has(case: Case, *names: str) -> bool:
 
 
 def _centre(case: Case, name: str) -> NDArray[np.float64]:
-    return np.argwhere(case.truth == BY_NAME[name].verse_id).mean(0)
+    return np.asarray(np.argwhere(case.truth == BY_NAME[name].verse_id).mean(0))
 
 
 def _with_one_more(case: Case, name: str, new: str, claimed: tuple[str, str], step: NDArray[np.float64]) -> Case:
@@ -156,9 +157,9 @@ def _room(case: Case) -> tuple[int, int, int]:
     return (round(40 / SPACING_MM),) * 2 + (round(60 / SPACING_MM),)
 
 
-def _padded(case: Case, array: NDArray[np.generic]) -> NDArray[np.generic]:
+def _padded(case: Case, array: NDArray[Any]) -> NDArray[Any]:
     return np.pad(array, [(n, n) for n in _room(case)])
 
 
-def _shifted(array: NDArray[np.generic], step: NDArray[np.float64]) -> NDArray[np.generic]:
+def _shifted(array: NDArray[Any], step: NDArray[np.float64]) -> NDArray[Any]:
     return np.roll(array, tuple(int(n) for n in np.rint(step)), axis=(0, 1, 2))
