@@ -3,7 +3,7 @@
 - Evidence: -ln(floor + share of the instance's class evidence that speaks for the level). A level that the network has
   no class for, or hardly saw, takes half of what speaks for its neighbours (`_BORROWS`).
 - Size: how far the volume is from the usual one for the level, once the scan's own ratio to the usual (a median over
-  its instances) is taken out. Exempt: what touches the border.
+  its instances) is taken out. Exempt: what touches the border; and the outermost two may be as small as they like.
 - Steps: how far the distance between two instances is from that between their levels, times the patient's scale. The
   scale may drift along the spine. Heavy tails, so that one wrong centroid does not decide.
 - `LOST` for each level that is passed over, `ABSENT_COST` where the spine is taken to lack it instead, `RARE_COST` for
@@ -75,7 +75,7 @@ def build(instances: Instances) -> Model:
     rarity = np.array([RARE_COST.get(level.name, 0.0) for level in states.levels])[top] + DOUBLE * states.double
     spoken = np.where(states.double, shares[:, top] + shares[:, bottom], shares[:, top])
     own = -np.log(FLOOR + (1 - FLOOR) * spoken) + rarity + _size_costs(instances.items, volumes, shares, states)
-    drop = _drop_costs(volumes)
+    drop = _drop_costs(volumes, instances.items)
     log_scale = np.log(SCALES)
     start = 0.5 * (log_scale / SCALE_SPREAD) ** 2
     drift = 0.5 * ((log_scale[:, None] - log_scale[None]) / SCALE_DRIFT) ** 2
@@ -120,15 +120,20 @@ def _size_costs(items: tuple[Instance, ...], volumes: Floats, shares: Floats, st
     if np.count_nonzero(whole) < 2:
         return np.zeros((len(items), len(usual)))
     off = (logs - np.median((logs - claimed)[whole]))[:, None] - usual[None]
+    off[[0, -1]] = np.maximum(off[[0, -1]], 0)
     return np.where(whole[:, None], _heavy(off / SIZE_SPREAD, SIZE_FREEDOM), 0.0)
 
 
-def _drop_costs(volumes: Floats) -> Floats:
-    """`DROP` for an instance at least half as large as the median of its neighbours, three to each side."""
+def _drop_costs(volumes: Floats, items: tuple[Instance, ...]) -> Floats:
+    """`DROP` for an instance at least half as large as the median of its neighbours, three to each side.
+
+    What the border cuts is small for a good reason: it costs half of that at least.
+    """
     if len(volumes) == 1:
         return np.array([DROP])
     usual = np.array([np.median(np.delete(volumes[max(0, n - 3) : n + 4], min(n, 3))) for n in range(len(volumes))])
     part = np.minimum(1.0, volumes / np.maximum(usual / 2, 1e-9))
+    part = np.where([item.touches_border for item in items], np.maximum(part, 0.5), part)
     return np.asarray(DROP_AT_LEAST + (DROP - DROP_AT_LEAST) * part)
 
 
