@@ -44,9 +44,13 @@ def _print_sums(sums: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("corruption", "strength", "scans", "all right", "vote", "count", "id rate", "recall", "precision")
+    table = Table(
+        "corruption", "strength", "scans", "all right", "true parts", "vote", "count", "id rate", "recall", "precision"
+    )
     for row in sums:
-        shares = [f"{100 * row[name]:.0f} %" for name in ("all_right", "vote_all_right", "count_all_right")]
+        shares = [
+            f"{100 * row[name]:.0f} %" for name in ("all_right", "given_all_right", "vote_all_right", "count_all_right")
+        ]
         rates = [f"{row[name]:.3f}" for name in ("id_rate", "recall", "precision")]
         table.add_row(row["kind"], f"{row['strength']:g}", str(row["scans"]), *shares, *rates)
     Console().print(table)

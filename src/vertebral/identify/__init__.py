@@ -22,8 +22,8 @@ __all__ = ["RARE", "identify"]
 def identify(instances: Instances, temperature: float | None = None) -> Spine:
     """Name each instance, given from head to tail. An instance that fits no level in order is dropped, with a warning.
 
-    The confidence of a level is its posterior probability: the path's costs over `temperature` (the calibrated one where
-    none is given) are read as -ln of odds. A network that knows the spine as a whole only leaves nothing to decide.
+    The confidence of a level is its posterior probability: the costs over `temperature` (the calibrated one where none
+    is given) are read as -ln of odds. A network that knows the spine as a whole only leaves nothing to decide.
     """
     if not instances.items:
         return Spine((), instances.grid, (*instances.warnings, "no vertebrae were found"))

@@ -21,7 +21,7 @@ from vertebral.identify.priors import ABSENT, nameable
 from vertebral.identify.states import Floats, States, Steps, states_of, steps_of
 from vertebral.records import Instance, Instances
 
-FLOOR = 0.01
+FLOOR = 0.02
 LOST = 2.5
 ABSENT_COST = {"T12": 3.5, "L5": 3.5}
 RARE_COST = {"T13": 3.5, "L6": 3.0}
@@ -30,9 +30,9 @@ DROP = 9.0
 DROP_AT_LEAST = 0.5
 SIZE_SPREAD = 0.3
 SIZE_FREEDOM = 3.0
-STEP_SPREAD = 0.08
+STEP_SPREAD = 0.06
 STEP_SPREAD_MM = 1.0
-STEP_FREEDOM = 8.0
+STEP_FREEDOM = 20.0
 # The centroid of what the border cuts lies off; how much of the sacrum is seen varies.
 CUT_SPREAD = 2.0
 SACRUM_SPREAD_MM = 8.0

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from vertebral.anatomy import LEVELS, Level
 from vertebral.evaluation.identification.cases import Case, find_maps, load_case, with_l6, with_t13, without_t12
@@ -14,9 +15,10 @@ from vertebral.evaluation.identification.corrupt import KINDS, noise
 from vertebral.evaluation.identification.scores import Score, score
 from vertebral.identify import identify
 from vertebral.instances.by_labels import instances_from_labels
+from vertebral.records import Instance, Instances
 
 Progress = Callable[[int, int, str], None]
-STRENGTHS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
+STRENGTHS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
 KIND_STRENGTH = 0.6
 MADE_NOISE = 0.3
 CURVES = ("mixture", "noise")
@@ -29,7 +31,7 @@ MADE: dict[str, Callable[[Case], Case | None]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One corrupted map, named and scored; `seconds` are those of finding instances and of naming them."""
+    """One corrupted map, named and scored; `given` is the score where the true parts are given, as to the rivals."""
 
     case: str
     kind: str
@@ -38,6 +40,7 @@ class Row:
     instances_seconds: float
     identify_seconds: float
     score: Score
+    given: Score
 
 
 def run_benchmark(
@@ -69,7 +72,7 @@ def run_benchmark(
 
 
 def _plan() -> list[tuple[str, float]]:
-    curves = [(kind, strength) for kind in CURVES for strength in STRENGTHS if strength > 0]
+    curves = [(kind, strength) for kind in CURVES for strength in STRENGTHS]
     return curves + [(kind, KIND_STRENGTH) for kind in KINDS if kind not in CURVES]
 
 
@@ -87,7 +90,27 @@ def _row(case: Case, kind: str, strength: float, repeat: int) -> Row:
     middle = time.perf_counter()
     spine = identify(instances)
     end = time.perf_counter()
-    return Row(case.name, kind, strength, repeat, middle - start, end - middle, score(spine, case))
+    given = score(identify(true_parts(case)), case)
+    return Row(case.name, kind, strength, repeat, middle - start, end - middle, score(spine, case), given)
+
+
+def true_parts(case: Case) -> Instances:
+    """One instance for each vertebra of the truth: what is left of it in the claims, with the classes claimed there."""
+    classes = _classes(case)
+    table = np.zeros(256, np.int64)
+    table[[level.verse_id for level in classes]] = np.arange(1, len(classes) + 1)
+    grid = case.volume(case.truth).grid
+    items = []
+    for level, box in ((n, box) for n, box in enumerate(ndimage.find_objects(case.truth), start=1) if box is not None):
+        own = (case.truth[box] == level) & (case.claims[box] > 0)
+        if not own.any():
+            continue
+        mass = np.bincount(table[case.claims[box][own]], minlength=len(classes) + 1).astype(np.float64)
+        where = np.argwhere(own) + np.array([s.start for s in box])
+        x, y, z = grid.to_world(where.mean(0))
+        cut = bool((where == 0).any() or (where == np.array(grid.shape) - 1).any())
+        items.append(Instance(own.astype(np.float32), box, mass, (float(x), float(y), float(z)), cut))
+    return Instances(tuple(sorted(items, key=lambda item: -item.centroid_mm[2])), classes, grid)
 
 
 def _classes(case: Case) -> tuple[Level, ...]:

@@ -17,7 +17,8 @@ NAMES = {"table": "identify.md", "rows": "identify.csv", "summary": "identify.js
 # Okabe and Ito 2008: hues that stay apart for red-green colour blindness.
 _LINES = (
     ("all_right", "vertebral", "#0072B2", "o"),
-    ("vote_all_right", "majority vote in each true vertebra", "#D55E00", "s"),
+    ("given_all_right", "vertebral, given the true parts", "#009E73", "D"),
+    ("vote_all_right", "majority vote in each true part", "#D55E00", "s"),
     ("count_all_right", "counting down from the topmost", "#666666", "^"),
 )
 
@@ -34,8 +35,9 @@ def refuse_results(folder: Path, overwrite: bool) -> None:
 def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Shares by kind and strength, in the order in which they first appear.
 
-    `all_right` and its rivals are shares of scans, `id_rate` and its rivals of asked vertebrae. `recall` is the share
-    of asked vertebrae that were found, `precision` that of named instances that found one, whatever their names.
+    `all_right` and its rivals are shares of scans, `id_rate` and its rivals of asked vertebrae; `given_` is what comes
+    out where the true parts are given. `recall` is the share of asked vertebrae that were found, `precision` that of
+    named instances that found one, whatever their names.
     """
     order = list(dict.fromkeys((row.kind, row.strength) for row in rows))
     ordered = sorted(rows, key=lambda row: order.index((row.kind, row.strength)))
@@ -57,9 +59,11 @@ def _sums(kind: str, strength: float, rows: list[Row]) -> dict[str, Any]:
         "scans": len(rows),
         "vertebrae": asked,
         "all_right": sum(score.all_right for score in scores) / len(rows),
+        "given_all_right": sum(row.given.all_right for row in rows) / len(rows),
         "vote_all_right": sum(score.vote_all_right for score in scores) / len(rows),
         "count_all_right": sum(score.count_all_right for score in scores) / len(rows),
         "id_rate": sum(score.right for score in scores) / asked,
+        "given_id_rate": sum(row.given.right for row in rows) / asked,
         "vote_id_rate": sum(score.vote_right for score in scores) / asked,
         "count_id_rate": sum(score.count_right for score in scores) / asked,
         "recall": sum(score.found for score in scores) / asked,
@@ -98,6 +102,8 @@ _HEADER = [
     "found",
     "named",
     "true",
+    "given_right",
+    "given_all_right",
     "vote_right",
     "vote_all_right",
     "count_right",
@@ -108,23 +114,29 @@ _HEADER = [
 ]
 
 
+_RATES = ("id_rate", "given_id_rate", "vote_id_rate", "count_id_rate", "recall", "precision")
+
+
 def _cells(row: Row) -> list[Any]:
     score = asdict(row.score)
     score["shifts"] = " ".join(f"{by:+d}:{count}" for by, count in sorted(row.score.shifts.items()))
+    score |= {"given_right": row.given.right, "given_all_right": row.given.all_right}
     return [score[name] if name in score else getattr(row, name) for name in _HEADER]
 
 
 def markdown(sums: Sequence[dict[str, Any]]) -> str:
     """The sums as a table."""
     lines = [
-        "| corruption | strength | scans | all levels right | vote | count | id rate | vote | count "
-        "| recall | precision | ECE | off by (count) |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| corruption | strength | scans | all levels right | true parts | vote | count "
+        "| id rate | true parts | vote | count | recall | precision | ECE | off by (count) |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in sums:
         off = ", ".join(f"{by}: {count}" for by, count in row["shifts"].items() if by != "+0")
-        shares = [f"{100 * row[name]:.1f} %" for name in ("all_right", "vote_all_right", "count_all_right")]
-        shares += [f"{row[name]:.3f}" for name in ("id_rate", "vote_id_rate", "count_id_rate", "recall", "precision")]
+        shares = [
+            f"{100 * row[name]:.1f} %" for name in ("all_right", "given_all_right", "vote_all_right", "count_all_right")
+        ]
+        shares += [f"{row[name]:.3f}" for name in _RATES]
         cells = [row["kind"], f"{row['strength']:g}", str(row["scans"]), *shares]
         cells += [f"{row['expected_calibration_error']:.3f}", off or "none"]
         lines.append(f"| {' | '.join(cells)} |")
@@ -138,7 +150,7 @@ def _draw(sums: Sequence[dict[str, Any]], path: Path) -> None:
     except ImportError as error:
         raise RenderError("the picture needs matplotlib: pip install 'vertebral[train]'") from error
 
-    figure = Figure(figsize=(6.7, 2.9), layout="constrained")
+    figure = Figure(figsize=(6.7, 3.2), layout="constrained")
     panels = figure.subplots(1, len(CURVES), sharey=True)
     for panel, kind in zip(panels, CURVES, strict=True):
         rows = [row for row in sums if row["kind"] in (kind, "as it is")]
@@ -152,6 +164,6 @@ def _draw(sums: Sequence[dict[str, Any]], path: Path) -> None:
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("scans with every level right (%)")
     figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8
     )
     figure.savefig(path, format="png", dpi=150)

@@ -15,6 +15,8 @@ FOUND_DICE = 0.5
 # What is left of a vertebra must hold this share of its usual volume, and of its own voxels, to be asked for.
 _ASKED_SHARE = 0.4
 _LEFT_SHARE = 0.5
+# From this share of what it holds most on, an instance may be called by another vertebra that it holds.
+_HELD_SHARE = 0.5
 _COMMON = [level for level in LEVELS if level.name not in RARE and level.is_vertebra]
 
 
@@ -22,11 +24,12 @@ _COMMON = [level for level in LEVELS if level.name not in RARE and level.is_vert
 class Score:
     """`asked` vertebrae are in the claims for the most part; `right` of them are named as what they are.
 
-    `all_right`: every one of them lies in a named instance, and every named instance has the level of the vertebra that
-    most of it belongs to. `shifts` counts named instances by how many levels they are off (downwards counts up), 0
-    included. `found` vertebrae share a Dice of 0.5 with a named instance; `named` counts instances, `true` those that
-    found one. `probabilities` are (confidence, right) of named instances with a truth. The rivals: `vote` gives each
-    asked vertebra the level that most of its voxels claim, `count` numbers them on from the first of those votes.
+    `all_right`: every one of them lies in a named instance, and every named instance has the level of a vertebra that
+    it holds: the one that most of it belongs to, or another with half as much. `shifts` counts named instances by how
+    many levels they are off (too far down counts up), 0 included. `found` vertebrae share a Dice of 0.5 with a named
+    instance; `named` counts instances, `true` those that found one. `probabilities` are (confidence, right) of named
+    instances with a truth. The rivals: `vote` gives each asked vertebra the level that most of its voxels claim, `count`
+    numbers them on from the first of those votes.
     """
 
     asked: int
@@ -51,7 +54,7 @@ def score(spine: Spine, case: Case) -> Score:
     overlaps = np.array(rows).reshape(-1, 256)
     overlaps[:, 0] = 0
     sizes = [np.count_nonzero(vertebra.instance.occupancy >= 0.5) for vertebra in spine.vertebrae]
-    true_levels = [BY_VERSE_ID[int(row.argmax())] if row.any() else None for row in overlaps]
+    true_levels = [_true(row, v.level) for row, v in zip(overlaps, spine.vertebrae, strict=True)]
     dice = 2 * overlaps / np.maximum(np.array(sizes)[:, None] + truth_voxels[None], 1) if len(rows) else overlaps
     right, held = 0, True
     for level in asked:
@@ -94,6 +97,13 @@ def _asked(case: Case, truth_voxels: NDArray[np.int64]) -> list[Level]:
 def _overlaps(item: Instance, truth: NDArray[np.uint8]) -> NDArray[np.int64]:
     """(256,): how many of an instance's voxels belong to each label of the truth."""
     return np.bincount(truth[item.box][item.occupancy >= 0.5], minlength=256)
+
+
+def _true(row: NDArray[np.int64], named: Level) -> Level | None:
+    """The level of the vertebra that an instance holds; `named` where it holds that one nearly as well."""
+    if not row.any():
+        return None
+    return named if row[named.verse_id] >= _HELD_SHARE * row.max() else BY_VERSE_ID[int(row.argmax())]
 
 
 def _votes(case: Case, asked: list[Level]) -> list[Level | None]:
