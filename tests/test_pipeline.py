@@ -155,7 +155,8 @@ def test_the_manifest_tells_all(scan: Path, model: str, tmp_path: Path) -> None:
     assert [row["level"] for row in rows] == ["T12", "L1", "L2"]
     assert [row["verse_id"] for row in rows] == [19, 20, 21]
     for row in rows:
-        assert row["confidence"] == pytest.approx(1, abs=0.05)
+        assert 0.8 < row["confidence"] <= 1
+        assert 0 <= row["quality"] <= 1 and isinstance(row["needs_review"], list)
         assert 10 < row["volume_ml"] < 100
         assert row["mesh"]["watertight"]
         assert row["mesh"]["manifold"]

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,8 @@ def run(source: Path, out: Path, config: RunConfig, progress: Progress = lambda 
             manifest = {
                 **_provenance(scan, model, refiner, preprocess, config, device),
                 "levels": _level_rows(spine, segmentation, surfaces),
+                "level_shift": {f"{by:+d}": round(share, 3) for by, share in spine.shift_probability.items()},
+                "runner_up": spine.runner_up,
                 "warnings": [*scan.notes, *warnings, *spine.warnings, *_implausible(segmentation)],
                 "seconds": clock.seconds,
                 "peak_memory_gb": _peak_memory_gb(),
@@ -168,7 +170,7 @@ def _chosen(spine: Spine, levels: tuple[str, ...] | None) -> Spine:
     kept = tuple(vertebra for vertebra in spine.vertebrae if vertebra.level.name in levels)
     missing = set(levels) - {vertebra.level.name for vertebra in kept} - _only_passed(levels)
     note = (f"asked for, but not found: {', '.join(name for name in levels if name in missing)}",) if missing else ()
-    return Spine(kept, spine.grid, (*spine.warnings, *note))
+    return replace(spine, vertebrae=kept, warnings=(*spine.warnings, *note))
 
 
 def _only_passed(levels: tuple[str, ...]) -> set[str]:
@@ -231,6 +233,8 @@ def _level_rows(spine: Spine, segmentation: Segmentation, surfaces: tuple[Surfac
             "level": vertebra.level.name,
             "verse_id": vertebra.level.verse_id,
             "confidence": round(vertebra.confidence, 3),
+            "quality": round(vertebra.quality, 3),
+            "needs_review": vertebra.needs_review,
             "volume_ml": round(segmentation.volume_ml.get(vertebra.level.name, 0.0), 3),
             "centroid_ras_mm": [round(value, 2) for value in vertebra.instance.centroid_mm],
             "touches_border": vertebra.instance.touches_border,

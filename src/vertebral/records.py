@@ -84,20 +84,33 @@ class Instances:
 
 @dataclass(frozen=True)
 class Vertebra:
-    """identify: an instance with its level. `confidence` in [0, 1] is the share of class evidence for that level."""
+    """identify: an instance with its level.
+
+    `confidence` in [0, 1] is the probability that the level is right, `quality` in [0, 1] says how far the mask can be
+    trusted; `needs_review` holds the reasons why somebody should look, in words, and is empty where there are none.
+    """
 
     level: Level
     confidence: float
     instance: Instance
+    quality: float = 1.0
+    needs_review: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Spine:
-    """identify: named vertebrae from head to tail, on the prepared `grid`."""
+    """identify: named vertebrae from head to tail, on the prepared `grid`.
+
+    `shift_probability` says how likely it is that every level is right (0) or that each is in truth the next one up
+    (-1) or down (+1); the three add up to 1. `runner_up` are the names, head to tail, of the best path that gives at
+    least one vertebra another level. Both are empty where nothing was decided.
+    """
 
     vertebrae: tuple[Vertebra, ...]
     grid: Grid
     warnings: tuple[str, ...] = ()
+    shift_probability: dict[int, float] = field(default_factory=dict)
+    runner_up: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
