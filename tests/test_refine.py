@@ -238,6 +238,30 @@ def test_a_vertebra_missed_between_two_others_is_found() -> None:
     assert len(refined(hollow, nothing_there, change=without_middle).items) == 4
 
 
+def test_two_vertebrae_that_were_taken_for_one_are_told_apart() -> None:
+    """T12 and L1 are one instance, whose centroid lies between them; the network draws one of them from there."""
+    phantom = spaced_phantom("T11,T12,L1,L2,L3")
+
+    def joined(instances: Instances) -> Instances:
+        upper, lower = instances.items[1:3]
+        middle = tuple(float(a + b) / 2 for a, b in zip(upper.centroid_mm, lower.centroid_mm, strict=True))
+        whole = [np.zeros(instances.grid.shape, np.float32) for _ in range(2)]
+        for values, item in zip(whole, (upper, lower), strict=True):
+            values[item.box] = item.occupancy
+        both = replace(
+            upper,
+            occupancy=np.maximum(*whole),
+            box=tuple(slice(0, n) for n in instances.grid.shape),
+            class_mass=upper.class_mass + lower.class_mass,
+            centroid_mm=middle,
+        )
+        return replace(instances, items=(instances.items[0], both, *instances.items[3:]))
+
+    fine = refined(phantom, bone_at_mark, change=joined)
+    assert [v.level.name for v in identify(fine).vertebrae] == ["T11", "T12", "L1", "L2", "L3"]
+    assert spine_dice(fine, phantom.labels) > 0.97
+
+
 @pytest.mark.parametrize(("seen", "count"), [(0.3, 5), (0.1, 4)])
 @pytest.mark.parametrize("end", [0, 4])
 def test_an_end_that_was_missed_is_found_where_there_is_evidence_of_bone(end: int, seen: float, count: int) -> None:

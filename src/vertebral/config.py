@@ -236,7 +236,9 @@ class ArtefactsConfig(Config):
 class SynthesisConfig(Config):
     """Ranges from which each training patch draws its patient and scanner.
 
-    `findings` and `artefacts` null paint healthy patients without arms, on no table.
+    `findings` and `artefacts` null paint healthy patients without arms, on no table. `variant_probability` is that of
+    one vertebra more or fewer (T13, L6, no T12, no L5) where a patch shows the place; people
+    whose vertebrae between skull and sacrum are not 24 are not rare (Carrino et al., Radiology 2011).
     """
 
     cache_spacing_mm: float = Field(2.0, gt=0)
@@ -252,6 +254,7 @@ class SynthesisConfig(Config):
     breathing_mm: tuple[float, float] = (0.0, 0.0)
     crop_probability: float = Field(0.25, ge=0, le=1)
     spine_centred: float = Field(0.85, ge=0, le=1)
+    variant_probability: Probability = 0.0
     findings: FindingsConfig | None = None
     artefacts: ArtefactsConfig | None = None
 

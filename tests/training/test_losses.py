@@ -135,6 +135,18 @@ def test_the_offset_loss_by_hand() -> None:
     assert float(offset_loss(offsets.expand(2, -1, -1, -1, -1), both, 4.0)) == pytest.approx(0.05 / 6)
 
 
+def test_a_small_vertebra_counts_as_much_as_a_large_one() -> None:
+    """One voxel, which lies at its own centroid and is predicted 20 mm away; a hundred voxels predicted right."""
+    target = torch.zeros((1, 5, 5, 8), dtype=torch.uint8)
+    target[0, :, :, :4] = 1
+    target[0, 2, 2, 6] = 2
+    i, j, k = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in (5, 5, 8)), indexing="ij")
+    offsets = (torch.stack([2 - i, 2 - j, 1.5 - k]) / OFFSET_UNIT_MM)[None]
+    offsets[0, :, 2, 2, 6] = torch.tensor([0.0, 0.0, 1.0])
+    # Smooth L1 with beta 0.1 at a distance of 1 is 0.95, along one of three axes; the other vertebra has none.
+    assert float(offset_loss(offsets, target, 1.0)) == pytest.approx(0.95 / 3 / 2)
+
+
 def test_offsets_of_a_patch_without_bone_have_no_loss_but_a_gradient() -> None:
     offsets = torch.ones((1, 3, *SHAPE), requires_grad=True)
     loss = offset_loss(offsets, torch.zeros((1, *SHAPE), dtype=torch.uint8), 2.5)

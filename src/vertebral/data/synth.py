@@ -11,6 +11,7 @@ from vertebral.data.artefacts import acquire
 from vertebral.data.augment import AIR_HU, draw_field_of_view, draw_pose, sample
 from vertebral.data.body_cache import UNKNOWN_HU, CachedBody
 from vertebral.data.findings import change_hu, change_tissue, happens, with_fracture
+from vertebral.data.level_variants import REACH_MM, with_variant
 from vertebral.data.synthetic import breathe, draw_patient, paint, uniform
 from vertebral.errors import ConfigError
 from vertebral.volume import Array, Volume
@@ -26,11 +27,11 @@ def paint_body(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw a patient for the part of `body` in `box`: HU float32 and labels uint8, both (I, J, K).
 
-    Labels are the body's own but for osteophytes, which are bone of their vertebra.
+    Labels are the body's own but for osteophytes, which are bone of their vertebra, and for a vertebra that is
+    repeated or left out (`level_variants`).
     """
-    labels = torch.from_numpy(np.array(body.labels[box]))
-    tissue = torch.from_numpy(np.array(body.tissue[box]))
     mm, findings = config.cache_spacing_mm, config.findings
+    tissue, labels, real = _cut(body, box, generator, config)
     if any(config.breathing_mm):
         tissue = breathe(tissue, round(uniform(generator, config.breathing_mm) / mm))
     if findings is not None:
@@ -38,12 +39,27 @@ def paint_body(
             tissue = with_arms(tissue, labels, mm, generator)
         tissue, labels = change_tissue(tissue, labels, mm, generator, findings)
     hu = paint(tissue, labels, draw_patient(generator, config), generator, mm)
-    if body.hu is not None:
-        real = torch.from_numpy(np.array(body.hu[box]))
+    if real is not None:
         hu = torch.where(real != UNKNOWN_HU, real.float(), hu)
     if findings is not None:
         hu = change_hu(hu, tissue, labels, mm, generator, findings)
     return hu, labels
+
+
+def _cut(
+    body: CachedBody, box: Box, generator: torch.Generator, config: SynthesisConfig
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Tissue, labels and known HU of `body` in `box`, perhaps with a vertebra more or fewer."""
+    varied = config.variant_probability > 0 and happens(generator, config.variant_probability)
+    # What a vertebra that goes makes room for comes from below.
+    more = min(box[2].start, round(REACH_MM / config.cache_spacing_mm)) if varied else 0
+    larger = (box[0], box[1], slice(box[2].start - more, box[2].stop))
+    labels = torch.from_numpy(np.array(body.labels[larger]))
+    maps = [torch.from_numpy(np.array(values[larger])) for values in (body.tissue, body.hu) if values is not None]
+    if varied:
+        maps, labels = with_variant(maps, labels, generator)
+    tissue, *known = (values[:, :, more:].contiguous() for values in maps)
+    return tissue, labels[:, :, more:].contiguous(), known[0] if known else None
 
 
 def pose_body(

@@ -9,10 +9,10 @@ Of all ways to cut the column into bodies and gaps the cheapest, by dynamic prog
 - `MIXED_COST` times the share of its bone that does not carry its commonest label, in usual heights;
 - `BODY_COST`, that there be no more of them than needed.
 
-Bone left in a gap pays `GAP_COST_PER_MM`. Two bodies without a gap between them pay `TOUCH_COST`, and `FUSED_COST` where
-they carry one label. So a disc tells neighbours apart whatever their labels; where no disc can be seen, the labels do;
-and two labels in what is as high as one body are one vertebra. At either end of the column, a label that no body
-carries beyond a body of `FULL_SHARE` of its neighbour's height is what the field of view left of one more.
+Bone left in a gap pays `GAP_COST_PER_MM`. Two bodies without a gap between them pay `TOUCH_COST`, and `FUSED_COST`
+where they carry one label. So a disc tells neighbours apart whatever their labels; where no disc can be seen, the
+labels do; and two labels in what is as high as one body are one vertebra. At either end of the column, a label that no
+body carries beyond a body of `FULL_SHARE` of its neighbour's height is what the field of view left of one more.
 """
 
 from dataclasses import dataclass
@@ -60,7 +60,10 @@ class Body:
 
 @dataclass(frozen=True)
 class Profile:
-    """Along the column: `bone` (S,) share of the disc that is bone, `classes` (S, C) by class from 1, `usual_mm` (S,)."""
+    """Along the column: `bone` (S,), the share of each disc that is bone, `classes` (S, C), that of each class.
+
+    `usual_mm` (S,) is the height of a body of the level thereabouts, at scale 1.
+    """
 
     bone: NDArray[np.float64]
     classes: NDArray[np.float64]

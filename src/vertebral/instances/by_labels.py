@@ -26,7 +26,7 @@ from vertebral.instances.bodies import Body, find_bodies, profile_of
 from vertebral.instances.bone import Ids
 from vertebral.instances.column import find_column
 from vertebral.instances.loose import give_loose_parts
-from vertebral.instances.parts import CUT_FROM_SHARE, Parts, cut_parts, find_parts, shares_of_bodies
+from vertebral.instances.parts import CUT_FROM_SHARE, cut_parts, find_parts, markers_of, shares_of_bodies
 from vertebral.records import Box, Instance, Instances
 from vertebral.volume import Grid, Volume
 
@@ -78,7 +78,7 @@ def _owners(
     has_body = np.array([False, *(level.is_vertebra and level.name != "C1" for level in levels)])
     has_body |= np.array([False, *(not (level.is_vertebra or level.region == "sacral") for level in levels)])
     column_classes = np.where(has_body[classes], classes, 0).astype(np.uint8)
-    whose = np.zeros(len(parts.ml), int)
+    whose = np.zeros(len(parts.ml), np.int32)
     torn = np.zeros(len(parts.ml), bool)
     bodies: list[Body] = []
     if column_classes.any():
@@ -87,13 +87,12 @@ def _owners(
         bodies = find_bodies(profile_of(met, column.inside, column.radius_mm, levels))
     if bodies:
         shares = shares_of_bodies(parts, column, bodies) * has_body[parts.best][:, None]
-        whose = np.where(shares.max(1) > 0, shares.argmax(1) + 1, 0)
+        whose = np.where(shares.max(1) > 0, shares.argmax(1) + 1, 0).astype(np.int32)
         torn = (shares > CUT_FROM_SHARE).sum(1) > 1
-    owner = whose[parts.ids].astype(np.int32)
+    owner = whose[parts.ids]
     if torn.any():
-        cut = cut_parts(parts, whose, torn, column, bodies)
+        cut = cut_parts(parts, whose, torn, markers_of(column, bodies, classes.shape))
         owner = np.where(torn[parts.ids], cut, owner)
-    whose[torn] = 0
     return give_loose_parts(parts, owner, np.array([0, *(body.best for body in bodies)]), levels)
 
 
@@ -105,7 +104,7 @@ def _instances(classes: NDArray[np.uint8], owner: Ids, box: Box, grid: Grid, cou
             continue
         own = owner[inner] == value
         outer = tuple(slice(b.start + s.start, b.start + s.stop) for b, s in zip(box, inner, strict=True))
-        mass = np.bincount(classes[inner][own], minlength=count + 1) * voxel_mm3
+        mass = np.bincount(classes[inner][own], minlength=count + 1).astype(np.float64) * voxel_mm3
         centre = np.array(ndimage.center_of_mass(own)) + [s.start for s in outer]
         x, y, z = grid.to_world(centre)
         touches = any(s.start == 0 or s.stop == n for s, n in zip(outer, grid.shape, strict=True))

@@ -85,7 +85,7 @@ def _discs(path_mm: Points, deep_mm: NDArray[np.float32], shape: tuple[int, ...]
     plane_mm = abs(float(path_mm[0, 2] - path_mm[-1, 2])) / max(1, len(path_mm) - 1) or 1.0
     smooth = path_mm.copy()
     smooth[:, :2] = ndimage.gaussian_filter1d(path_mm[:, :2], _TANGENT_MM / 2 / plane_mm, axis=0, mode="nearest")
-    reach = 2 * int(round(_RADIUS_REACH_MM / plane_mm)) + 1
+    reach = 2 * round(_RADIUS_REACH_MM / plane_mm) + 1
     thick_mm = ndimage.gaussian_filter1d(ndimage.maximum_filter1d(deep_mm.astype(np.float64), reach), reach / 4)
     lengths = np.linalg.norm(np.diff(smooth, axis=0), axis=1)
     along = np.concatenate([[0.0], np.cumsum(lengths)])

@@ -8,7 +8,7 @@ the box does not hold, stay as the coarse result has them. Rules, in order:
    with a warning.
 3. Two answers that are mostly the same (Dice of `SAME_DICE` or more) are one vertebra: the one that agrees better with
    its coarse vertebra stays.
-4. The network looks for what was missed, in gaps and beyond the ends (`missed`).
+4. Levels are named provisionally, and the network looks for what was missed, in gaps and beyond the ends (`missed`).
 5. Of each answer the largest part stays, with the parts that hold at least `MIN_PART_SHARE` of it (`part`).
 6. A voxel is of the vertebra with the highest probability, if that is one half or more. What a vertebra then has apart
    from its largest part (rule 5) is left to its neighbours.
@@ -23,8 +23,10 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from vertebral.anatomy import Level
 from vertebral.config import ModelConfig
 from vertebral.errors import ModelError
+from vertebral.identify import identify
 from vertebral.inference import Precision, autocast
 from vertebral.instances import class_masses
 from vertebral.preprocess import box_on, occupancy_on
@@ -92,8 +94,10 @@ def refine(
                 progress(done / len(instances.items))
         single, twice = _without_twins(found)
         seen = [entry for entry in single if entry.part.own.any()]
-        below = not seen or _is_vertebra(min(seen, key=lambda entry: entry.item.centroid_mm[2]).item, instances)
-        new = find_missed([entry.part for entry in seen], evidence, eye, below)
+        levels = _levels(seen, instances, evidence, eye.grid)
+        anew, new = find_missed([entry.part for entry in seen], levels, evidence, eye)
+        single = [entry for entry in single if not entry.part.own.any()]
+        single += [replace(entry, part=part) for entry, part in zip(seen, anew, strict=True)]
         movable = [_is_vertebra(entry.item, instances) for entry in single] + [True] * len(new)
         parts = _seen_again([*(entry.part for entry in single), *new], movable, eye)
     masses = np.zeros(len(instances.levels) + 1)
@@ -145,6 +149,22 @@ def refine_at(
             raise ModelError(f"no vertebra was found at ({where}) mm (RAS): set its centre anew")
         items.append(_with_part(_instance(part, np.zeros(0), eye.grid), part, eye.grid))
     return Instances(tuple(items), (), eye.grid)
+
+
+def _levels(found: list[_Found], instances: Instances, evidence: Evidence, grid: Grid) -> list[Level | None]:
+    """The levels of what was found so far; None where it fits none."""
+    items = [_with_part(entry.item, part, grid) for entry, part in _with_own_voxels(found)]
+    order = sorted(range(len(items)), key=lambda n: -items[n].centroid_mm[2])
+    ordered = tuple(items[n] for n in order)
+    named = identify(_with_class_masses(replace(instances, items=ordered, grid=grid), evidence))
+    level_at = {vertebra.instance.centroid_mm: vertebra.level for vertebra in named.vertebrae}
+    return [level_at.get(item.centroid_mm) for item in items]
+
+
+def _with_own_voxels(found: list[_Found]) -> list[tuple[_Found, Part]]:
+    """Each with its part once neighbours have their share of it, or its whole part where they would have all."""
+    left = kept_apart([entry.part for entry in found])
+    return [(entry, part if part.own.any() else entry.part) for entry, part in zip(found, left, strict=True)]
 
 
 def _is_vertebra(item: Instance, instances: Instances) -> bool:

@@ -71,8 +71,9 @@ def supervised_loss(
 def offset_loss(offsets: torch.Tensor, classes: torch.Tensor, spacing_mm: float) -> torch.Tensor:
     """Mean smooth-L1 distance, in units of `OFFSET_UNIT_MM`, between offsets and the way to the vertebra's centroid.
 
-    `offsets` (B, 3, I, J, K), `classes` (B, I, J, K) uint8. Only bone counts; the centroid is that of what the patch
-    shows of the vertebra.
+    `offsets` (B, 3, I, J, K), `classes` (B, I, J, K) uint8. Only bone counts, and each vertebra that a sample shows
+    counts as much as any other, whatever its size: a lumbar vertebra has ten times the voxels of a cervical one. The
+    centroid is that of what the patch shows of the vertebra.
     """
     total = offsets.sum() * 0.0
     for predicted, target in zip(offsets, classes, strict=True):
@@ -85,7 +86,8 @@ def offset_loss(offsets: torch.Tensor, classes: torch.Tensor, spacing_mm: float)
         centre = torch.zeros(len(count), 3, device=points.device).index_add(0, level, points) / count[:, None]
         truth = (centre[level] - points) * (spacing_mm / OFFSET_UNIT_MM)
         found = predicted.permute(1, 2, 3, 0)[tuple(voxels.T)].float()
-        total = total + functional.smooth_l1_loss(found, truth, beta=0.1)
+        distance = functional.smooth_l1_loss(found, truth, beta=0.1, reduction="none").mean(1)
+        total = total + (distance / count[level]).sum() / (torch.bincount(level) > 0).sum()
     return total / len(offsets)
 
 
