@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from vertebral import DISCLAIMER, __version__
+from vertebral.cli.benchmark import benchmark_app
 from vertebral.cli.data import data_app
 from vertebral.cli.evaluate import evaluate
 from vertebral.cli.models import models_app
@@ -39,6 +40,7 @@ app.command(epilog="Example: vertebral evaluate --pred result/a_seg-vert_msk.nii
 data_app.command(epilog="Example: vertebral data prepare verse --out prepared --config resunet")(prepare)
 app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")
+app.add_typer(benchmark_app, name="benchmark")
 app.command(epilog="Example: vertebral report runs/one")(report)
 
 

@@ -19,22 +19,23 @@ from vertebral.records import Instances, Spine, Vertebra
 __all__ = ["RARE", "identify"]
 
 
-def identify(instances: Instances) -> Spine:
+def identify(instances: Instances, temperature: float | None = None) -> Spine:
     """Name each instance, given from head to tail. An instance that fits no level in order is dropped, with a warning.
 
-    The confidence of a level is its posterior probability, tempered as calibrated. A network that knows the spine as a
-    whole only leaves nothing to decide.
+    The confidence of a level is its posterior probability: the costs over `temperature` (the calibrated one where none
+    is given) are read as -ln of odds. A network that knows the spine as a whole only leaves nothing to decide.
     """
     if not instances.items:
         return Spine((), instances.grid, (*instances.warnings, "no vertebrae were found"))
     if instances.levels == (SPINE,):
         return Spine(tuple(Vertebra(SPINE, 1.0, item) for item in instances.items), instances.grid, instances.warnings)
+    temperature = confidence.temperature() if temperature is None else temperature
     model = build(instances)
     best, second = cheapest(model)
-    vertebrae = _vertebrae(instances, model, best, marginals(model, confidence.temperature()))
+    vertebrae = _vertebrae(instances, model, best, marginals(model, temperature))
     names = tuple(level.name for level in _called(model, second) if level is not None)
     warnings = (*instances.warnings, *_warnings(instances, model, best))
-    return Spine(vertebrae, instances.grid, warnings, confidence.shift_probability(model, best), names)
+    return Spine(vertebrae, instances.grid, warnings, confidence.shift_probability(model, best, temperature), names)
 
 
 def _called(model: Model, path: Path) -> list[Level | None]:
@@ -46,7 +47,8 @@ def _vertebrae(instances: Instances, model: Model, path: Path, probabilities: Fl
     kept = [(n, state) for n, state in enumerate(path) if state is not None]
     items = [instances.items[n] for n, _ in kept]
     levels = [level for level in _called(model, path) if level is not None]
-    quality, ratios = confidence.qualities(items, levels, volumes_ml(instances)[[n for n, _ in kept]])
+    double = [bool(model.states.double[state]) for _, state in kept]
+    quality, ratios = confidence.qualities(items, levels, volumes_ml(instances)[[n for n, _ in kept]], double)
     named = []
     for place, (n, state) in enumerate(kept):
         level = model.names[n, state]

@@ -40,26 +40,34 @@ def cheapest(model: Model) -> tuple[Path, Path]:
 
 
 def _through(model: Model) -> Through:
-    count = len(model.own)
+    steps, count = model.steps, len(model.own)
     dropped = np.concatenate([[0.0], np.cumsum(model.drop)])
     above = np.empty((*model.own.shape, len(model.start)))
     moved = np.empty_like(above)
     for n in range(count):
         above[n] = dropped[n] + model.start
-        for m in range(n):
-            if (m, n) in model.step:
-                np.minimum(above[n], (moved[m][:, None] + model.step[m, n]).min(0), out=above[n])
+        for m in _uppers(model, n):
+            ways = np.minimum.reduceat(moved[m][steps.upper] + model.step[m, n], steps.into_start)
+            above[n][steps.into] = np.minimum(above[n][steps.into], ways)
         above[n] += model.own[n][:, None]
         moved[n] = (above[n][:, :, None] + model.drift).min(1)
     below = np.empty_like(above)
     for m in reversed(range(count)):
         below[m] = dropped[-1] - dropped[m + 1]
         rest = np.full_like(below[m], np.inf)
-        for n in range(m + 1, count):
-            if (m, n) in model.step:
-                np.minimum(rest, (model.step[m, n] + (below[n] + model.own[n][:, None])).min(1), out=rest)
+        for n in _lowers(model, m):
+            ways = ((below[n] + model.own[n][:, None])[steps.lower] + model.step[m, n])[steps.by_upper]
+            rest[steps.out_of] = np.minimum(rest[steps.out_of], np.minimum.reduceat(ways, steps.out_of_start))
         np.minimum(below[m], (rest[:, None, :] + model.drift).min(2), out=below[m])
     return Through(above, below)
+
+
+def _uppers(model: Model, n: int) -> list[int]:
+    return [m for m in range(n) if (m, n) in model.step]
+
+
+def _lowers(model: Model, m: int) -> list[int]:
+    return [n for n in range(m + 1, len(model.own)) if (m, n) in model.step]
 
 
 def _argmin(values: Floats) -> tuple[int, int, int]:
@@ -81,27 +89,25 @@ def _trace(model: Model, costs: Through, n: int, state: int, scale: int) -> Path
 
 def _next_above(model: Model, costs: Through, n: int, state: int, scale: int) -> tuple[int, int, int] | None:
     least, found = float(model.drop[:n].sum() + model.start[scale]), None
-    for m in range(n):
-        if (m, n) in model.step:
-            ways = costs.above[m] + model.drift[None, :, scale] + model.step[m, n][:, state, scale, None]
-            if ways.min() < least:
-                least, found = float(ways.min()), (m, *_place(ways))
+    into = model.steps.lower == state
+    for m in _uppers(model, n) if into.any() else ():
+        ways = costs.above[m][model.steps.upper[into]] + model.drift[:, scale] + model.step[m, n][into, scale, None]
+        if ways.min() < least:
+            step, other = divmod(int(ways.argmin()), ways.shape[1])
+            least, found = float(ways.min()), (m, int(model.steps.upper[into][step]), other)
     return found
 
 
 def _next_below(model: Model, costs: Through, m: int, state: int, scale: int) -> tuple[int, int, int] | None:
     least, found = float(model.drop[m + 1 :].sum()), None
-    for n in range(m + 1, len(model.own)):
-        if (m, n) in model.step:
-            ways = model.step[m, n][state] + costs.below[n] + model.own[n][:, None] + model.drift[scale][None]
-            if ways.min() < least:
-                least, found = float(ways.min()), (n, *_place(ways))
+    out_of = model.steps.upper == state
+    for n in _lowers(model, m) if out_of.any() else ():
+        rest = (costs.below[n] + model.own[n][:, None])[model.steps.lower[out_of]]
+        ways = rest + model.drift[scale] + model.step[m, n][out_of]
+        if ways.min() < least:
+            step, other = divmod(int(ways.argmin()), ways.shape[1])
+            least, found = float(ways.min()), (n, int(model.steps.lower[out_of][step]), other)
     return found
-
-
-def _place(ways: Floats) -> tuple[int, int]:
-    state, scale = np.unravel_index(int(ways.argmin()), ways.shape)
-    return int(state), int(scale)
 
 
 def marginals(model: Model, temperature: float) -> Floats:
@@ -111,7 +117,7 @@ def marginals(model: Model, temperature: float) -> Floats:
 
     Sums of exp(-cost), each instance's scaled by the largest above it (`offset`), so that nothing underflows.
     """
-    count, levels = len(model.own), len(model.states.levels)
+    steps, count = model.steps, len(model.own)
     dropped = np.concatenate([[0.0], np.cumsum(model.drop)]) / temperature
     odds = {pair: np.exp(cost / -temperature) for pair, cost in model.step.items()}
     own, drift, start = (np.exp(cost / -temperature) for cost in (model.own, model.drift, model.start))
@@ -119,11 +125,12 @@ def marginals(model: Model, temperature: float) -> Floats:
     moved = np.zeros_like(above)
     offset = np.zeros(count)
     for n in range(count):
-        uppers = [m for m in range(n) if (m, n) in odds]
+        uppers = _uppers(model, n)
         offset[n] = max([-dropped[n], *(offset[m] for m in uppers)])
         above[n] = np.exp(-dropped[n] - offset[n]) * start
         for m in uppers:
-            above[n] += np.exp(offset[m] - offset[n]) * np.einsum("as,abs->bs", moved[m], odds[m, n])
+            ways = np.add.reduceat(moved[m][steps.upper] * odds[m, n], steps.into_start)
+            above[n][steps.into] += np.exp(offset[m] - offset[n]) * ways
         above[n] *= own[n][:, None]
         largest = above[n].max()
         above[n], offset[n] = above[n] / largest, offset[n] + np.log(largest)
@@ -134,16 +141,17 @@ def marginals(model: Model, temperature: float) -> Floats:
     top = max(float(ends.max()), -float(dropped[-1]))
     for m in reversed(range(count)):
         below[m] = np.exp(ends[m] - top)
-        for n in range(m + 1, count):
-            if (m, n) in odds:
-                rest = np.einsum("abs,bs->as", odds[m, n], below[n] * own[n][:, None])
-                below[m] += np.exp(offset[m] - offset[n]) * (rest @ drift.T)
+        rest = np.zeros_like(below[m])
+        for n in _lowers(model, m):
+            ways = ((below[n] * own[n][:, None])[steps.lower] * odds[m, n])[steps.by_upper]
+            rest[steps.out_of] += np.exp(offset[m] - offset[n]) * np.add.reduceat(ways, steps.out_of_start)
+        below[m] += rest @ drift.T
     total = float((above.sum((1, 2)) * np.exp(ends - top)).sum() + np.exp(-dropped[-1] - top))
     joint = (above * below).sum(2) / total
-    level = np.zeros((count, levels))
-    for n in range(count):
-        level[n] = np.bincount(model.names[n], joint[n], minlength=levels)
-    return level
+    width = len(model.states.levels)
+    return np.stack(
+        [np.bincount(names, share, minlength=width) for names, share in zip(model.names, joint, strict=True)]
+    )
 
 
 def cost_of(model: Model, path: Path, temperature: float) -> float:
@@ -156,8 +164,10 @@ def cost_of(model: Model, path: Path, temperature: float) -> float:
     for n, lower in others:
         if (m, n) not in model.step:
             return float("inf")
-        here = model.step[m, n][upper, lower] + model.own[n, lower]
-        cost = _sum(cost[:, None] + model.drift / temperature) + here / temperature
+        ways = model.step[m, n][(model.steps.upper == upper) & (model.steps.lower == lower)] / temperature
+        if len(ways) == 0:
+            return float("inf")
+        cost = _sum(cost[:, None] + model.drift / temperature) + _sum(ways) + model.own[n, lower] / temperature
         m, upper = n, lower
     return float(_sum(cost)) + float(model.drop[m + 1 :].sum()) / temperature
 
@@ -165,6 +175,4 @@ def cost_of(model: Model, path: Path, temperature: float) -> float:
 def _sum(costs: Floats) -> Floats:
     """-ln of the sum of exp(-costs) over the first axis."""
     least = costs.min(0)
-    if not np.isfinite(least).all():
-        return np.full_like(least, np.inf)
     return np.asarray(least - np.log(np.exp(least - costs).sum(0)))

@@ -34,10 +34,11 @@ class States:
 
 @dataclass(frozen=True)
 class Steps:
-    """P steps from state `upper` to state `lower` (P,): usual distance, and how many common levels are passed.
+    """P steps from state `upper` to state `lower` (P,), ordered by `lower`: usual distance, common levels passed over.
 
     A state pair is there again where the spine may lack a level between them: `absent` is that level's place in
-    `ABSENT`, -1 where none is lacking.
+    `ABSENT`, -1 where none is lacking. Steps to state `into[n]` start at `into_start[n]`; `by_upper` (P,) puts them in
+    order of `upper`, where those from state `out_of[n]` start at `out_of_start[n]`.
     """
 
     upper: Ids
@@ -46,6 +47,11 @@ class Steps:
     passed: Ids
     absent: Ids
     to_sacrum: NDArray[np.bool_]
+    into: Ids
+    into_start: Ids
+    by_upper: Ids
+    out_of: Ids
+    out_of_start: Ids
 
 
 @cache
@@ -73,8 +79,8 @@ def steps_of(levels: tuple[Level, ...]) -> Steps:
     half = [
         distance_mm(levels[a], levels[b]) / 2 if a != b else 0.0 for a, b in zip(states.top, states.bottom, strict=True)
     ]
-    for upper in range(len(states.top)):
-        for lower in range(len(states.top)):
+    for lower in range(len(states.top)):
+        for upper in range(len(states.top)):
             a, b = states.bottom[upper], states.top[lower]
             if a >= b:
                 continue
@@ -86,7 +92,22 @@ def steps_of(levels: tuple[Level, ...]) -> Steps:
     table = np.array(rows, np.float64).reshape(-1, 5)
     uppers, lowers, passed, absents = (table[:, n].astype(np.int64) for n in (0, 1, 3, 4))
     vertebra = np.array([level.is_vertebra for level in levels])
-    return Steps(uppers, lowers, table[:, 2], passed, absents, ~vertebra[states.top[lowers]])
+    by_upper = np.argsort(uppers, kind="stable")
+    into, into_start = np.unique(lowers, return_index=True)
+    out_of, out_of_start = np.unique(uppers[by_upper], return_index=True)
+    return Steps(
+        uppers,
+        lowers,
+        table[:, 2],
+        passed,
+        absents,
+        ~vertebra[states.top[lowers]],
+        into,
+        into_start,
+        by_upper,
+        out_of,
+        out_of_start,
+    )
 
 
 def _has_rare(upper: Level, lower: Level) -> bool:

@@ -1,0 +1,123 @@
+"""The benchmark's plan and loop: which map is corrupted how, in an order and with seeds that do not change."""
+
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from vertebral.anatomy import LEVELS, Level
+from vertebral.evaluation.identification.cases import Case, find_maps, load_case, with_l6, with_t13, without_t12
+from vertebral.evaluation.identification.corrupt import KINDS, noise
+from vertebral.evaluation.identification.scores import Score, score
+from vertebral.identify import identify
+from vertebral.instances.by_labels import instances_from_labels
+from vertebral.records import Instance, Instances
+
+Progress = Callable[[int, int, str], None]
+STRENGTHS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
+KIND_STRENGTH = 0.6
+MADE_NOISE = 0.3
+CURVES = ("mixture", "noise")
+MADE: dict[str, Callable[[Case], Case | None]] = {
+    "T12 absent": without_t12,
+    "T13": with_t13,
+    "L6": with_l6,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One corrupted map, named and scored; `given` is the score where the true parts are given, as to the rivals."""
+
+    case: str
+    kind: str
+    strength: float
+    repeat: int
+    instances_seconds: float
+    identify_seconds: float
+    score: Score
+    given: Score
+
+
+def run_benchmark(
+    sources: list[Path], repeats: int, seed: int, progress: Progress = lambda done, total, text: None
+) -> list[Row]:
+    """Corrupt every map of `sources` `repeats` times in each way and score what comes out.
+
+    Curves run over `STRENGTHS`, the other kinds at `KIND_STRENGTH`; the maps as they are come once. Spines with a level
+    more or less are made of those maps that allow it, and called with noise of `MADE_NOISE`. The same seed gives the
+    same corruptions, whatever other maps there are. Raises InputError for sources that are no label maps.
+    """
+    maps = find_maps(sources)
+    rows = []
+    for done, path in enumerate(maps):
+        progress(done, len(maps), path.name)
+        case = load_case(path)
+        rows += [_row(case, "as it is", 0.0, 0)]
+        for repeat in range(repeats):
+            for kind, strength in _plan():
+                rows.append(_row(_corrupted(case, kind, strength, repeat, seed), kind, strength, repeat))
+            for kind, make in MADE.items():
+                made = make(case)
+                if made is not None:
+                    rng = _generator(seed, case.name, kind, MADE_NOISE, repeat)
+                    told = noise(replace(made, truth=made.claims), MADE_NOISE, rng)
+                    rows.append(_row(replace(told, truth=made.truth), kind, MADE_NOISE, repeat))
+    progress(len(maps), len(maps), "done")
+    return rows
+
+
+def _plan() -> list[tuple[str, float]]:
+    curves = [(kind, strength) for kind in CURVES for strength in STRENGTHS]
+    return curves + [(kind, KIND_STRENGTH) for kind in KINDS if kind not in CURVES]
+
+
+def _corrupted(case: Case, kind: str, strength: float, repeat: int, seed: int) -> Case:
+    return KINDS[kind](case, strength, _generator(seed, case.name, kind, strength, repeat))
+
+
+def _generator(seed: int, *parts: object) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32("|".join(map(str, parts)).encode())])
+
+
+def _row(case: Case, kind: str, strength: float, repeat: int) -> Row:
+    start = time.perf_counter()
+    instances = instances_from_labels(case.volume(case.claims), _classes(case))
+    middle = time.perf_counter()
+    spine = identify(instances)
+    end = time.perf_counter()
+    given = score(identify(true_parts(case)), case)
+    return Row(case.name, kind, strength, repeat, middle - start, end - middle, score(spine, case), given)
+
+
+def true_parts(case: Case) -> Instances:
+    """One instance for each vertebra of the truth: what is left of it in the claims, with the classes claimed there."""
+    classes = _classes(case)
+    table = np.zeros(256, np.int64)
+    table[[level.verse_id for level in classes]] = np.arange(1, len(classes) + 1)
+    grid = case.volume(case.truth).grid
+    items = []
+    for level, box in ((n, box) for n, box in enumerate(ndimage.find_objects(case.truth), start=1) if box is not None):
+        own = (case.truth[box] == level) & (case.claims[box] > 0)
+        if not own.any():
+            continue
+        mass = np.bincount(table[case.claims[box][own]], minlength=len(classes) + 1).astype(np.float64)
+        where = np.argwhere(own) + np.array([s.start for s in box])
+        x, y, z = grid.to_world(where.mean(0))
+        cut = bool((where == 0).any() or (where == np.array(grid.shape) - 1).any())
+        items.append(Instance(own.astype(np.float32), box, mass, (float(x), float(y), float(z)), cut))
+    return Instances(tuple(sorted(items, key=lambda item: -item.centroid_mm[2])), classes, grid)
+
+
+def _classes(case: Case) -> tuple[Level, ...]:
+    """A network's classes: every level but the coccyx, and T13 only where the claims name it."""
+    t13 = next(level for level in LEVELS if level.name == "T13")
+    return tuple(
+        level
+        for level in LEVELS
+        if level.name != "coccyx" and (level != t13 or bool((case.claims == t13.verse_id).any()))
+    )

@@ -1,0 +1,169 @@
+"""The benchmark's results as files: every row, sums by kind and strength, a table to read and a picture."""
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from vertebral.errors import OutputExistsError, RenderError
+from vertebral.evaluation.calibration import expected_calibration_error
+from vertebral.evaluation.identification.benchmark import CURVES, Row
+from vertebral.io.write import atomic_write, write_json
+
+NAMES = {"table": "identify.md", "rows": "identify.csv", "summary": "identify.json", "curve": "identify.png"}
+# Okabe and Ito 2008: hues that stay apart for red-green colour blindness.
+_LINES = (
+    ("all_right", "vertebral", "#0072B2", "o"),
+    ("given_all_right", "vertebral, given the true parts", "#009E73", "D"),
+    ("vote_all_right", "majority vote in each true part", "#D55E00", "s"),
+    ("count_all_right", "counting down from the topmost", "#666666", "^"),
+)
+
+
+def refuse_results(folder: Path, overwrite: bool) -> None:
+    """Raise OutputExistsError where the folder holds results that may not be replaced."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(f"{folder}: is a file; give a folder as --out")
+    taken = [name for name in NAMES.values() if (folder / name).exists()]
+    if taken and not overwrite:
+        raise OutputExistsError(f"{folder / taken[0]}: is there already; add --overwrite, or choose another --out")
+
+
+def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Shares by kind and strength, in the order in which they first appear.
+
+    `all_right` and its rivals are shares of scans, `id_rate` and its rivals of asked vertebrae; `given_` is what comes
+    out where the true parts are given. `recall` is the share of asked vertebrae that were found, `precision` that of
+    named instances that found one, whatever their names.
+    """
+    order = list(dict.fromkeys((row.kind, row.strength) for row in rows))
+    ordered = sorted(rows, key=lambda row: order.index((row.kind, row.strength)))
+    return [_sums(kind, strength, list(group)) for (kind, strength), group in groupby(ordered, _key)]
+
+
+def _key(row: Row) -> tuple[str, float]:
+    return row.kind, row.strength
+
+
+def _sums(kind: str, strength: float, rows: list[Row]) -> dict[str, Any]:
+    scores = [row.score for row in rows]
+    asked = max(1, sum(score.asked for score in scores))
+    shifts = sum((Counter(score.shifts) for score in scores), Counter())
+    answers = [pair for score in scores for pair in score.probabilities]
+    return {
+        "kind": kind,
+        "strength": strength,
+        "scans": len(rows),
+        "vertebrae": asked,
+        "all_right": sum(score.all_right for score in scores) / len(rows),
+        "given_all_right": sum(row.given.all_right for row in rows) / len(rows),
+        "vote_all_right": sum(score.vote_all_right for score in scores) / len(rows),
+        "count_all_right": sum(score.count_all_right for score in scores) / len(rows),
+        "id_rate": sum(score.right for score in scores) / asked,
+        "given_id_rate": sum(row.given.right for row in rows) / asked,
+        "vote_id_rate": sum(score.vote_right for score in scores) / asked,
+        "count_id_rate": sum(score.count_right for score in scores) / asked,
+        "recall": sum(score.found for score in scores) / asked,
+        "precision": sum(score.true for score in scores) / max(1, sum(score.named for score in scores)),
+        "shifts": {f"{by:+d}": shifts[by] for by in sorted(shifts)},
+        "expected_calibration_error": expected_calibration_error(answers),
+        "seconds_per_spine": sum(row.instances_seconds + row.identify_seconds for row in rows) / len(rows),
+    }
+
+
+def write_report(rows: Sequence[Row], folder: Path) -> dict[str, Path]:
+    """Write table, rows, sums and picture to `folder`; return their paths. Raises RenderError without matplotlib."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {name: folder / file for name, file in NAMES.items()}
+    sums = summarise(rows)
+    with atomic_write(files["rows"]) as path, path.open("w", newline="", encoding="utf-8") as stream:
+        table = csv.writer(stream)
+        table.writerow(_HEADER)
+        table.writerows(map(_cells, rows))
+    with atomic_write(files["table"]) as path:
+        path.write_text(markdown(sums), encoding="utf-8")
+    with atomic_write(files["curve"]) as path:
+        _draw(sums, path)
+    write_json({"groups": sums, "rows": [asdict(row) for row in rows]}, files["summary"])
+    return files
+
+
+_HEADER = [
+    "case",
+    "kind",
+    "strength",
+    "repeat",
+    "asked",
+    "right",
+    "all_right",
+    "found",
+    "named",
+    "true",
+    "given_right",
+    "given_all_right",
+    "vote_right",
+    "vote_all_right",
+    "count_right",
+    "count_all_right",
+    "shifts",
+    "instances_seconds",
+    "identify_seconds",
+]
+
+
+_RATES = ("id_rate", "given_id_rate", "vote_id_rate", "count_id_rate", "recall", "precision")
+
+
+def _cells(row: Row) -> list[Any]:
+    score = asdict(row.score)
+    score["shifts"] = " ".join(f"{by:+d}:{count}" for by, count in sorted(row.score.shifts.items()))
+    score |= {"given_right": row.given.right, "given_all_right": row.given.all_right}
+    return [score[name] if name in score else getattr(row, name) for name in _HEADER]
+
+
+def markdown(sums: Sequence[dict[str, Any]]) -> str:
+    """The sums as a table."""
+    lines = [
+        "| corruption | strength | scans | all levels right | true parts | vote | count "
+        "| id rate | true parts | vote | count | recall | precision | ECE | off by (count) |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sums:
+        off = ", ".join(f"{by}: {count}" for by, count in row["shifts"].items() if by != "+0")
+        shares = [
+            f"{100 * row[name]:.1f} %" for name in ("all_right", "given_all_right", "vote_all_right", "count_all_right")
+        ]
+        shares += [f"{row[name]:.3f}" for name in _RATES]
+        cells = [row["kind"], f"{row['strength']:g}", str(row["scans"]), *shares]
+        cells += [f"{row['expected_calibration_error']:.3f}", off or "none"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _draw(sums: Sequence[dict[str, Any]], path: Path) -> None:
+    """One panel a curve: scans with every level right, against the strength."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise RenderError("the picture needs matplotlib: pip install 'vertebral[train]'") from error
+
+    figure = Figure(figsize=(6.7, 3.2), layout="constrained")
+    panels = figure.subplots(1, len(CURVES), sharey=True)
+    for panel, kind in zip(panels, CURVES, strict=True):
+        rows = [row for row in sums if row["kind"] in (kind, "as it is")]
+        for name, label, colour, marker in _LINES:
+            values = [100 * row[name] for row in rows]
+            panel.plot([row["strength"] for row in rows], values, color=colour, marker=marker, ms=4, label=label)
+        panel.set_title(kind, loc="left", fontsize=10)
+        panel.set_xlabel("strength of the corruption")
+        panel.set_ylim(-3, 103)
+        panel.grid(color="#E3E3E3", linewidth=0.6)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("scans with every level right (%)")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8
+    )
+    figure.savefig(path, format="png", dpi=150)
