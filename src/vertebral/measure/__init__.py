@@ -6,6 +6,8 @@ Definitions and sources of all figures: docs/measurements.md.
 from collections.abc import Callable
 from itertools import pairwise
 
+import numpy as np
+
 from vertebral.errors import GeometryError
 from vertebral.measure.crops import find_crops
 from vertebral.measure.rows import expected_heights, gap_row, vertebra_row
@@ -22,8 +24,9 @@ def measure(
 ) -> Measurements:
     """Measure all levels of a label map (I, J, K) with VerSe ids, on any grid.
 
-    `ct` is in HU, on any grid of the same patient; without it there is no density. A level that is cut, broken or absent
-    costs its own figures only, and each of those says why. Raises GeometryError where `ct` shows another place.
+    `ct` is in HU, on any grid of the same patient; without it there is no density. A level that is cut, broken or
+    absent costs its own figures only, and each of those says why. `progress(share)` is called as the work goes on.
+    Raises GeometryError where `ct` shows another place.
     """
     crops, unknown = find_crops(labels)
     if ct is not None and crops:
@@ -43,9 +46,9 @@ def measure(
 
 
 def _require_overlap(labels: Volume, ct: Volume) -> None:
-    middle = labels.grid.to_world([(n - 1) / 2 for n in labels.grid.shape])
+    middle = labels.grid.to_world((np.array(labels.grid.shape) - 1) / 2)
     voxel = ct.grid.to_voxel(middle)
-    if (voxel < -0.5).any() or (voxel > [n - 0.5 for n in ct.grid.shape]).any():
+    if (voxel < -0.5).any() or (voxel > np.array(ct.grid.shape) - 0.5).any():
         raise GeometryError(
             f"the middle of the label map ({', '.join(f'{mm:.0f}' for mm in middle)} mm) lies outside of the CT: "
             "give the CT that the labels were made from"

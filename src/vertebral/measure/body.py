@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from vertebral.anatomy import Level
 from vertebral.measure.canal import Canal, find_canal, mirrored_axes
 from vertebral.measure.crops import Crop, Occupancy, Vector
-from vertebral.measure.endplates import Endplate, Plane, endplate_from, first_exits, robust_plane
-from vertebral.measure.frames import Coarse, Frame, Points, frame_from, local_values
+from vertebral.measure.endplates import Cloud, Endplate, Plane, endplate_from, exit_intervals, first_exits, fitted_plane
+from vertebral.measure.frames import Coarse, Frame, frame_from, local_values
 
 # Share of the half axes of the body's elliptic footprint within which endplates are fitted: rims are rounded.
 FOOTPRINT = 0.85
@@ -22,6 +22,8 @@ _ROUNDS = 5
 _STILL_DEG, _STILL_MM = 0.2, 0.2
 _WALL_BAND = 0.2
 _LEAST_HALF_MM = 2.5
+_FIRST_STEP_MM = 1.5
+_ROOM_SHARE, _ROOM_MM = 1.25, 4.0
 
 
 @dataclass(frozen=True)
@@ -94,16 +96,23 @@ def find_body(crop: Crop, vertebra: Coarse, rough: Frame, with_top: bool = True)
     room = room_for(crop.level)
     canal = find_canal(vertebra, rough)
     start = rough if canal is None else mirrored_axes(vertebra, canal.frame)[0]
-    first = _settled(crop, _thickest(vertebra, start, canal, room), room, with_top)
-    if first is None:
+    body = _settled(crop, _thickest(vertebra, start, canal, room), replace(room, step_mm=_FIRST_STEP_MM), with_top)
+    if body is None:
         return None
-    body, mirror = first, 0.0
-    for _ in range(2):
-        canal = find_canal(vertebra, body.frame, search=False) or canal
-        turned, mirror = _turned(vertebra, body.frame, canal)
-        body = _settled(crop, turned, room, with_top, body.half_mm) or body
-    back = _back_wall(_sampled(crop, body.frame, room), body.half_mm)
-    return replace(body, canal=canal, mirror=mirror, back_wall=back, volume_ml=_volume_ml(crop, body, room, back))
+    canal = find_canal(vertebra, body.frame, search=False) or canal
+    turned, mirror = _turned(vertebra, body.frame, canal)
+    room = replace(room, reach_mm=_around(body.half_mm), half_mm=body.half_mm)
+    body = _settled(crop, turned, room, with_top) or body
+    sampled = _sampled(crop, body.frame, replace(room, reach_mm=_around(body.half_mm)))
+    back = _back_wall(sampled, body.half_mm)
+    volume_ml = _volume_ml(sampled, body, back)
+    return replace(body, canal=canal, mirror=mirror, back_wall=back, volume_ml=volume_ml)
+
+
+def _around(half_mm: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Return how far to look around a body whose half lengths are roughly known."""
+    right, ahead, up = (_ROOM_SHARE * half + _ROOM_MM for half in half_mm)
+    return right, ahead, up
 
 
 def _thickest(vertebra: Coarse, frame: Frame, canal: Canal | None, room: Room) -> Frame:
@@ -128,11 +137,9 @@ def _turned(vertebra: Coarse, frame: Frame, canal: Canal | None) -> tuple[Frame,
     return mirrored_axes(vertebra, frame)
 
 
-def _settled(
-    crop: Crop, frame: Frame, room: Room, with_top: bool, half_mm: tuple[float, float, float] | None = None
-) -> Body | None:
+def _settled(crop: Crop, frame: Frame, room: Room, with_top: bool) -> Body | None:
     """Repeat walls and endplates until the frame stands still."""
-    half = half_mm or room.half_mm
+    half = room.half_mm
     body: Body | None = None
     for _ in range(_ROUNDS):
         sampled = _sampled(crop, frame, room)
@@ -140,11 +147,13 @@ def _settled(
         if found is None:
             return body
         shift, half, sides_met = found
-        top = _surface(sampled, shift, half, 1) if with_top else None
-        bottom = _surface(sampled, shift, half, -1)
+        top = _surface(sampled, shift, half, 1, room.winged) if with_top else None
+        bottom = _surface(sampled, shift, half, -1, room.winged)
         moved, half = _moved(frame, shift, half, top, bottom)
-        superior = None if top is None else endplate_from(moved.to_own(frame.to_world(top[0])), moved, top[1])
-        inferior = None if bottom is None else endplate_from(moved.to_own(frame.to_world(bottom[0])), moved, bottom[1])
+        superior, inferior = (
+            None if met is None else endplate_from(met[0].placed_by(frame).seen_from(moved), moved, met[1])
+            for met in (top, bottom)
+        )
         body = Body(moved, half, (0.0, 0.0), superior, inferior, None, 0.0, 0.0, sides_met)
         turn = np.degrees(np.arccos(np.clip(float(moved.axes[2] @ frame.axes[2]), -1, 1)))
         if turn < _STILL_DEG and np.linalg.norm(moved.origin_mm - frame.origin_mm) < _STILL_MM:
@@ -155,7 +164,7 @@ def _settled(
 
 def _sampled(crop: Crop, frame: Frame, room: Room) -> _Sampled:
     counts = [int(np.ceil(reach / room.step_mm)) for reach in room.reach_mm]
-    right, ahead, up = (np.arange(-n, n + 1) * room.step_mm for n in counts)
+    right, ahead, up = (np.arange(-n, n + 1, dtype=np.float64) * room.step_mm for n in counts)
     axes = (right, ahead, up)
     values = local_values(crop.occupancy, crop.grid, frame, axes)
     return _Sampled(values, frame, axes, (counts[0], counts[1], counts[2]), room.step_mm)
@@ -215,34 +224,35 @@ def _trimmed_mean(values: NDArray[np.float64]) -> float | None:
 
 
 def _surface(
-    sampled: _Sampled, centre: Vector, half: tuple[float, float, float], towards: int
-) -> tuple[Points, float] | None:
-    """Return surface points (N, 3) above or below the footprint, in the frame, and the share of it that they cover."""
+    sampled: _Sampled, centre: Vector, half: tuple[float, float, float], towards: int, winged: bool
+) -> tuple[Cloud, float] | None:
+    """Return the surface above or below the footprint, in the frame, and the share of it that they cover."""
     right, ahead, _ = sampled.axes_mm
     # A cervical body's lips rise beside its superior endplate: keep to the middle there.
-    narrow = 0.6 / FOOTPRINT if towards > 0 and sampled.step_mm < 1 else 1.0
+    narrow = 0.6 / FOOTPRINT if towards > 0 and winged else 1.0
     across, along = (right - centre[0]) / (half[0] * FOOTPRINT), (ahead - centre[1]) / (half[1] * FOOTPRINT)
     inside = (across[:, None] ** 2 + along[None, :] ** 2 <= 1) & (np.abs(across) <= narrow)[:, None]
-    exits = first_exits(sampled.values, 2, sampled.zero[2], towards) * sampled.step_mm * towards
+    exits, slack = exit_intervals(sampled.values, sampled.zero[2], towards, sampled.step_mm)
     met = inside & np.isfinite(exits)
     if not inside.any() or np.count_nonzero(met) < 12:
         return None
     i, j = np.nonzero(met)
-    return np.column_stack([right[i], ahead[j], exits[met]]), float(np.count_nonzero(met) / np.count_nonzero(inside))
+    cloud = Cloud(np.column_stack([right[i], ahead[j], exits[met]]), slack[met])
+    return cloud, float(np.count_nonzero(met) / np.count_nonzero(inside))
 
 
 def _moved(
     frame: Frame,
     shift: Vector,
     half: tuple[float, float, float],
-    top: tuple[Points, float] | None,
-    bottom: tuple[Points, float] | None,
+    top: tuple[Cloud, float] | None,
+    bottom: tuple[Cloud, float] | None,
 ) -> tuple[Frame, tuple[float, float, float]]:
     """Set the frame upright between the endplates that were found."""
     planes: list[Plane] = []
     heights: list[float] = []
     for surface in (top, bottom):
-        plane = None if surface is None else robust_plane(surface[0])
+        plane = None if surface is None else fitted_plane(surface[0])
         if plane is not None:
             planes.append(plane)
             heights.append(plane.at(float(shift[0]), float(shift[1])))
@@ -266,14 +276,12 @@ def _back_wall(sampled: _Sampled, half: tuple[float, float, float]) -> tuple[flo
     wall = exits[np.ix_(band, level)]
     i, k = np.nonzero(np.isfinite(wall))
     points = np.column_stack([right[band][i], up[level][k], wall[i, k]])
-    plane = robust_plane(points)
+    plane = fitted_plane(Cloud(points, np.full((len(points), 2), sampled.step_mm / 2)))
     return (-half[1], 0.0) if plane is None else (plane.offset, plane.slope[1])
 
 
-def _volume_ml(crop: Crop, body: Body, room: Room, back: tuple[float, float]) -> float:
-    sampled = _sampled(crop, body.frame, room)
+def _volume_ml(sampled: _Sampled, body: Body, back: tuple[float, float]) -> float:
     right, ahead, up = sampled.axes_mm
     beside = (np.abs(right) <= 1.1 * body.half_mm[0])[:, None, None]
     before = (ahead[:, None] >= back[0] + back[1] * up[None, :])[None]
-    level = (np.abs(up) <= body.half_mm[2] + 6)[None, None, :]
-    return float((sampled.values * (beside & before & level)).sum()) * room.step_mm**3 / 1000
+    return float((sampled.values * (beside & before)).sum()) * sampled.step_mm**3 / 1000

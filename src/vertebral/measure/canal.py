@@ -9,9 +9,11 @@ from scipy import ndimage
 from vertebral.measure.frames import Coarse, Frame, frame_from
 
 _CELL_MM = 1.5
-_TILTS_DEG = (-20.0, -10.0, 0.0, 10.0, 20.0)
+_TILTS_DEG = (-14.0, 0.0, 14.0)
 _LEAST_MM2, _MOST_MM2 = 40.0, 1200.0
-_MIRROR_DEG = np.arange(-12.0, 12.1, 2.0)
+_MIRROR_STEP_DEG = 3.0
+_MIRROR_DEG = np.arange(-12.0, 12.1, _MIRROR_STEP_DEG)
+_MIRROR_CELL_MM, _MIRROR_CELLS = 2.25, 64
 _NO_TILT = (0.0,)
 
 
@@ -30,7 +32,7 @@ class Canal:
 def find_canal(vertebra: Coarse, frame: Frame, search: bool = True) -> Canal | None:
     """Return the largest opening of the shadow along the up axis of `frame`; None where the ring is not closed.
 
-    With `search`, the axis is tilted by up to 20 degrees each way and the widest opening is taken. The frame's anterior
+    With `search`, the axis is tilted by up to 14 degrees each way and the widest opening is taken. The frame's anterior
     axis points from the canal's centre to the vertebra's core.
     """
     best: Canal | None = None
@@ -48,8 +50,8 @@ def find_canal(vertebra: Coarse, frame: Frame, search: bool = True) -> Canal | N
 def mirrored_axes(vertebra: Coarse, frame: Frame) -> tuple[Frame, float]:
     """Turn `frame` about its up axis so that the left half mirrors the right half best; also how well, in [0, 1].
 
-    The thickness of the vertebra along the up axis is compared with its mirror image, over turns of up to 12 degrees and
-    all shifts to the side; the share is that of a normalised correlation.
+    The thickness of the vertebra along the up axis is compared with its mirror image, over turns of up to 12 degrees
+    and all shifts to the side; the share is that of a normalised correlation.
     """
     own = frame.to_own(vertebra.points_mm)
     scores = np.array([_mirror_score(own, angle) for angle in _MIRROR_DEG])
@@ -58,7 +60,7 @@ def mirrored_axes(vertebra: Coarse, frame: Frame) -> tuple[Frame, float]:
     if 0 < best < len(scores) - 1:
         before, here, after = scores[best - 1 : best + 2]
         bend = before - 2 * here + after
-        angle += float(0.5 * (before - after) / bend * 2.0) if bend < 0 else 0.0
+        angle += float(0.5 * (before - after) / bend * _MIRROR_STEP_DEG) if bend < 0 else 0.0
     turn = np.deg2rad(angle)
     anterior = np.sin(turn) * frame.axes[0] + np.cos(turn) * frame.axes[1]
     return frame_from(frame.origin_mm, frame.axes[2], anterior), float(scores[best])
@@ -68,10 +70,12 @@ def _mirror_score(own: NDArray[np.float64], angle_deg: float) -> float:
     turn = np.deg2rad(angle_deg)
     right = np.cos(turn) * own[:, 0] - np.sin(turn) * own[:, 1]
     ahead = np.sin(turn) * own[:, 0] + np.cos(turn) * own[:, 1]
-    thickness, _, _ = np.histogram2d(right, ahead, bins=(64, 64), range=((-72, 72), (-72, 72)))
-    thickness = ndimage.gaussian_filter(thickness, 0.7)
-    spectrum = np.fft.rfft(thickness, 128, axis=0)
-    overlap = np.fft.irfft((spectrum * spectrum).sum(axis=1), 128)
+    cells = np.rint(np.stack([right, ahead]) / _MIRROR_CELL_MM + _MIRROR_CELLS / 2).astype(np.intp)
+    cells = cells[:, ((cells >= 0) & (cells < _MIRROR_CELLS)).all(axis=0)]
+    counts = np.bincount(cells[0] * _MIRROR_CELLS + cells[1], minlength=_MIRROR_CELLS**2)
+    thickness = ndimage.gaussian_filter(counts.reshape(_MIRROR_CELLS, -1).astype(np.float64), 0.7)
+    spectrum = np.fft.rfft(thickness, 2 * _MIRROR_CELLS, axis=0)
+    overlap = np.fft.irfft((spectrum * spectrum).sum(axis=1), 2 * _MIRROR_CELLS)
     return float(overlap.max() / max(float((thickness**2).sum()), 1e-9))
 
 

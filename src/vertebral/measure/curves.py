@@ -141,6 +141,4 @@ def _curve(
     # The upper end leans to the right where the curve bulges to the left.
     bulge = -float(np.sign(signed_deg) or 1.0)
     apex = int(np.argmax(away * bulge))
-    return Curve(
-        upper, lower, within[apex], abs(signed_deg), "right" if bulge > 0 else "left", float(abs(away[apex]))
-    )
+    return Curve(upper, lower, within[apex], abs(signed_deg), "right" if bulge > 0 else "left", float(abs(away[apex])))

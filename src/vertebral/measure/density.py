@@ -75,9 +75,9 @@ def contrast_ml(ct: Volume, frame: Frame, half_depth_mm: float) -> float:
     Looked at is a slab 4 to 40 mm before the anterior wall and 30 mm to each side. Blood without contrast medium has
     30-60 HU; bone and metal are denser, and soft tissue is not.
     """
-    front = [half_depth_mm + mm for mm in _BEFORE_MM]
+    start, stop = (half_depth_mm + mm for mm in _BEFORE_MM)
     step = 2.0
-    axes = [np.arange(-_BESIDE_MM, _BESIDE_MM, step), np.arange(*front, step), np.arange(-4, 4.1, step)]
+    axes = [np.arange(-_BESIDE_MM, _BESIDE_MM, step), np.arange(start, stop, step), np.arange(-4, 4.1, step)]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
     hu = _sampled(ct, frame.to_world(grid.reshape(-1, 3))).reshape(grid.shape[:3])
     smooth = ndimage.uniform_filter(np.nan_to_num(hu, nan=-1000.0), 3)

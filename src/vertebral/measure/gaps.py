@@ -38,12 +38,14 @@ def measure_gap(upper: Body, lower_top: Endplate, lower: Body | None) -> Gap | N
         return None
     forward = upper.frame.axes[1] if lower is None else upper.frame.axes[1] + lower.frame.axes[1]
     frame = frame_from((roof.centre_mm + lower_top.centre_mm) / 2, roof.normal + lower_top.normal, forward)
-    half = upper.half_mm if lower is None else tuple(min(a, b) for a, b in zip(upper.half_mm, lower.half_mm, strict=True))
+    half = (
+        upper.half_mm if lower is None else tuple(min(a, b) for a, b in zip(upper.half_mm, lower.half_mm, strict=True))
+    )
     above, below = frame.axes @ roof.normal, frame.axes @ lower_top.normal
     slip, slip_right = (None, None) if lower is None else _slips(upper, lower, frame)
     return Gap(
         frame,
-        heights_between(lower_top.points_mm, roof.points_mm, frame, half[0], half[1]),
+        heights_between(lower_top.cloud, roof.cloud, frame, half[0], half[1]),
         float(np.degrees(np.arctan2(below[1], below[2]) - np.arctan2(above[1], above[2]))),
         float(np.degrees(np.arctan2(below[0], below[2]) - np.arctan2(above[0], above[2]))),
         slip,

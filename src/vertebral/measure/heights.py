@@ -4,13 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vertebral.measure.endplates import robust_plane
-from vertebral.measure.frames import Frame, Points
+from vertebral.measure.endplates import Cloud, profile_heights
+from vertebral.measure.frames import Frame
 
-# Zones in shares of the depth, from the front (0) to the back (1), and half widths in shares of the half width.
-_FRONT_ZONE, _MIDDLE_ZONE, _BACK_ZONE = (0.08, 0.35), (0.38, 0.62), (0.65, 0.92)
-_EDGE_HALF_WIDTH, _MIDDLE_HALF_WIDTH = 0.5, 0.3
-
+# Only this share of the half width counts: beside it, lips and rims rise.
+_HALF_WIDTH = 0.6
 _CRUSHED = 0.85
 
 GENANT_PERCENT = (20.0, 25.0, 40.0)
@@ -19,7 +17,7 @@ GENANT_LEVELS = ("T4", "L4")
 
 @dataclass(frozen=True)
 class Heights:
-    """Heights in mm along the frame's up axis in the midline; None where the zone holds too few points.
+    """Heights in mm along the frame's up axis in the midline; None where there are too few points.
 
     `anterior_mm` and `posterior_mm` stand at the front and back walls, `middle_mm` halfway.
     """
@@ -29,30 +27,21 @@ class Heights:
     posterior_mm: float | None
 
 
-def heights_between(lower: Points, upper: Points, frame: Frame, half_width_mm: float, half_depth_mm: float) -> Heights:
-    """Measure from `lower` (N, 3) to `upper` (M, 3), both RAS+ mm, in `frame`.
+def heights_between(lower: Cloud, upper: Cloud, frame: Frame, half_width_mm: float, half_depth_mm: float) -> Heights:
+    """Measure from `lower` to `upper`, both clouds in RAS+ mm, in `frame`.
 
-    Rims are rounded, so each height comes from planes fitted to both surfaces in a zone behind (before) the wall, which
-    are followed to the wall.
+    All three heights come from quadratic surfaces fitted to the middle three fifths of the width: in the midline, at
+    the front and back walls, where rims are rounded, and halfway.
     """
-    low, high = frame.to_own(lower), frame.to_own(upper)
-
-    def at(zone: tuple[float, float], half_width: float, place: float) -> float | None:
-        heights = []
-        for points in (low, high):
-            share = 0.5 - points[:, 1] / (2 * half_depth_mm)
-            chosen = (share >= zone[0]) & (share <= zone[1]) & (np.abs(points[:, 0]) <= half_width * half_width_mm)
-            plane = robust_plane(points[chosen])
-            if plane is None:
-                return None
-            heights.append(plane.at(0.0, half_depth_mm * (1 - 2 * place)))
-        return heights[1] - heights[0]
-
-    return Heights(
-        at(_FRONT_ZONE, _EDGE_HALF_WIDTH, 0.0),
-        at(_MIDDLE_ZONE, _MIDDLE_HALF_WIDTH, 0.5),
-        at(_BACK_ZONE, _EDGE_HALF_WIDTH, 1.0),
-    )
+    heights = []
+    for cloud in (lower.seen_from(frame), upper.seen_from(frame)):
+        middle = cloud.chosen(np.abs(cloud.points[:, 0]) <= _HALF_WIDTH * half_width_mm)
+        profile = profile_heights(middle, (half_depth_mm, 0.0, -half_depth_mm))
+        if profile is None:
+            return Heights(None, None, None)
+        heights.append(profile)
+    anterior, middle_mm, posterior = (heights[1] - heights[0]).tolist()
+    return Heights(anterior, middle_mm, posterior)
 
 
 def height_loss_percent(heights: Heights, expected_mm: float | None) -> float | None:

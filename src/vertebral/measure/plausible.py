@@ -22,6 +22,7 @@ _LEAST_COVERAGE, _LEAST_INLIERS, _MOST_RMS_MM = 0.9, 0.8, 1.3
 _WORST_COVERAGE, _WORST_INLIERS = 0.5, 0.5
 _SIZE_JUMP = 0.25
 _CUT_SHARE = 0.02
+_COARSE_SLICE_MM = 2.0
 
 
 def mask_doubts(crop: Crop) -> list[str]:
@@ -71,7 +72,7 @@ def endplate_fault(endplate: Endplate | None, crop: Crop) -> str | None:
     """Return why an endplate must not be used, or None."""
     if endplate is None:
         return "no endplate was found"
-    if float(np.mean(crop.beside_border(endplate.points_mm))) > _CUT_SHARE:
+    if float(np.mean(crop.beside_border(endplate.cloud.points))) > _CUT_SHARE:
         return "cut by the border of the scan"
     if endplate.coverage < _WORST_COVERAGE or endplate.inlier_share < _WORST_INLIERS:
         return "the endplate is too ragged to fit a plane"
@@ -88,6 +89,17 @@ def endplate_doubts(name: str, endplate: Endplate) -> list[str]:
     return doubts
 
 
+def slice_doubts(crop: Crop, body: Body) -> list[str]:
+    """Return a doubt where voxels are long along the up axis: a plane parallel to slices is known to half of one."""
+    cosines = body.frame.axes[2] @ (crop.grid.affine[:3, :3] / np.asarray(crop.grid.spacing_mm))
+    slice_mm = float(np.linalg.norm(cosines * np.asarray(crop.grid.spacing_mm) / crop.factors))
+    if slice_mm <= _COARSE_SLICE_MM:
+        return []
+    return [
+        f"voxels of {slice_mm:.1f} mm along the body: heights to about {slice_mm / 2:.1f} mm, angles to some degrees"
+    ]
+
+
 def border_fault(body: Body, crop: Crop) -> str | None:
     """Return why a body counts as cut: a wall or over 2 per cent of an endplate within a voxel of the border."""
     return "cut by the border of the scan" if _reaches_border(body, crop, 1.0) else None
@@ -102,6 +114,6 @@ def _reaches_border(body: Body, crop: Crop, within_voxels: float) -> bool:
     walls = np.zeros((4, 3))
     walls[[0, 1], 0] = -body.half_mm[0], body.half_mm[0]
     walls[[2, 3], 1] = -body.half_mm[1], body.half_mm[1]
-    plates = [plate.points_mm for plate in (body.superior, body.inferior) if plate is not None]
+    plates = [plate.cloud.points for plate in (body.superior, body.inferior) if plate is not None]
     share = max((float(np.mean(crop.beside_border(points, within_voxels))) for points in plates), default=0.0)
     return share > _CUT_SHARE or bool(crop.beside_border(body.frame.to_world(walls), within_voxels).any())

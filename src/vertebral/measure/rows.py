@@ -14,6 +14,7 @@ from vertebral.measure.vertebrae import NO_DISC_ABOVE, Measured
 from vertebral.measurements import Figure, Row, flagged, missing
 from vertebral.volume import Volume
 
+_CROSSING_MM, _WIDEST_GAP_MM, _STEEPEST_GAP_DEG = -0.5, 22.0, 25.0
 _CUT = "cut by the border of the scan"
 _AXES = ("r", "a", "s")
 _DIMENSIONS = ("body_width_mm", "body_depth_mm", "body_volume_ml")
@@ -50,7 +51,22 @@ def gap_row(upper: Measured, lower: Measured, fault: str = "") -> Row:
     if not fault and upper.body is not None:
         gap = measure_gap(upper.body, lower.plates["superior"], lower.body)
     doubts = [f"{i.level.name}: {d}" for i in (upper, lower) for d in (*i.doubts, *i.plate_doubts)]
+    if gap is not None:
+        doubts += _gap_doubts(gap)
     return Row(name, levels, _gap_figures(gap, fault, doubts))
+
+
+def _gap_doubts(gap: Gap) -> list[str]:
+    """Return what no disc can be."""
+    heights = [
+        mm for mm in (gap.heights.anterior_mm, gap.heights.middle_mm, gap.heights.posterior_mm) if mm is not None
+    ]
+    doubts = ["the endplates cross"] if heights and min(heights) < _CROSSING_MM else []
+    if heights and max(heights) > _WIDEST_GAP_MM:
+        doubts.append(f"wider than {_WIDEST_GAP_MM:g} mm: is a level missing?")
+    if max(abs(gap.sagittal_deg), abs(gap.coronal_deg)) > _STEEPEST_GAP_DEG:
+        doubts.append(f"over {_STEEPEST_GAP_DEG:g} degrees between two endplates")
+    return doubts
 
 
 def _gap_figures(gap: Gap | None, fault: str, doubts: list[str]) -> dict[str, Figure]:

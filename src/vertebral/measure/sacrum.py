@@ -4,7 +4,7 @@ import numpy as np
 
 from vertebral.measure.body import FOOTPRINT, Body
 from vertebral.measure.crops import Crop
-from vertebral.measure.endplates import Endplate, endplate_from, first_exits
+from vertebral.measure.endplates import Cloud, Endplate, endplate_from, exit_intervals
 from vertebral.measure.frames import Frame, frame_from, local_values
 
 _FARTHEST_MM = 25.0
@@ -39,11 +39,12 @@ def _met(sacrum: Crop, frame: Frame, half_mm: tuple[float, float, float]) -> End
     down = np.arange(_ABOVE_MM, -_FARTHEST_MM - _STEP_MM, -_STEP_MM)
     # Seen from the disc, the sacrum begins where what is outside of it ends.
     outside = 1 - local_values(sacrum.occupancy, sacrum.grid, frame, (right, ahead, down))
-    depth = _ABOVE_MM - first_exits(outside, 2, 0, 1) * _STEP_MM
+    way, slack = exit_intervals(outside, 0, 1, _STEP_MM)
+    depth = _ABOVE_MM - way
     within = (right[:, None] / half_mm[0]) ** 2 + (ahead[None, :] / half_mm[1]) ** 2 <= FOOTPRINT**2
     met = within & np.isfinite(depth)
     if np.count_nonzero(met) < 0.5 * np.count_nonzero(within):
         return None
     i, j = np.nonzero(met)
-    points = np.column_stack([right[i], ahead[j], depth[met]])
-    return endplate_from(points, frame, float(np.count_nonzero(met) / np.count_nonzero(within)))
+    cloud = Cloud(np.column_stack([right[i], ahead[j], depth[met]]), slack[met][:, ::-1])
+    return endplate_from(cloud, frame, float(np.count_nonzero(met) / np.count_nonzero(within)))

@@ -19,6 +19,7 @@ from vertebral.measure.plausible import (
     endplate_fault,
     mask_doubts,
     neighbour_doubts,
+    slice_doubts,
 )
 from vertebral.measure.sacrum import sacral_endplate
 
@@ -58,7 +59,9 @@ def measure_bodies(crops: Sequence[Crop]) -> tuple[Measured, ...]:
         None if crop.level.name == "C1" else find_body(crop, points, rough, crop.level.name != "C2")
         for crop, points, rough in zip(vertebrae, coarse, rough_frames(coarse) if coarse else (), strict=True)
     ]
-    usable = [body if body and not border_fault(body, crop) else None for crop, body in zip(vertebrae, bodies, strict=True)]
+    usable = [
+        body if body and not border_fault(body, crop) else None for crop, body in zip(vertebrae, bodies, strict=True)
+    ]
     beside = neighbour_doubts(usable)
     order = _order_doubts(coarse)
     found = [
@@ -90,7 +93,7 @@ def _measured(crop: Crop, body: Body | None, more: tuple[str, ...]) -> Measured:
         return Measured(crop, None, fault, {}, dict.fromkeys(("superior", "inferior"), fault), mask)
     plates: dict[str, Endplate] = {}
     faults: dict[str, str] = {}
-    uneven: list[str] = []
+    uneven = slice_doubts(crop, body)
     for side, plate in (("superior", body.superior), ("inferior", body.inferior)):
         reason = endplate_fault(plate, crop)
         if side == "superior" and crop.level.name == "C2":
@@ -103,7 +106,7 @@ def _measured(crop: Crop, body: Body | None, more: tuple[str, ...]) -> Measured:
     body = replace(body, superior=plates.get("superior"), inferior=plates.get("inferior"))
     heights = None
     if len(plates) == 2:
-        lower, upper = plates["inferior"].points_mm, plates["superior"].points_mm
+        lower, upper = plates["inferior"].cloud, plates["superior"].cloud
         heights = heights_between(lower, upper, body.frame, body.half_mm[0], body.half_mm[1])
     doubts = (*mask, *body_doubts(crop.level, body), *border_doubts(body, crop), *more)
     return Measured(crop, body, "", plates, faults, mask, doubts, tuple(uneven), heights)
