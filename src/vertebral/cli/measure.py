@@ -34,7 +34,7 @@ def measure(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure vertebrae, discs and curves of a labelled spine; each figure has a quality or a reason for its absence."""
+    """Measure vertebrae, discs and curves of a labelled spine; each figure has a quality, or a reason to be missing."""
     with errors(as_json), interruptible():
         chosen = _formats(formats)
         labels_path = _label_map(source)

@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from vertebral.anatomy import Level
 from vertebral.measure.canal import Canal, find_canal, mirrored_axes
 from vertebral.measure.crops import Crop, Occupancy, Vector
-from vertebral.measure.endplates import Cloud, Endplate, Plane, endplate_from, exit_intervals, first_exits, fitted_plane
+from vertebral.measure.endplates import (
+    Cloud,
+    Endplate,
+    Plane,
+    endplate_from,
+    exit_intervals,
+    first_exits,
+    fitted_plane,
+    reentries,
+)
 from vertebral.measure.frames import Coarse, Frame, frame_from, local_values
 
 # Share of the half axes of the body's elliptic footprint within which endplates are fitted: rims are rounded.
@@ -22,6 +31,7 @@ _ROUNDS = 5
 _STILL_DEG, _STILL_MM = 0.2, 0.2
 _WALL_BAND = 0.2
 _LEAST_HALF_MM = 2.5
+_AGAIN_MM = 12.0
 _FIRST_STEP_MM = 1.5
 _ROOM_SHARE, _ROOM_MM = 1.25, 4.0
 
@@ -74,6 +84,15 @@ class Body:
     mirror: float
     volume_ml: float
     sides_met: bool = True
+
+
+@dataclass(frozen=True)
+class _Met:
+    """The surface that rays met above or below the footprint, in the frame, and the shares that `Endplate` names."""
+
+    cloud: Cloud
+    coverage: float
+    hollow: float
 
 
 @dataclass(frozen=True)
@@ -151,7 +170,9 @@ def _settled(crop: Crop, frame: Frame, room: Room, with_top: bool) -> Body | Non
         bottom = _surface(sampled, shift, half, -1, room.winged)
         moved, half = _moved(frame, shift, half, top, bottom)
         superior, inferior = (
-            None if met is None else endplate_from(met[0].placed_by(frame).seen_from(moved), moved, met[1])
+            None
+            if met is None
+            else endplate_from(met.cloud.placed_by(frame).seen_from(moved), moved, met.coverage, met.hollow)
             for met in (top, bottom)
         )
         body = Body(moved, half, (0.0, 0.0), superior, inferior, None, 0.0, 0.0, sides_met)
@@ -197,13 +218,13 @@ def _walls(
 
 
 def _narrow_width(sampled: _Sampled, middle_mm: float, depth_mm: float, height_mm: float) -> float | None:
-    """Return the lower third of the half widths in the body's front half; None where most rays meet no wall."""
+    """Return the lowest quarter of the half widths in the body's front half; None where most rays meet no wall."""
     _, ahead, up = sampled.axes_mm
-    band = (ahead >= middle_mm) & (ahead <= middle_mm + 0.6 * depth_mm)
+    band = (ahead >= middle_mm) & (ahead <= middle_mm + 0.45 * depth_mm)
     level = np.abs(up) <= max(0.5 * height_mm, sampled.step_mm)
     exits = [first_exits(sampled.values, 0, sampled.zero[0], towards)[np.ix_(band, level)] for towards in (-1, 1)]
     known = np.sort(np.where(np.isfinite(exits), exits, np.inf).ravel())
-    found = float(known[len(known) // 3]) * sampled.step_mm
+    found = float(known[len(known) // 4]) * sampled.step_mm
     return found if np.isfinite(found) else None
 
 
@@ -225,8 +246,8 @@ def _trimmed_mean(values: NDArray[np.float64]) -> float | None:
 
 def _surface(
     sampled: _Sampled, centre: Vector, half: tuple[float, float, float], towards: int, winged: bool
-) -> tuple[Cloud, float] | None:
-    """Return the surface above or below the footprint, in the frame, and the share of it that they cover."""
+) -> _Met | None:
+    """Send rays from the middle plane up or down, within the footprint; None where nearly none meets a surface."""
     right, ahead, _ = sampled.axes_mm
     # A cervical body's lips rise beside its superior endplate: keep to the middle there.
     narrow = 0.6 / FOOTPRINT if towards > 0 and winged else 1.0
@@ -238,21 +259,25 @@ def _surface(
         return None
     i, j = np.nonzero(met)
     cloud = Cloud(np.column_stack([right[i], ahead[j], exits[met]]), slack[met])
-    return cloud, float(np.count_nonzero(met) / np.count_nonzero(inside))
+    again = reentries(
+        sampled.values, sampled.zero[2], towards, np.abs(exits) / sampled.step_mm, _AGAIN_MM / sampled.step_mm
+    )
+    count = float(np.count_nonzero(inside))
+    return _Met(cloud, np.count_nonzero(met) / count, np.count_nonzero(again & inside) / count)
 
 
 def _moved(
     frame: Frame,
     shift: Vector,
     half: tuple[float, float, float],
-    top: tuple[Cloud, float] | None,
-    bottom: tuple[Cloud, float] | None,
+    top: _Met | None,
+    bottom: _Met | None,
 ) -> tuple[Frame, tuple[float, float, float]]:
     """Set the frame upright between the endplates that were found."""
     planes: list[Plane] = []
     heights: list[float] = []
     for surface in (top, bottom):
-        plane = None if surface is None else fitted_plane(surface[0])
+        plane = None if surface is None else fitted_plane(surface.cloud)
         if plane is not None:
             planes.append(plane)
             heights.append(plane.at(float(shift[0]), float(shift[1])))

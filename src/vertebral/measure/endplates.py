@@ -25,6 +25,9 @@ _COARSE_MM = 2.3
 _FULL, _EMPTY = 0.95, 0.05
 
 
+Mask = NDArray[np.bool_]
+
+
 @dataclass(frozen=True)
 class Cloud:
     """Surface points (N, 3) and how far below and above each the surface may run (N, 2), in mm along the rays."""
@@ -74,7 +77,8 @@ class Endplate:
     """One endplate in the patient: its surface points, RAS+ mm, and the plane fitted to them.
 
     `centre_mm` (3,) lies on the plane above or below the body's centre; `normal` (3,) points towards the head.
-    `coverage` is the share of the footprint in which the surface was met.
+    `coverage` is the share of the footprint in which the surface was met, `hollow` that in which rays came upon the
+    same bone again beyond it.
     """
 
     cloud: Cloud
@@ -83,6 +87,7 @@ class Endplate:
     rms_mm: float
     inlier_share: float
     coverage: float
+    hollow: float
 
 
 def fitted_plane(cloud: Cloud) -> Plane | None:
@@ -101,9 +106,9 @@ def fitted_plane(cloud: Cloud) -> Plane | None:
 def profile_heights(cloud: Cloud, ahead_mm: Sequence[float]) -> NDArray[np.float64] | None:
     """Return the height of an endplate in the midline at each of `ahead_mm`; None for under 12 points.
 
-    A quadratic surface (hollow or domed endplates) is fitted to points (right, ahead, height), so heights at the walls,
-    where rims are rounded, follow from all of the endplate. A plane takes its place where the points' intervals are
-    over 2.3 mm wide: thick slices show no curvature.
+    A quadratic surface (hollow or domed endplates) is fitted to points (right, ahead, height); it is followed to the
+    outermost of the points, and from there to the walls with the endplate's mean slope: rims are flat. A plane takes
+    its place where the points' intervals are over 2.3 mm wide: thick slices show no curvature.
     """
     if len(cloud.points) < _LEAST_POINTS:
         return None
@@ -114,7 +119,8 @@ def profile_heights(cloud: Cloud, ahead_mm: Sequence[float]) -> NDArray[np.float
         solution = _fit(np.column_stack(columns), cloud)
         return np.asarray(solution[0] + solution[2] * at)
     solution = _fit(np.column_stack([*columns, right**2, right * ahead, ahead**2]), cloud)
-    return np.asarray(solution[0] + solution[2] * at + solution[5] * at**2)
+    on_it = np.clip(at, *np.quantile(ahead, (0.01, 0.99)))
+    return np.asarray(solution[0] + solution[2] * at + solution[5] * on_it**2)
 
 
 def _fit(design: NDArray[np.float64], cloud: Cloud) -> Vector:
@@ -188,12 +194,19 @@ def exit_intervals(
     return half * step_mm * towards, slack
 
 
-def endplate_from(cloud: Cloud, frame: Frame, coverage: float) -> Endplate | None:
+def reentries(values: Occupancy, start: int, towards: int, exits: NDArray[np.float64], within: float) -> Mask:
+    """Tell for each ray along the last axis whether it is inside again within so many samples beyond its exit."""
+    along = values[..., start:] if towards > 0 else values[..., start::-1]
+    beyond = np.arange(along.shape[-1]) - np.nan_to_num(exits, nan=np.inf)[..., None]
+    return np.asarray(((along >= 0.5) & (beyond > 0.5) & (beyond <= within)).any(axis=-1))
+
+
+def endplate_from(cloud: Cloud, frame: Frame, coverage: float, hollow: float) -> Endplate | None:
     """Fit an endplate to a cloud given in `frame`; None where there are too few points."""
     plane = fitted_plane(cloud)
     if plane is None:
         return None
     centre = frame.to_world(np.array([0.0, 0.0, plane.offset]))
     return Endplate(
-        cloud.placed_by(frame), centre, plane.normal @ frame.axes, plane.rms_mm, plane.inlier_share, coverage
+        cloud.placed_by(frame), centre, plane.normal @ frame.axes, plane.rms_mm, plane.inlier_share, coverage, hollow
     )

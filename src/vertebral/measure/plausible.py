@@ -20,6 +20,7 @@ _MOST_LOOSE, _MOST_CAVITY = 0.02, 0.03
 _LEAST_MIRROR = 0.80
 _LEAST_COVERAGE, _LEAST_INLIERS, _MOST_RMS_MM = 0.9, 0.8, 1.3
 _WORST_COVERAGE, _WORST_INLIERS = 0.5, 0.5
+_LEAST_HOLLOW, _MOST_HOLLOW = 0.02, 0.12
 _SIZE_JUMP = 0.25
 _CUT_SHARE = 0.02
 _COARSE_SLICE_MM = 2.0
@@ -74,6 +75,8 @@ def endplate_fault(endplate: Endplate | None, crop: Crop) -> str | None:
         return "no endplate was found"
     if float(np.mean(crop.beside_border(endplate.cloud.points))) > _CUT_SHARE:
         return "cut by the border of the scan"
+    if endplate.hollow > _MOST_HOLLOW:
+        return "the mask is hollow beneath the endplate"
     if endplate.coverage < _WORST_COVERAGE or endplate.inlier_share < _WORST_INLIERS:
         return "the endplate is too ragged to fit a plane"
     return None
@@ -82,6 +85,8 @@ def endplate_fault(endplate: Endplate | None, crop: Crop) -> str | None:
 def endplate_doubts(name: str, endplate: Endplate) -> list[str]:
     """Return what makes a usable endplate doubtful."""
     doubts = []
+    if endplate.hollow > _LEAST_HOLLOW:
+        doubts.append(f"the mask is hollow beneath the {name} endplate")
     if endplate.coverage < _LEAST_COVERAGE:
         doubts.append(f"the {name} endplate has gaps")
     if endplate.inlier_share < _LEAST_INLIERS or endplate.rms_mm > _MOST_RMS_MM:

@@ -47,4 +47,4 @@ def _met(sacrum: Crop, frame: Frame, half_mm: tuple[float, float, float]) -> End
         return None
     i, j = np.nonzero(met)
     cloud = Cloud(np.column_stack([right[i], ahead[j], depth[met]]), slack[met][:, ::-1])
-    return endplate_from(cloud, frame, float(np.count_nonzero(met) / np.count_nonzero(within)))
+    return endplate_from(cloud, frame, float(np.count_nonzero(met) / np.count_nonzero(within)), 0.0)
