@@ -109,11 +109,25 @@ def stacked(bones: list[Vertebra], disc_mm: float, disc_deg: float = 0.0, slip_m
 
 
 def below_angle(bone: Vertebra, disc_deg: float) -> float:
-    """Turn (degrees about the right axis) from a body's middle plane to the disc's: half its wedge less half the disc's.
+    """Turn about the right axis (degrees) from a body's middle plane to the disc's: half the disc's less half its own.
 
     A positive turn about the right axis tips the up axis backwards.
     """
     return -bone.wedge_deg / 2 + disc_deg / 2
+
+
+def bent_sideways(bones: list[Vertebra], disc_mm: float, step_deg: float) -> list[Vertebra]:
+    """Put bones (head to tail) on an arc that leans `step_deg` further to the right with each bone upwards."""
+    placed = [bones[-1]]
+    for bone in bones[-2::-1]:
+        below = placed[0]
+        half = turned((0, 1, 0), step_deg / 2)
+        disc_axes = np.array(below.axes) @ half.T
+        own_axes = disc_axes @ half.T
+        top = np.array(below.origin) + below.height / 2 * np.array(below.axes)[2]
+        origin = top + disc_mm * disc_axes[2] + bone.height / 2 * own_axes[2]
+        placed.insert(0, replace(bone, origin=tuple(origin.tolist()), axes=tuple(tuple(r) for r in own_axes.tolist())))
+    return placed
 
 
 def grid_around(
