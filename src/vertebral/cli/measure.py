@@ -75,6 +75,8 @@ def _formats(text: str) -> tuple[str, ...]:
 
 def _label_map(source: Path) -> Path:
     """Return the label map itself, or that of a folder of results."""
+    if not source.exists():
+        raise InputError(f"{source}: no such file or folder: check the path")
     if not source.is_dir():
         return source
     if not (source / "manifest.json").is_file():

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from vertebral.anatomy import LEVELS, Level
+from vertebral.records import Box
 from vertebral.volume import Grid, Volume
 
 Occupancy = NDArray[np.float32]
@@ -54,13 +55,21 @@ class Crop:
 
 def find_crops(labels: Volume) -> tuple[tuple[Crop, ...], tuple[int, ...]]:
     """Return a crop for each level of a VerSe label map (I, J, K), from head to tail, and the ids that name none."""
-    boxes = {n: box for n, box in enumerate(ndimage.find_objects(labels.array), 1) if box is not None}
+    boxes = _boxes(labels.array)
     crops = tuple(_crop(labels, level, boxes[level.verse_id]) for level in LEVELS if level.verse_id in boxes)
     named = {level.verse_id for level in LEVELS}
     return crops, tuple(n for n in boxes if n not in named)
 
 
-def _crop(labels: Volume, level: Level, box: tuple[slice, slice, slice]) -> Crop:
+def _boxes(array: NDArray[Any]) -> dict[int, Box]:
+    """Return the bounding box of each id; in the order in which the voxels lie in memory, which is faster."""
+    if not array.flags.f_contiguous or array.flags.c_contiguous:
+        return {n: box for n, box in enumerate(ndimage.find_objects(array), 1) if box is not None}
+    found = enumerate(ndimage.find_objects(array.T), 1)
+    return {n: (box[2], box[1], box[0]) for n, box in found if box is not None}
+
+
+def _crop(labels: Volume, level: Level, box: Box) -> Crop:
     mask = labels.array[box] == level.verse_id
     voxel_ml = abs(float(np.linalg.det(labels.affine[:3, :3]))) / 1000
     count = int(np.count_nonzero(mask))

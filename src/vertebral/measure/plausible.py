@@ -76,7 +76,7 @@ def endplate_fault(endplate: Endplate | None, crop: Crop) -> str | None:
     if float(np.mean(crop.beside_border(endplate.cloud.points))) > _CUT_SHARE:
         return "cut by the border of the scan"
     if endplate.hollow > _MOST_HOLLOW:
-        return "the mask is hollow beneath the endplate"
+        return "the mask is hollow beneath the endplate, or has crumbs beyond it"
     if endplate.coverage < _WORST_COVERAGE or endplate.inlier_share < _WORST_INLIERS:
         return "the endplate is too ragged to fit a plane"
     return None
@@ -86,7 +86,7 @@ def endplate_doubts(name: str, endplate: Endplate) -> list[str]:
     """Return what makes a usable endplate doubtful."""
     doubts = []
     if endplate.hollow > _LEAST_HOLLOW:
-        doubts.append(f"the mask is hollow beneath the {name} endplate")
+        doubts.append(f"the mask is hollow beneath the {name} endplate, or has crumbs beyond it")
     if endplate.coverage < _LEAST_COVERAGE:
         doubts.append(f"the {name} endplate has gaps")
     if endplate.inlier_share < _LEAST_INLIERS or endplate.rms_mm > _MOST_RMS_MM:
