@@ -23,7 +23,8 @@ _WORST_COVERAGE, _WORST_INLIERS = 0.5, 0.5
 _LEAST_HOLLOW, _MOST_HOLLOW = 0.02, 0.12
 _SIZE_JUMP = 0.25
 _CUT_SHARE = 0.02
-_COARSE_SLICE_MM = 2.0
+# A voxel over the depth of the body is the angle by which an endplate may be off: 3.5 degrees.
+_COARSE_SLICE_MM, _COARSE_SLICE_SHARE = 2.0, 0.061
 
 
 def mask_doubts(crop: Crop) -> list[str]:
@@ -98,7 +99,8 @@ def slice_doubts(crop: Crop, body: Body) -> list[str]:
     """Return a doubt where voxels are long along the up axis: a plane parallel to slices is known to half of one."""
     cosines = body.frame.axes[2] @ (crop.grid.affine[:3, :3] / np.asarray(crop.grid.spacing_mm))
     slice_mm = float(np.linalg.norm(cosines * np.asarray(crop.grid.spacing_mm) / crop.factors))
-    if slice_mm <= _COARSE_SLICE_MM:
+    depth_mm = 2 * body.half_mm[1]
+    if slice_mm <= min(_COARSE_SLICE_MM, _COARSE_SLICE_SHARE * depth_mm):
         return []
     return [
         f"voxels of {slice_mm:.1f} mm along the body: heights to about {slice_mm / 2:.1f} mm, angles to some degrees"
