@@ -8,6 +8,7 @@ from vertebral import DISCLAIMER, __version__
 from vertebral.cli.benchmark import benchmark_app
 from vertebral.cli.data import data_app
 from vertebral.cli.evaluate import evaluate
+from vertebral.cli.measure import measure
 from vertebral.cli.models import models_app
 from vertebral.cli.prepare import prepare
 from vertebral.cli.report import report
@@ -37,6 +38,7 @@ app.command(epilog="Example: vertebral train --config default --data data --out 
 app.command(epilog="Example: vertebral evaluate --pred result/a_seg-vert_msk.nii.gz --ref a_seg-vert_msk.nii.gz")(
     evaluate
 )
+app.command(epilog="Example: vertebral measure result --ct scan.nii.gz --out measured --format csv,json")(measure)
 data_app.command(epilog="Example: vertebral data prepare verse --out prepared --config resunet")(prepare)
 app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")

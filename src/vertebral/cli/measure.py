@@ -1,0 +1,147 @@
+"""Measurements from the command line."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vertebral import DISCLAIMER
+from vertebral.cli.console import AsJson, OutFolder, Overwrite, Quiet, errors, interruptible, print_json, stages
+from vertebral.errors import ConfigError, InputError, OutputExistsError
+
+if TYPE_CHECKING:
+    from vertebral.measurements import Measurements
+
+FORMATS = ("csv", "json", "parquet")
+_LABELS = "_seg-vert_msk.nii.gz"
+_SHOWN = {
+    "volume_ml": "volume (ml)",
+    "height_anterior_mm": "ant. (mm)",
+    "height_middle_mm": "mid. (mm)",
+    "height_posterior_mm": "post. (mm)",
+    "wedge_sagittal_deg": "wedge (deg)",
+    "genant_grade": "Genant",
+    "core_mean_hu": "core (HU)",
+}
+
+
+def measure(
+    source: Annotated[Path, typer.Argument(help="A folder that `vertebral run` wrote, or a label map with VerSe ids.")],
+    out: OutFolder,
+    ct: Annotated[Path | None, typer.Option(help="The CT, for bone density: as for `vertebral run`.")] = None,
+    formats: Annotated[str, typer.Option("--format", help="csv, json, parquet, or several: csv,json.")] = "csv,json",
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure vertebrae, discs and curves of a labelled spine; each figure has a quality, or a reason to be missing."""
+    with errors(as_json), interruptible():
+        chosen = _formats(formats)
+        labels_path = _label_map(source)
+        stem = _stem(labels_path)
+        names = _file_names(stem, chosen)
+        for name in names:
+            if (out / name).exists() and not overwrite:
+                raise OutputExistsError(f"{out / name}: is there already; add --overwrite, or choose another --out")
+        with stages(quiet or as_json) as progress:
+            progress("read", 0.0)
+            from vertebral.io.read import read_labels, read_scan
+            from vertebral.measure import measure as measure_spine
+
+            labels = read_labels(labels_path)
+            scan = read_scan(ct).volume if ct is not None else None
+            progress("read", 1.0)
+            measured = measure_spine(labels, scan, lambda share: progress("measure", share))
+        files = _write(measured, out, stem, chosen)
+    if as_json:
+        from vertebral.measurements import nested
+
+        print_json({"out": str(out), "files": [path.name for path in files], **nested(measured)})
+    elif not quiet:
+        _print_summary(measured, files)
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    chosen = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",")))
+    unknown = [name for name in chosen if name not in FORMATS]
+    if unknown:
+        raise ConfigError(f"--format {text}: use one or several of {', '.join(FORMATS)}, with commas between")
+    if "parquet" in chosen:
+        from vertebral.io.tables import require_parquet
+
+        require_parquet()
+    return chosen
+
+
+def _label_map(source: Path) -> Path:
+    """Return the label map itself, or that of a folder of results."""
+    if not source.exists():
+        raise InputError(f"{source}: no such file or folder: check the path")
+    if not source.is_dir():
+        return source
+    if not (source / "manifest.json").is_file():
+        raise InputError(f"{source}: holds no manifest.json; give a folder that `vertebral run` wrote, or a label map")
+    found = sorted(source.glob(f"*{_LABELS}"))
+    if len(found) != 1:
+        raise InputError(f"{source}: holds {len(found)} files *{_LABELS}; give the one to measure")
+    return found[0]
+
+
+def _stem(path: Path) -> str:
+    from vertebral.io.opened import stem_of
+
+    return stem_of(path).removesuffix("_seg-vert_msk")
+
+
+def _file_names(stem: str, formats: tuple[str, ...]) -> list[str]:
+    tables = ("vertebrae", "gaps", "regions", "curves")
+    flat = [f"{stem}_measure-{table}.{suffix}" for suffix in formats if suffix != "json" for table in tables]
+    return [*flat, *([f"{stem}_measure.json"] if "json" in formats else [])]
+
+
+def _write(measured: "Measurements", out: Path, stem: str, formats: tuple[str, ...]) -> list[Path]:
+    from vertebral.io.tables import write_csv, write_parquet
+    from vertebral.io.write import write_json
+    from vertebral.measurements import flat_rows, nested
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written to ({error.strerror}); choose another --out") from error
+    files = []
+    for suffix, write in (("csv", write_csv), ("parquet", write_parquet)):
+        if suffix in formats:
+            for table, rows in measured.tables.items():
+                files.append(out / f"{stem}_measure-{table}.{suffix}")
+                write(flat_rows(rows), files[-1])
+    if "json" in formats:
+        files.append(out / f"{stem}_measure.json")
+        write_json({"disclaimer": DISCLAIMER, **nested(measured)}, files[-1])
+    return files
+
+
+def _print_summary(measured: "Measurements", files: list[Path]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    table = Table("level", *_SHOWN.values(), "quality")
+    for row in measured.vertebrae:
+        table.add_row(row.name, *(_shown(row.value(column)) for column in _SHOWN), row.quality)
+    console.print(table)
+    for row in (*measured.regions, *measured.curves):
+        values = [f"{name.rpartition('_')[0]} {_shown(figure.value)}" for name, figure in row.figures.items()]
+        if row.quality != "none":
+            console.print(f"{row.name}: {', '.join(values)} ({row.quality})", highlight=False)
+    for warning in measured.warnings:
+        console.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
+    print(DISCLAIMER)
+    for path in files:
+        print(path)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else f"{value:.1f}"

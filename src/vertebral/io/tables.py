@@ -1,0 +1,44 @@
+"""Tables of flat records to CSV and Parquet; each file is whole or not there at all."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vertebral.errors import ConfigError
+from vertebral.io.write import atomic_write
+
+Record = dict[str, Any]
+
+
+def write_csv(records: Sequence[Record], path: Path) -> None:
+    """Write records with the same keys as UTF-8 CSV with a header; None becomes an empty cell.
+
+    Without records the file holds a single empty line. Raises InputError where the folder cannot be written to.
+    """
+    with atomic_write(Path(path)) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(records[0]) if records else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+
+
+def write_parquet(records: Sequence[Record], path: Path) -> None:
+    """Write records with the same keys as Parquet. Raises ConfigError where pyarrow is not installed."""
+    require_parquet()
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = list(records[0]) if records else []
+    table = pyarrow.table({name: [record[name] for record in records] for name in columns})
+    with atomic_write(Path(path)) as temporary:
+        pyarrow.parquet.write_table(table, temporary)
+
+
+def require_parquet() -> None:
+    """Raise ConfigError where Parquet cannot be written, before any work is done for it."""
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise ConfigError(
+            "--format parquet needs pyarrow: pip install 'vertebral[parquet]', or choose csv or json"
+        ) from None
