@@ -3,8 +3,8 @@
 Steps are distances between the centroids of whole vertebrae (body and arch, as a label map gives them), volumes those
 of whole vertebrae. Both are medians over the 31 training label maps (complete vertebrae only; C1-C5 in 4-7 maps, C6-C7
 in 12, T1-L5 in 13-27), rounded; the volume of C6, which is often cut there, is set between its neighbours'. Steps to
-the sacrum, which has no label there, are from a phantom and from sacra that the shipped network finds: they hang on how
-much of it is seen.
+the sacrum, which has no label there, are rounded from sacra that the shipped network finds: they hang on how much of it
+is seen.
 """
 
 from functools import cache
