@@ -11,6 +11,7 @@ from vertebral.cli.evaluate import evaluate
 from vertebral.cli.measure import measure
 from vertebral.cli.models import models_app
 from vertebral.cli.prepare import prepare
+from vertebral.cli.relabel import relabel
 from vertebral.cli.report import report
 from vertebral.cli.run import run
 from vertebral.cli.samples import phantom, sample
@@ -39,6 +40,10 @@ app.command(epilog="Example: vertebral evaluate --pred result/a_seg-vert_msk.nii
     evaluate
 )
 app.command(epilog="Example: vertebral measure result --ct scan.nii.gz --out measured --format csv,json")(measure)
+app.command(
+    epilog="Examples: vertebral relabel seg.nii.gz --scheme totalsegmentator --out mended\n\n"
+    "vertebral relabel seg.nii.gz --out mended --set L3=40,-12,310"
+)(relabel)
 data_app.command(epilog="Example: vertebral data prepare verse --out prepared --config resunet")(prepare)
 app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")

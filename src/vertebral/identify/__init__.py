@@ -4,38 +4,60 @@ Levels rise strictly from head to tail, so no level is used twice and none chang
 `costs`, what a spine usually looks like in `priors`, the recursion in `path`, and what is made of it in `confidence`.
 """
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
 
 from vertebral.anatomy import SPINE, Level
+from vertebral.errors import ConfigError
 from vertebral.identify import confidence
 from vertebral.identify.costs import Model, build, evidence_shares, volumes_ml
 from vertebral.identify.path import Path, cheapest, marginals
-from vertebral.identify.priors import RARE, between
+from vertebral.identify.priors import RARE, between, nameable
 from vertebral.identify.states import Floats
 from vertebral.records import Instances, Spine, Vertebra
 
 __all__ = ["RARE", "identify"]
 
 
-def identify(instances: Instances, temperature: float | None = None) -> Spine:
+def identify(instances: Instances, temperature: float | None = None, pins: Mapping[int, Level] | None = None) -> Spine:
     """Name each instance, given from head to tail. An instance that fits no level in order is dropped, with a warning.
 
     The confidence of a level is its posterior probability: the costs over `temperature` (the calibrated one where none
     is given) are read as -ln of odds. A network that knows the spine as a whole only leaves nothing to decide.
+
+    `pins` maps the index of an instance to the level that it certainly is. Raises ConfigError where no path keeps them
+    all: a level that cannot be named here, or levels out of order.
     """
     if not instances.items:
         return Spine((), instances.grid, (*instances.warnings, "no vertebrae were found"))
     if instances.levels == (SPINE,):
         return Spine(tuple(Vertebra(SPINE, 1.0, item) for item in instances.items), instances.grid, instances.warnings)
     temperature = confidence.temperature() if temperature is None else temperature
-    model = build(instances)
+    pins = pins or {}
+    _check(instances, pins)
+    model = build(instances, pins)
     best, second = cheapest(model)
+    called = _called(model, best)
+    if broken := [level.name for n, level in pins.items() if called[n] != level]:
+        raise ConfigError(f"{', '.join(broken)}: given by hand, but no order of levels allows it there: correct that")
     vertebrae = _vertebrae(instances, model, best, marginals(model, temperature))
     names = tuple(level.name for level in _called(model, second) if level is not None)
     warnings = (*instances.warnings, *_warnings(instances, model, best))
     return Spine(vertebrae, instances.grid, warnings, confidence.shift_probability(model, best, temperature), names)
+
+
+def _check(instances: Instances, pins: Mapping[int, Level]) -> None:
+    unknown = [level.name for level in pins.values() if level not in nameable(instances.levels)]
+    if unknown:
+        raise ConfigError(f"{', '.join(unknown)}: given by hand, but not among the levels that can be named here")
+    for (m, upper), (n, lower) in pairwise(sorted(pins.items())):
+        if upper.rank >= lower.rank:
+            raise ConfigError(
+                f"given by hand, {upper.name} lies above {lower.name} (parts {m + 1} and {n + 1} from the head): "
+                "levels run from head to tail, each once"
+            )
 
 
 def _called(model: Model, path: Path) -> list[Level | None]:

@@ -11,12 +11,14 @@
   proportion to its size beside its neighbours.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vertebral.anatomy import Level
 from vertebral.identify.priors import ABSENT, nameable
 from vertebral.identify.states import Floats, States, Steps, states_of, steps_of
 from vertebral.records import Instance, Instances
@@ -40,6 +42,8 @@ SACRUM_SPREAD_MM = 8.0
 SCALES: Floats = np.exp(np.linspace(np.log(0.66), np.log(1.36), 13))
 SCALE_SPREAD = 0.13
 SCALE_DRIFT = 0.025
+# What a level given by hand rules out. Finite, so that sums of it stay numbers; no path without it costs as much.
+FORBIDDEN = 1e5
 # So many instances in a row may be dropped between two that are kept.
 MOST_DROPPED = 4
 _BORROWS = {"T13": ("T12", "L1"), "L6": ("L5",)}
@@ -66,8 +70,8 @@ class Model:
     names: NDArray[np.int64]
 
 
-def build(instances: Instances) -> Model:
-    """The costs of every choice for `instances`, which come from head to tail."""
+def build(instances: Instances, pins: Mapping[int, Level]) -> Model:
+    """The costs of every choice for `instances`, which come from head to tail; `pins` maps some to their level."""
     states = states_of(nameable(instances.levels))
     volumes = volumes_ml(instances)
     shares = evidence_shares(instances)
@@ -76,6 +80,10 @@ def build(instances: Instances) -> Model:
     spoken = np.where(states.double, shares[:, top] + shares[:, bottom], shares[:, top])
     own = -np.log(FLOOR + (1 - FLOOR) * spoken) + rarity + _size_costs(instances.items, volumes, shares, states)
     drop = _drop_costs(volumes, instances.items)
+    for n, level in pins.items():
+        pinned = states.levels.index(level)
+        own[n] = np.where((top == pinned) & (bottom == pinned), 0.0, FORBIDDEN)
+        drop[n] = FORBIDDEN
     log_scale = np.log(SCALES)
     start = 0.5 * (log_scale / SCALE_SPREAD) ** 2
     drift = 0.5 * ((log_scale[:, None] - log_scale[None]) / SCALE_DRIFT) ** 2

@@ -3,17 +3,20 @@
 Rules, in order:
 1. Connected voxels of one label form a part. The column of vertebral bodies is found without a look at labels
    (`column`), then cut into bodies where discs, usual heights and changes of label say so (`bodies`).
-2. A part belongs whole to the body of which it holds most; several parts that meet in one body are one vertebra,
-   whatever their labels. A part that holds more than `CUT_FROM_SHARE` of a second body too is two vertebrae under one
-   label, and is cut between them by a watershed in bone, from thick to thin places.
+2. A part belongs whole to the body of which it holds most, if more than `LEAST_SHARE`; several parts that meet in one
+   body are one vertebra, whatever their labels. A part that holds more than `CUT_FROM_SHARE` of a second body too is two
+   vertebrae under one label, and is cut where the ways from the two bodies meet (fast through thick bone, slow through
+   thin).
 3. A part beside the column (an arch, a crumb) that touches another vertebra than that of its label on more than
    `WIDE_MM2`, and more widely than its own, belongs to that one if that one lacks, against the middle one of its
    neighbours, half or more of what the part holds: an arch under a neighbour's label. Crumbs, below `CRUMB_ML`, are
    left to their label.
-4. Else it joins the nearest vertebra that mostly carries its label; without one it is a vertebra of its own
-   (C1 has no body; the scan may cut a body away) if it holds `OWN_VERTEBRA_ML`; else it joins what it touches most, or
-   what is within `REACH_MM`. What is left is dropped, with a warning.
+4. Else it joins the nearest vertebra that mostly carries its label, or that holds `HOLDS_ML` of it; without one it is
+   a vertebra of its own (C1 has no body; the scan may cut a body away) if it holds `OWN_VERTEBRA_ML`; else it joins
+   what it touches most, or what is within `REACH_MM`. What is left is dropped, with a warning.
 5. Sacrum and coccyx have no discs: all parts of their label are one instance each.
+6. A vertebra of more than `SWOLLEN` the middle volume around it, beside one of less than `SHRUNK`, is cut as in rule 2,
+   and the neighbour gets its share back if that makes both more like the others.
 """
 
 import numpy as np
@@ -26,7 +29,8 @@ from vertebral.instances.bodies import Body, find_bodies, profile_of
 from vertebral.instances.bone import Ids
 from vertebral.instances.column import find_column
 from vertebral.instances.loose import give_loose_parts
-from vertebral.instances.parts import CUT_FROM_SHARE, cut_parts, find_parts, markers_of, shares_of_bodies
+from vertebral.instances.parts import CUT_FROM_SHARE, LEAST_SHARE, cut_parts, find_parts, markers_of, shares_of_bodies
+from vertebral.instances.swollen import relieve_swollen
 from vertebral.records import Box, Instance, Instances
 from vertebral.volume import Grid, Volume
 
@@ -87,13 +91,14 @@ def _owners(
         bodies = find_bodies(profile_of(met, column.inside, column.radius_mm, levels))
     if bodies:
         shares = shares_of_bodies(parts, column, bodies) * has_body[parts.best][:, None]
-        whose = np.where(shares.max(1) > 0, shares.argmax(1) + 1, 0).astype(np.int32)
+        whose = np.where(shares.max(1) > LEAST_SHARE, shares.argmax(1) + 1, 0).astype(np.int32)
         torn = (shares > CUT_FROM_SHARE).sum(1) > 1
     owner = whose[parts.ids]
+    markers = markers_of(column, bodies, classes.shape) if bodies else np.zeros_like(owner)
     if torn.any():
-        cut = cut_parts(parts, whose, torn, markers_of(column, bodies, classes.shape))
-        owner = np.where(torn[parts.ids], cut, owner)
-    return give_loose_parts(parts, owner, np.array([0, *(body.best for body in bodies)]), levels)
+        owner = np.where(torn[parts.ids], cut_parts(parts, torn, markers), owner)
+    owner, dropped_ml = give_loose_parts(parts, owner, np.array([0, *(body.best for body in bodies)]), levels)
+    return relieve_swollen(parts, owner, markers, len(bodies)), dropped_ml
 
 
 def _instances(classes: NDArray[np.uint8], owner: Ids, box: Box, grid: Grid, count: int) -> list[Instance]:

@@ -7,7 +7,8 @@ from scipy.spatial import cKDTree
 
 from vertebral.anatomy import Level
 from vertebral.instances.bone import Ids
-from vertebral.instances.parts import CRUMB_ML, OWN_VERTEBRA_ML, REACH_MM, WIDE_MM2, Parts
+from vertebral.instances.parts import CRUMB_ML, HOLDS_ML, OWN_VERTEBRA_ML, REACH_MM, WIDE_MM2, Parts
+from vertebral.instances.swollen import usual_ml
 
 _CLOUD_MM = 2.5
 
@@ -26,6 +27,7 @@ def give_loose_parts(parts: Parts, owner: Ids, best: NDArray[np.int_], levels: t
     given = np.zeros(len(parts.ml), np.int32)
     contacts = _contacts(parts, owner, loose, len(best))
     lack = _lacks_ml(owner, parts, len(best))
+    holders = _holders(owner, parts, len(best), len(levels))
     later = []
     for n in loose:
         level = levels[parts.best[n] - 1]
@@ -43,7 +45,7 @@ def give_loose_parts(parts: Parts, owner: Ids, best: NDArray[np.int_], levels: t
     places = _Places(parts, owner, given)
     dropped_ml = 0.0
     for n in later:
-        same = [m for m in range(1, len(numbers)) if numbers[m] == parts.best[n]]
+        same = [m for m in range(1, len(numbers)) if numbers[m] == parts.best[n]] or holders[parts.best[n]]
         touched = _touched(contacts[n], given)
         if same:
             given[n] = places.nearest(n, same)[0]
@@ -75,11 +77,17 @@ def _widest(
 
 def _lacks_ml(owner: Ids, parts: Parts, count: int) -> NDArray[np.float64]:
     """How many ml each vertebra has less than the middle one of those around it."""
-    voxels = np.bincount(owner[parts.ids > 0], minlength=count).astype(np.float64)
+    voxels = np.bincount(owner[parts.ids > 0], minlength=count)[:count]
     ml = voxels * float(np.prod(parts.spacing_mm)) / 1000
-    usual = ml.copy()
-    usual[1:] = [np.median(ml[max(1, n - 3) : n + 4]) for n in range(1, count)]
-    return usual - ml
+    return np.concatenate([[0.0], usual_ml(ml[1:]) - ml[1:]])
+
+
+def _holders(owner: Ids, parts: Parts, count: int, classes: int) -> list[list[int]]:
+    """For each class, 0 included, the vertebrae that hold `HOLDS_ML` of it or more."""
+    inside = owner > 0
+    voxels = np.bincount(owner[inside] * (classes + 1) + parts.best[parts.ids[inside]], minlength=count * (classes + 1))
+    ml = voxels.reshape(count, classes + 1) * float(np.prod(parts.spacing_mm)) / 1000
+    return [[int(m) for m in np.flatnonzero(ml[:, n] >= HOLDS_ML)] for n in range(classes + 1)]
 
 
 def _touched(contact: dict[int, float], given: NDArray[np.int32]) -> dict[int, float]:

@@ -14,10 +14,13 @@ from vertebral.instances.bone import Ids
 from vertebral.instances.column import Column
 
 # A part that holds more of a second body's bone than this is cut; less is the column's tilt against the disc.
-CUT_FROM_SHARE = 0.25
+CUT_FROM_SHARE = 0.12
+# One that holds less of every body lies beside the column.
+LEAST_SHARE = 0.03
 WIDE_MM2 = 120.0
 OWN_VERTEBRA_ML = 0.3
 CRUMB_ML = 1.0
+HOLDS_ML = 1.0
 REACH_MM = 15.0
 _MARGIN_MM = 20.0
 _MOST_VOXELS = 120_000
@@ -59,12 +62,12 @@ def shares_of_bodies(parts: Parts, column: Column, bodies: list[Body]) -> NDArra
     return share
 
 
-def cut_parts(parts: Parts, whose: NDArray[np.int32], torn: NDArray[np.bool_], markers: Ids) -> Ids:
+def cut_parts(parts: Parts, torn: NDArray[np.bool_], markers: Ids) -> Ids:
     """Number the voxels of the `torn` parts by the body from which they are reached first; 0 elsewhere.
 
     One walks through bone, fast where it is thick and slowly where it is thin (by the square of the depth below the
     surface): an arch is reached through its own pedicles before a neighbour's facets. `markers` (I, J, K) are the
-    bodies, from 1; parts in `whose` (their body; 0 for none yet) are reached from the start.
+    bodies, from 1, where all start at once.
     """
     cut = np.zeros(parts.ids.shape, np.int32)
     margin = [int(np.ceil(_MARGIN_MM / mm)) for mm in parts.spacing_mm]
@@ -73,7 +76,10 @@ def cut_parts(parts: Parts, whose: NDArray[np.int32], torn: NDArray[np.bool_], m
     ids = parts.ids[box]
     step = _step(int(np.count_nonzero(ids)), parts.spacing_mm)
     few = tuple(slice(None, None, n) for n in step)
-    start = np.where(torn[ids], markers[box], whose[ids])[few]
+    # Marks are few: of those that a wider step leaves out, each moves to the nearest place that it keeps.
+    start = np.zeros(ids[few].shape, np.int32)
+    marks = np.argwhere(markers[box])
+    start[tuple((marks // step).T)] = markers[box][tuple(marks.T)]
     reached = _reached_first(ids[few] > 0, start, np.array(step * parts.spacing_mm))
     inside = torn[ids]
     at = np.argwhere(inside) // step
