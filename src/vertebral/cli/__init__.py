@@ -7,6 +7,7 @@ import typer
 from vertebral import DISCLAIMER, __version__
 from vertebral.cli.data import data_app
 from vertebral.cli.evaluate import evaluate
+from vertebral.cli.mesh import mesh
 from vertebral.cli.models import models_app
 from vertebral.cli.prepare import prepare
 from vertebral.cli.report import report
@@ -36,6 +37,10 @@ app.command(epilog="Example: vertebral train --config default --data data --out 
 app.command(epilog="Example: vertebral evaluate --pred result/a_seg-vert_msk.nii.gz --ref a_seg-vert_msk.nii.gz")(
     evaluate
 )
+app.command(
+    epilog="Examples: vertebral mesh result --out meshes --format stl,3mf\n\n"
+    "vertebral mesh a_seg-vert_msk.nii.gz --out meshes --levels L4-L5 --clearance-mm 0.3"
+)(mesh)
 data_app.command(epilog="Example: vertebral data prepare verse --out prepared --config resunet")(prepare)
 app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")
