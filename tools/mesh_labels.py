@@ -65,7 +65,7 @@ def _row(path: Path) -> dict[str, object]:
         "self_intersecting": sum(len(self_intersections(s.vertices_mm, s.faces)) > 0 for s in made.surfaces),
         "volume_change_mean_percent": round(float(np.abs(change).mean()), 3),
         "volume_change_worst_percent": round(float(change[np.abs(change).argmax()]), 3),
-        "dropped_ml": round(sum(field.dropped_mm3 for field in made.fields) / 1000, 3),
+        "dropped_ml": round(float(sum(field.dropped_mm3 for field in made.fields)) / 1000, 3),
         "neighbours": len(made.gaps),
         "intersecting": sum(gap.mm <= 0 for gap in made.gaps),
         "least_gap_mm": round(min((gap.mm for gap in made.gaps), default=2.0), 3),

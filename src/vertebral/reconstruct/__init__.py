@@ -6,7 +6,7 @@ bound. Each mesh is checked as it will be written; what fails is made again, les
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from vertebral.mesh_checks import SurfaceCheck, check_surface
 from vertebral.mesh_intersections import self_intersections
 from vertebral.reconstruct.apart import kept_apart, neighbours
 from vertebral.reconstruct.decimation import decimated
-from vertebral.reconstruct.fairing import Draft, faired
+from vertebral.reconstruct.fairing import Draft, faired, mended
 from vertebral.reconstruct.field import Field, field_of
 from vertebral.records import Spine, Surface
 from vertebral.volume import Affine, Grid, Volume
@@ -43,7 +43,7 @@ Progress = Callable[[str, float], None]
 _SEARCH_MM = 2.0
 _ROUNDS = 4
 _MORE_MM = 0.02
-_SHARES = (1.0, 0.5, 0.0)
+_ATTEMPTS = 8
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,8 @@ def mesh_fields(
     surfaces: list[Surface] = []
     for n, draft in enumerate(drafts):
         progress("check", n / len(drafts))
-        surfaces.append(_finished(draft, config.max_error_mm))
+        surface, drafts[n] = _finished(draft, config.max_error_mm)
+        surfaces.append(surface)
     gaps = _gaps(surfaces, wanted)
     for _ in range(_ROUNDS):
         near = {pair: gap for pair, gap in gaps.items() if gap < config.clearance_mm}
@@ -146,7 +147,7 @@ def mesh_fields(
         drafts = kept_apart(drafts, {pair: wanted[pair] for pair in near})
         touched = sorted({n for pair in near for n in pair})
         for n in touched:
-            surfaces[n] = _finished(drafts[n], config.max_error_mm)
+            surfaces[n], drafts[n] = _finished(drafts[n], config.max_error_mm)
         gaps |= _gaps(surfaces, [pair for pair in gaps if set(pair) & set(touched)])
     progress("check", 1.0)
     found = tuple(
@@ -155,17 +156,27 @@ def mesh_fields(
     return Reconstruction(tuple(surfaces), tuple(fields), found)
 
 
-def _finished(draft: Draft, max_error_mm: float) -> Surface:
-    """Return `draft` as a surface that passes the checks: decimated, else with all faces, else less smooth."""
-    for share in _SHARES:
-        vertices = draft.contour + share * (draft.vertices - draft.contour)
-        for points, faces in decimated(vertices, draft.faces, max_error_mm):
-            # Values that float32 holds exactly, as STL and GLB need them: what is checked is what is written.
-            surface = Surface(draft.field.level, points.astype(np.float32).astype(np.float64), faces)
-            check = check_surface(surface)
-            sound = check.manifold and check.components == 1 and check.volume_ml > 0
-            if sound and len(self_intersections(surface.vertices_mm, faces)) == 0:
-                return surface
+def _finished(draft: Draft, max_error_mm: float) -> tuple[Surface, Draft]:
+    """Return `draft` as a surface that passes the checks, and the draft as it was mended for that.
+
+    Where triangles cut each other, the surface goes back to the contour, which never cuts itself; more and more of it,
+    with more and more triangles, until all is well.
+    """
+    more = 0
+    for attempt in range(_ATTEMPTS):
+        if attempt >= _ATTEMPTS - 2:
+            share = 0.5 if attempt == _ATTEMPTS - 2 else 0.0
+            draft = replace(draft, vertices=draft.contour + share * (draft.vertices - draft.contour))
+        points, faces = decimated(draft.vertices, draft.faces, max_error_mm, more)
+        # Values that float32 holds exactly, as STL and GLB need them: what is checked is what is written.
+        surface = Surface(draft.field.level, points.astype(np.float32).astype(np.float64), faces)
+        check = check_surface(surface)
+        cuts = self_intersections(surface.vertices_mm, faces)
+        if check.manifold and check.components == 1 and check.volume_ml > 0 and len(cuts) == 0:
+            return surface, draft
+        more += int(len(cuts) == 0 or attempt > 0)
+        if len(cuts) > 0:
+            draft = mended(draft, surface.vertices_mm[np.unique(faces[cuts.ravel()])], attempt + 1)
     raise VertebralError(
         f"{draft.field.level.name}: no printable surface ({check}); its voxels are too small or too flat"
     )

@@ -5,10 +5,13 @@ from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from vertebral.mesh_checks import Points, vertex_normals
 from vertebral.reconstruct.fairing import Draft
+
+Indices = NDArray[np.int64]
 
 _STEPS = 6
 # Beyond this, a surface is somebody else's far side: nothing is deeper in its neighbour than a stair of the label map.
@@ -46,12 +49,12 @@ def boxes_within(first: Points, second: Points, distance_mm: float) -> bool:
 
 def _parted(first: Draft, second: Draft, gap_mm: float) -> tuple[Draft, Draft]:
     drafts = (first, second)
-    near = [_near_box(a.vertices, b.vertices, gap_mm) for a, b in (drafts, drafts[::-1])]
+    near = _close(drafts, [_near_box(a.vertices, b.vertices, gap_mm) for a, b in (drafts, drafts[::-1])], gap_mm)
     if min(map(len, near)) == 0:
         return drafts
     pair = [draft.vertices[chosen] for draft, chosen in zip(drafts, near, strict=True)]
     # Vertices move by a fraction of an edge: the normals of the start will do.
-    normals = [vertex_normals(draft.vertices, draft.faces)[chosen] for draft, chosen in zip(drafts, near, strict=True)]
+    normals = [_normals(draft, chosen) for draft, chosen in zip(drafts, near, strict=True)]
     for _ in range(_STEPS):
         steps = [_step(pair[n], pair[1 - n], normals[1 - n], gap_mm) for n in range(2)]
         if not any(step.any() for step in steps):
@@ -63,10 +66,27 @@ def _parted(first: Draft, second: Draft, gap_mm: float) -> tuple[Draft, Draft]:
     return replace(first, vertices=moved[0]), replace(second, vertices=moved[1])
 
 
-def _near_box(points: Points, others: Points, gap_mm: float) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _near_box(points: Points, others: Points, gap_mm: float) -> Indices:
     """Return the indices of the points within reach of the bounding box of `others`."""
     reach = gap_mm + _REACH_MM
     return np.flatnonzero(((points > others.min(axis=0) - reach) & (points < others.max(axis=0) + reach)).all(axis=1))
+
+
+def _close(drafts: tuple[Draft, Draft], near: list[Indices], gap_mm: float) -> list[Indices]:
+    """Keep of the indices those of vertices within reach of one of the other side."""
+    points = [draft.vertices[chosen] for draft, chosen in zip(drafts, near, strict=True)]
+    if min(map(len, near)) == 0:
+        return near
+    reach = gap_mm + _REACH_MM
+    found = [cKDTree(b).query(a, distance_upper_bound=reach)[0] for a, b in (points, points[::-1])]
+    return [chosen[np.isfinite(distance)] for chosen, distance in zip(near, found, strict=True)]
+
+
+def _normals(draft: Draft, chosen: Indices) -> Points:
+    """Return the outward unit normals of the chosen vertices."""
+    flag = np.zeros(len(draft.vertices), bool)
+    flag[chosen] = True
+    return vertex_normals(draft.vertices, draft.faces[flag[draft.faces].any(axis=1)])[chosen]
 
 
 def _step(points: Points, others: Points, normals: Points, gap_mm: float) -> Points:

@@ -1,7 +1,5 @@
 """Fewer triangles where the surface is flat, within an error bound that is measured, not hoped for."""
 
-from collections.abc import Iterator
-
 import fast_simplification
 import numpy as np
 
@@ -17,21 +15,22 @@ _LEAST_FACES = 200
 _LEAST_REDUCTION = 0.15
 
 
-def decimated(vertices: Points, faces: Faces, max_error_mm: float) -> Iterator[tuple[Points, Faces]]:
-    """Yield meshes with ever more faces, the given one last. `vertices` (V, 3) lie within `max_error_mm` of each.
+def decimated(vertices: Points, faces: Faces, max_error_mm: float, attempt: int = 0) -> tuple[Points, Faces]:
+    """Return a mesh with fewer faces from which no vertex (V, 3) is further than `max_error_mm`, or the given one.
 
-    Quadric error decimation (Garland and Heckbert 1997). The caller takes the first one that pleases.
+    Quadric error decimation (Garland and Heckbert 1997). A higher `attempt` starts with more faces.
     """
-    if max_error_mm > 0:
-        wanted = max(float(areas(vertices, faces).sum()) / (_AREA_PER_ERROR_MM * max_error_mm), _LEAST_FACES)
-        for attempt in range(_TRIES):
-            reduction = 1 - wanted * _MORE_FACES**attempt / len(faces)
-            if reduction < _LEAST_REDUCTION:
-                break
-            points, triangles = fast_simplification.simplify(
-                vertices.astype(np.float32), faces.astype(np.int32), target_reduction=reduction
-            )
-            fewer = np.asarray(points, np.float64), np.asarray(triangles, np.int64)
-            if distances(vertices, *fewer).max() <= max_error_mm:
-                yield fewer
-    yield vertices, faces
+    if max_error_mm <= 0:
+        return vertices, faces
+    wanted = max(float(areas(vertices, faces).sum()) / (_AREA_PER_ERROR_MM * max_error_mm), _LEAST_FACES)
+    for more in range(attempt, _TRIES):
+        reduction = 1 - wanted * _MORE_FACES**more / len(faces)
+        if reduction < _LEAST_REDUCTION:
+            break
+        points, triangles = fast_simplification.simplify(
+            vertices.astype(np.float32), faces.astype(np.int32), target_reduction=reduction
+        )
+        fewer = np.asarray(points, np.float64), np.asarray(triangles, np.int64)
+        if distances(vertices, *fewer).max() <= max_error_mm:
+            return fewer
+    return vertices, faces

@@ -1,8 +1,9 @@
 """From a field to a smooth surface that stays within half a voxel of where the field was cut."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from vertebral.mesh_checks import Faces, Points, areas, vertex_normals, volume
 from vertebral.reconstruct.contour import contour, low_passed
@@ -16,6 +17,7 @@ _COARSE = (4, 60, 0.003)
 _COARSE_EDGES = 1.9
 _MOST_VOXELS = 0.5
 _MOST_SHIFT_VOXELS = 0.25
+_MEND_SPACINGS = 2.0
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,17 @@ def faired(field: Field, smooth: float = 1.0) -> Draft:
     vertices = cut + smooth * (vertices - cut)
     most_mm = _MOST_SHIFT_VOXELS * float(np.prod(field.voxel_mm)) ** (1 / 3)
     return Draft(field, cut, _with_volume(vertices, faces, field.volume_mm3, most_mm), faces)
+
+
+def mended(draft: Draft, faults: Points, steps: int) -> Draft:
+    """Return `draft` with its vertices back on the contour near `faults` (N, 3); further away ever less, up to a reach.
+
+    The reach is two spacings of the field's grid for each of `steps`.
+    """
+    reach_mm = _MEND_SPACINGS * max(draft.field.grid.spacing_mm) * steps
+    distance = cKDTree(faults).query(draft.vertices, distance_upper_bound=reach_mm)[0]
+    share = np.clip(2 * distance / reach_mm - 1, 0, 1)[:, None]
+    return replace(draft, vertices=draft.contour + share * (draft.vertices - draft.contour))
 
 
 def _filter_for(field: Field) -> tuple[int, int, float]:
