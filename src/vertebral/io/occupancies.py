@@ -47,14 +47,14 @@ def write_occupancies(spine: Spine, path: Path) -> None:
 def read_occupancies(path: Path) -> tuple[Grid, list[Occupancy]]:
     """Read what `write_occupancies` wrote, from head to tail. Raises ReadError for anything else."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             i, j, k = stored["shape"].tolist()
             grid = Grid((i, j, k), stored["affine"])
             parts = [
                 _part(BY_NAME[str(name)], stored[f"occupancy_{name}"], start)
                 for name, start in zip(stored["levels"], stored["starts"].tolist(), strict=True)
             ]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ReadError(f"{path}: not an occupancy file of `vertebral run` ({error}): run it again") from error
     return grid, parts
 

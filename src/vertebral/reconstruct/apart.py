@@ -18,6 +18,8 @@ _STEPS = 6
 _REACH_MM = 2.5
 # Distances are measured to the plane through the nearest vertex; the surface itself may be a little nearer.
 _SLACK_MM = 0.05
+# The middle of a triangle is about this far from its corners, in spacings of the field that it was cut from.
+_BETWEEN = 0.75
 
 
 def kept_apart(drafts: Sequence[Draft], gaps_mm: dict[tuple[int, int], float]) -> list[Draft]:
@@ -55,8 +57,9 @@ def _parted(first: Draft, second: Draft, gap_mm: float) -> tuple[Draft, Draft]:
     pair = [draft.vertices[chosen] for draft, chosen in zip(drafts, near, strict=True)]
     # Vertices move by a fraction of an edge: the normals of the start will do.
     normals = [_normals(draft, chosen) for draft, chosen in zip(drafts, near, strict=True)]
+    between_mm = [_BETWEEN * max(draft.field.grid.spacing_mm) for draft in drafts]
     for _ in range(_STEPS):
-        steps = [_step(pair[n], pair[1 - n], normals[1 - n], gap_mm) for n in range(2)]
+        steps = [_step(pair[n], pair[1 - n], normals[1 - n], gap_mm, between_mm[1 - n]) for n in range(2)]
         if not any(step.any() for step in steps):
             break
         pair = [points + step for points, step in zip(pair, steps, strict=True)]
@@ -89,14 +92,24 @@ def _normals(draft: Draft, chosen: Indices) -> Points:
     return vertex_normals(draft.vertices, draft.faces[flag[draft.faces].any(axis=1)])[chosen]
 
 
-def _step(points: Points, others: Points, normals: Points, gap_mm: float) -> Points:
-    """Return half of what `points` (P, 3) lack to be `gap_mm` outside of `others` (Q, 3) with outward `normals`."""
+def _step(points: Points, others: Points, normals: Points, gap_mm: float, between_mm: float) -> Points:
+    """Return half of what `points` (P, 3) lack to be `gap_mm` outside of `others` (Q, 3) with outward `normals`.
+
+    The way to the surface is told by the nearest vertex: its height over the tangent plane there, and as much of the
+    way along the plane as is longer than `between_mm`, which the next vertex would have had.
+    """
     distance, nearest = cKDTree(others).query(points, distance_upper_bound=gap_mm + _REACH_MM)
     step = np.zeros_like(points)
     hit = np.flatnonzero(np.isfinite(distance))
     normal = normals[nearest[hit]]
-    height = np.einsum("pc,pc->p", points[hit] - others[nearest[hit]], normal)
-    step[hit] = normal * (np.maximum(gap_mm - height, 0) / 2)[:, None]
-    # Beside an edge the plane says nothing: there, who is as far from the vertex as the gap is far enough.
-    step[hit[(height > 0) & (distance[hit] >= 2 * gap_mm)]] = 0
+    away = points[hit] - others[nearest[hit]]
+    height = np.einsum("pc,pc->p", away, normal)
+    along = away - height[:, None] * normal
+    length = np.linalg.norm(along, axis=1)
+    beside = np.maximum(length - between_mm, 0)
+    way = height[:, None] * normal + along * (beside / np.maximum(length, 1e-9))[:, None]
+    # Right above or below the plane, the normal is the way out; beside the end of a surface, the way from it is.
+    out = np.where(beside > 0, np.linalg.norm(way, axis=1), height)
+    direction = np.where((beside > 0)[:, None], way / np.maximum(np.abs(out), 1e-9)[:, None], normal)
+    step[hit] = direction * (np.maximum(gap_mm - out, 0) / 2)[:, None]
     return step

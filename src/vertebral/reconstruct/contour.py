@@ -13,6 +13,8 @@ from vtkmodules.vtkFiltersCore import vtkFlyingEdges3D, vtkImplicitPolyDataDista
 from vertebral.mesh_checks import Faces, Points, volume
 from vertebral.reconstruct.field import ISO, Values
 
+_TOLERANCE_MM = 1e-6
+
 
 def contour(values: Values) -> tuple[Points, Faces]:
     """Flying edges: vertices (V, 3) in voxels of `values`, faces (F, 3) outward in a right-handed voxel frame.
@@ -68,7 +70,7 @@ def first_hits(vertices: Points, faces: Faces, starts: Points, ends: Points) -> 
     where, inside = [0.0] * 3, [0.0] * 3
     hits = np.ones(len(starts))
     for n, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
-        if locator.IntersectWithLine(start, end, 0.0, share, where, inside, part):
+        if locator.IntersectWithLine(start, end, _TOLERANCE_MM, share, where, inside, part):
             hits[n] = float(share)
     return hits
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.sparse import coo_matrix
 from scipy.spatial import cKDTree
 
 from vertebral.mesh_checks import Faces, Points, areas, vertex_normals, volume
@@ -17,7 +18,7 @@ _COARSE = (4, 60, 0.003)
 _COARSE_EDGES = 1.9
 _MOST_VOXELS = 0.5
 _MOST_SHIFT_VOXELS = 0.25
-_MEND_SPACINGS = 2.0
+_MEND_SPACINGS, _MEND_ROUNDS, _MEND_BY_CONTOUR = 2.0, 5, 3
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,33 @@ def faired(field: Field, smooth: float = 1.0) -> Draft:
 
 
 def mended(draft: Draft, faults: Points, steps: int) -> Draft:
-    """Return `draft` with its vertices back on the contour near `faults` (N, 3); further away ever less, up to a reach.
+    """Return `draft` changed near `faults` (N, 3), further away ever less, up to two grid spacings for each of `steps`.
 
-    The reach is two spacings of the field's grid for each of `steps`.
+    First the vertices there are evened out among their neighbours; from the third step on, they go back to the contour.
     """
     reach_mm = _MEND_SPACINGS * max(draft.field.grid.spacing_mm) * steps
     distance = cKDTree(faults).query(draft.vertices, distance_upper_bound=reach_mm)[0]
-    share = np.clip(2 * distance / reach_mm - 1, 0, 1)[:, None]
-    return replace(draft, vertices=draft.contour + share * (draft.vertices - draft.contour))
+    share = np.clip(2 - 2 * distance / reach_mm, 0, 1)[:, None]
+    if steps < _MEND_BY_CONTOUR:
+        target = _evened(draft.vertices, draft.faces[np.isfinite(distance)[draft.faces].any(axis=1)])
+    else:
+        target = draft.contour
+    return replace(draft, vertices=draft.vertices + share * (target - draft.vertices))
+
+
+def _evened(vertices: Points, faces: Faces) -> Points:
+    """Move the vertices of `faces` to the middle of their neighbours, a few times; others stay."""
+    used, local = np.unique(faces, return_inverse=True)
+    start, end = local.reshape(-1, 3).T.ravel(), np.roll(local.reshape(-1, 3), -1, axis=1).T.ravel()
+    joined = coo_matrix((np.ones(len(start)), (start, end)), shape=(len(used), len(used))).tocsr()
+    joined = joined + joined.T
+    count = np.asarray(joined.sum(axis=1))
+    points = vertices[used]
+    for _ in range(_MEND_ROUNDS):
+        points = joined @ points / count
+    moved = vertices.copy()
+    moved[used] = points
+    return moved
 
 
 def _filter_for(field: Field) -> tuple[int, int, float]:

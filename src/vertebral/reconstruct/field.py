@@ -53,7 +53,7 @@ def field_of(occupancy: NDArray[Any], box: Box, grid: Grid, level: Level, spacin
 
     Crumbs and inner cavities are dropped. Masks on slices much thicker than their pixels, and coarse ones, are sampled
     anew by shape-based interpolation (Raya and Udupa 1990); `spacing_mm` asks for one spacing. Raises VertebralError
-    where nothing is inside or values are not finite.
+    where nothing is inside, is left of it at the new spacing, or values are not finite.
     """
     crop, inner = _padded_crop(occupancy, level)
     values = _one_solid(crop)
@@ -68,7 +68,10 @@ def field_of(occupancy: NDArray[Any], box: Box, grid: Grid, level: Level, spacin
     wanted = spacing_mm or _spacing_for(own.spacing_mm)
     if wanted is not None:
         fine = own.resampled(wanted)
-        values, own = _one_solid(_sampled_anew(values, own, fine, stepped)), fine
+        values, own = _sampled_anew(values, own, fine, stepped), fine
+        if not (values >= ISO).any():
+            raise VertebralError(f"{level.name}: nothing is left of it at {wanted:g} mm: its voxels are too small")
+        values = _one_solid(values)
     elif stepped:
         values = _kept_sides(values, gaussian_filter(values, _BLUR_VOXELS))
     return Field(level, values, own, volume_mm3, dropped_mm3, grid.spacing_mm, stepped)
