@@ -8,8 +8,8 @@ from vertebral.reconstruct.contour import distances
 
 # A first guess of how large triangles may be on a bone, measured: mm2 a face for each mm of error; then more faces.
 _AREA_PER_ERROR_MM = 9.0
-_MORE_FACES = 1.6
-_TRIES = 3
+_MORE_FACES = 1.25
+_TRIES = 4
 _LEAST_FACES = 200
 # Below this, decimation saves less than it costs.
 _LEAST_REDUCTION = 0.15
