@@ -19,6 +19,8 @@ from vertebral.mesh_checks import check_surface
 from vertebral.mesh_intersections import self_intersections
 from vertebral.reconstruct import Reconstruction, fields_of_labels, mesh_fields
 
+_LEAST_ML = 1.0
+
 
 def main() -> None:
     """Append a row per map to the CSV."""
@@ -55,7 +57,9 @@ def _row(path: Path) -> dict[str, object]:
     wall_s, processor_s = time.perf_counter() - start, time.process_time() - processor
     checks = [check_surface(surface) for surface in made.surfaces]
     sources = np.array([field.volume_mm3 / 1000 for field in made.fields])
-    change = 100 * (np.array([check.volume_ml for check in checks]) / sources - 1)
+    # Scraps of vertebrae that the scan cuts are meshed like all others, but their volume is all surface.
+    whole = sources >= _LEAST_ML
+    change = 100 * (np.array([check.volume_ml for check in checks]) / sources - 1)[whole]
     return {
         "map": _name(path),
         "spacing_mm": "x".join(f"{mm:.2f}" for mm in labels.spacing_mm),
@@ -63,6 +67,7 @@ def _row(path: Path) -> dict[str, object]:
         "watertight": sum(check.watertight for check in checks),
         "manifold": sum(check.manifold and check.components == 1 and check.volume_ml > 0 for check in checks),
         "self_intersecting": sum(len(self_intersections(s.vertices_mm, s.faces)) > 0 for s in made.surfaces),
+        "under_1_ml": int((~whole).sum()),
         "volume_change_mean_percent": round(float(np.abs(change).mean()), 3),
         "volume_change_worst_percent": round(float(change[np.abs(change).argmax()]), 3),
         "dropped_ml": round(float(sum(field.dropped_mm3 for field in made.fields)) / 1000, 3),

@@ -24,6 +24,7 @@ SIDES = {
 }
 STAIRS = MeshConfig(smooth=0, max_error_mm=0, clearance_mm=0)
 PIXELS_PER_MM = 96 / 25.4
+_TIMEOUT_S = 600.0
 
 
 def main() -> None:
@@ -53,7 +54,7 @@ def _spine(spine: tuple[Surface, ...]) -> dict[str, Picture]:
     points = np.concatenate([surface.vertices_mm for surface in spine])
     scale = float(np.ptp(points[:, 2])) / 720
     views = [_view(f"v{n}", points, side, scale, (300, 760)) for n, side in enumerate(SIDES)]
-    return dict(zip(SIDES, render(spine, views), strict=True))
+    return dict(zip(SIDES, render(spine, views, _TIMEOUT_S), strict=True))
 
 
 def _joint(stairs: tuple[Surface, ...], smooth: list[Surface]) -> dict[str, Picture]:
@@ -65,8 +66,8 @@ def _joint(stairs: tuple[Surface, ...], smooth: list[Surface]) -> dict[str, Pict
     right = SIDES["behind, left, above"][0]
     view = View("joint", right, (0.0, 0.0, 1.0), (float(at[0]), float(at[1]), float(at[2])), 0.09, (480, 480))
     return {
-        "the label map's voxels": render(stairs, [view])[0],
-        "as written (smooth, 0.1 mm apart, fewer triangles)": render(smooth, [view])[0],
+        "the label map's voxels": render(stairs, [view], _TIMEOUT_S)[0],
+        "as written (smooth, 0.1 mm apart, fewer triangles)": render(smooth, [view], _TIMEOUT_S)[0],
     }
 
 
@@ -76,7 +77,7 @@ def _printed(surface: Surface) -> Image.Image:
     views = [
         _view(f"v{n}", surface.vertices_mm, side, 1 / PIXELS_PER_MM, size) for n, side in enumerate(list(SIDES)[:2])
     ]
-    picture = _beside(dict(zip(list(SIDES)[:2], render([surface], views), strict=True)))
+    picture = _beside(dict(zip(list(SIDES)[:2], render([surface], views, _TIMEOUT_S), strict=True)))
     draw = ImageDraw.Draw(picture)
     for mm in range(0, 101, 10):
         x = 20 + mm * PIXELS_PER_MM

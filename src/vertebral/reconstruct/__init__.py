@@ -43,7 +43,7 @@ Progress = Callable[[str, float], None]
 _SEARCH_MM = 2.0
 _ROUNDS = 4
 _MORE_MM = 0.02
-_ATTEMPTS = 8
+_ATTEMPTS = 12
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _finished(draft: Draft, max_error_mm: float) -> tuple[Surface, Draft]:
     Where triangles cut each other, the surface goes back to the contour, which never cuts itself; more and more of it,
     with more and more triangles, until all is well.
     """
-    more = 0
+    more = mends = 0
     for attempt in range(_ATTEMPTS):
         if attempt >= _ATTEMPTS - 2:
             share = 0.5 if attempt == _ATTEMPTS - 2 else 0.0
@@ -174,9 +174,10 @@ def _finished(draft: Draft, max_error_mm: float) -> tuple[Surface, Draft]:
         cuts = self_intersections(surface.vertices_mm, faces)
         if check.manifold and check.components == 1 and check.volume_ml > 0 and len(cuts) == 0:
             return surface, draft
-        more += int(len(cuts) == 0 or attempt > 0)
+        more += int(len(cuts) == 0 or mends > 0)
         if len(cuts) > 0:
-            draft = mended(draft, surface.vertices_mm[np.unique(faces[cuts.ravel()])], attempt + 1)
+            mends += 1
+            draft = mended(draft, surface.vertices_mm[np.unique(faces[cuts.ravel()])], mends)
     raise VertebralError(
         f"{draft.field.level.name}: no printable surface ({check}); its voxels are too small or too flat"
     )
