@@ -18,7 +18,7 @@ from vertebral.io.read import read_labels, read_scan
 from vertebral.io.write import write_labels
 from vertebral.volume import Volume
 
-COMMANDS = ("run", "sample", "phantom", "train", "evaluate", "report", "data", "models")
+COMMANDS = ("run", "mesh", "sample", "phantom", "train", "evaluate", "report", "data", "models")
 GROUPED = ("data download", "data index", "data split", "data prepare")
 GROUPED += ("models list", "models info", "models import", "models export")
 DISCLAIMER = "Research use only. Not for diagnosis."

@@ -55,7 +55,8 @@ STAGES = [
     "write",
     "preview",
 ]
-OUTPUTS = ["L1.stl", "L2.stl", "T12.stl", "preview.png", "seg-subreg_ctd.json", "seg-vert_msk.nii.gz", "spine.glb"]
+OUTPUTS = ["L1.stl", "L2.stl", "T12.stl", "occupancy.npz", "preview.png"]
+OUTPUTS += ["seg-subreg_ctd.json", "seg-vert_msk.nii.gz", "spine.glb"]
 
 
 @pytest.fixture(scope="module")

@@ -417,6 +417,34 @@ class RunConfig(Config):
     overwrite: bool = False
 
 
+class MeshConfig(Config):
+    """How surfaces are made; lengths in mm.
+
+    `smooth` scales the smoothing: 1 is all of it, 0 none. `max_error_mm` bounds how far decimation may move the
+    surface, 0 keeps all triangles. `target_edge_mm` samples the surface anew at about this edge length and keeps all
+    triangles. `clearance_mm` is the least gap between neighbours.
+    """
+
+    smooth: float = Field(1.0, ge=0, le=1)
+    max_error_mm: float = Field(0.15, ge=0, le=2)
+    target_edge_mm: float | None = Field(None, ge=0.2, le=5)
+    clearance_mm: float = Field(0.1, ge=0, le=1.5)
+
+
+class MeshRunConfig(MeshConfig):
+    """What a user chooses for `vertebral mesh`. `levels` None keeps all; `lps` writes LPS+ in place of RAS+.
+
+    `cut` is a plane (sagittal, coronal, axial), through the middle of what is meshed or, as in `axial@-120.5`, where it
+    is told in RAS+ mm.
+    """
+
+    levels: tuple[str, ...] | None = None
+    formats: tuple[Literal["stl", "ply", "obj", "glb", "3mf"], ...] = Field(("stl", "glb"), min_length=1)
+    lps: bool = False
+    cut: str | None = Field(None, pattern=r"^(sagittal|coronal|axial)(@-?\d+(\.\d+)?)?$")
+    overwrite: bool = False
+
+
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 

@@ -2,9 +2,7 @@
 
 import json
 import platform
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,12 +17,14 @@ from vertebral import DISCLAIMER, __version__
 from vertebral.anatomy import BY_NAME, LEVELS, SPINE, level_named
 from vertebral.config import ModelConfig, PreprocessConfig, RunConfig
 from vertebral.digest import file_sha256
-from vertebral.errors import InputError, ModelError, OutputExistsError, RenderError, VertebralError
+from vertebral.errors import ModelError, OutputExistsError, RenderError
 from vertebral.identify import RARE, identify
 from vertebral.inference import choose_device, infer
 from vertebral.instances import find_instances
 from vertebral.io.meshes import write_glb, write_stl
+from vertebral.io.occupancies import write_occupancies
 from vertebral.io.read import read_scan
+from vertebral.io.staging import staging_in, writing
 from vertebral.io.write import write_centroids, write_json, write_labels
 from vertebral.preprocess import prepare, restore
 from vertebral.reconstruct import check_surface, reconstruct
@@ -37,6 +37,7 @@ Progress = Callable[[str, float], None]
 MANIFEST = "manifest.json"
 _MOST_PLAUSIBLE_ML = 200.0
 _LABELS, _CENTROIDS, _SPINE, _PREVIEW = "seg-vert_msk.nii.gz", "seg-subreg_ctd.json", "spine.glb", "preview.png"
+_OCCUPANCIES = "occupancy.npz"
 
 
 @dataclass
@@ -64,7 +65,7 @@ def run(source: Path, out: Path, config: RunConfig, progress: Progress = lambda 
     """
     _refuse_results(out, config.overwrite)
     clock = _Clock(progress)
-    with _staging(out) as staging:
+    with staging_in(out) as staging:
         with clock.stage("load model"):
             device = choose_device(config.device)
             model = _finder(load_model(config.model))
@@ -98,15 +99,15 @@ def run(source: Path, out: Path, config: RunConfig, progress: Progress = lambda 
             segmentation = restore(spine, prepared.source)
         with clock.stage("reconstruct"):
             surfaces = reconstruct(spine)
-        with clock.stage("write"), _writing(out):
+        with clock.stage("write"), writing(out):
             _write_results(staging, scan, spine, segmentation, surfaces)
-        with clock.stage("preview"), _writing(out):
+        with clock.stage("preview"), writing(out):
             try:
                 picture = staging / f"{scan.stem}_{_PREVIEW}"
                 preview(scan.volume, segmentation.labels, surfaces, picture, f"{scan.stem} ({model.config.name})")
             except RenderError as error:
                 warnings.append(str(error))
-        with _writing(out):
+        with writing(out):
             manifest = {
                 **_provenance(scan, model, refiner, preprocess, config, device),
                 "levels": _level_rows(spine, segmentation, surfaces),
@@ -140,7 +141,14 @@ def _refuse_results(out: Path, overwrite: bool) -> None:
 
 def _refuse_other_files(out: Path, stem: str, overwrite: bool) -> None:
     """Refuse to replace what no manifest speaks of, such as a reference label map that lies beside its CT."""
-    endings = (_LABELS, _CENTROIDS, _SPINE, _PREVIEW, *(f"{level.name}.stl" for level in (*LEVELS, SPINE)))
+    endings = (
+        _LABELS,
+        _CENTROIDS,
+        _OCCUPANCIES,
+        _SPINE,
+        _PREVIEW,
+        *(f"{level.name}.stl" for level in (*LEVELS, SPINE)),
+    )
     taken = [name for name in (f"{stem}_{ending}" for ending in endings) if (out / name).exists()]
     if taken and not overwrite:
         raise OutputExistsError(f"{out / taken[0]}: is there already; add --overwrite, or choose another --out")
@@ -189,6 +197,7 @@ def _write_results(
         write_stl(surface, folder / f"{scan.stem}_{surface.level.name}.stl")
     if surfaces:
         write_glb(surfaces, folder / f"{scan.stem}_{_SPINE}")
+        write_occupancies(spine, folder / f"{scan.stem}_{_OCCUPANCIES}")
 
 
 def _provenance(
@@ -259,40 +268,6 @@ def _peak_memory_gb() -> float | None:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)
-
-
-@contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    """Yield a fresh hidden folder inside `out`, on the same file system; it, and a new `out` left empty, go afterwards.
-
-    Made before the work starts, so that a place that cannot be written to shows at once, as InputError.
-    """
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written to ({error.strerror}); choose another --out") from error
-    try:
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        for folder in made:
-            if any(folder.iterdir()):
-                break
-            folder.rmdir()
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Turn a full disk and its like into a VertebralError."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise VertebralError(
-            f"{out}: the results could not be written ({reason}); free space or choose another --out"
-        ) from error
 
 
 def _publish(staging: Path, out: Path) -> None:

@@ -115,11 +115,20 @@ class Spine:
 
 @dataclass(frozen=True)
 class Surface:
-    """reconstruct: a closed triangle mesh. `vertices_mm` (V, 3) RAS+ mm float64, `faces` (F, 3) int64, outward."""
+    """reconstruct: a closed triangle mesh. `vertices_mm` (V, 3) RAS+ mm float64, `faces` (F, 3) int64, outward.
+
+    `part` tells the pieces of one level apart where it was cut, for example `left`; empty for a whole one.
+    """
 
     level: Level
     vertices_mm: NDArray[np.float64]
     faces: NDArray[np.int64]
+    part: str = ""
+
+    @property
+    def name(self) -> str:
+        """What files and objects are called after: the level, and the part where it is one."""
+        return f"{self.level.name}-{self.part}" if self.part else self.level.name
 
 
 @dataclass(frozen=True)

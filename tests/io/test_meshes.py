@@ -8,7 +8,7 @@ import trimesh
 
 from vertebral.anatomy import BY_NAME
 from vertebral.errors import InputError, VertebralError
-from vertebral.io.meshes import write_glb, write_stl
+from vertebral.io.meshes import Frame, write_glb, write_obj, write_ply, write_stl
 from vertebral.reconstruct import surface_from_mask
 from vertebral.records import Surface
 
@@ -30,7 +30,7 @@ def test_stl_reads_back_as_written(tmp_path: Path) -> None:
     surface = ball("T13", -30)
     write_stl(surface, tmp_path / "scan_T13.stl")
     content = (tmp_path / "scan_T13.stl").read_bytes()
-    assert content[:80].rstrip() == b"vertebral T13 RAS mm"
+    assert content[:80].rstrip() == b"vertebral T13 mm SPACE=RAS"
     assert len(content) == 84 + 50 * len(surface.faces)
     mesh = trimesh.load(tmp_path / "scan_T13.stl")
     assert mesh.is_watertight
@@ -94,3 +94,25 @@ def test_glb_refuses_nothing_and_doubles(tmp_path: Path) -> None:
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         write_stl(ball("L1", 0), tmp_path / "nowhere" / "a.stl")
+
+
+@pytest.mark.parametrize(("frame", "sign"), [("RAS", 1), ("LPS", -1)])
+def test_ply_and_obj_read_back_as_written_and_name_their_frame(tmp_path: Path, frame: Frame, sign: int) -> None:
+    surface = ball("L1", 5)
+    for write, name in ((write_ply, "a.ply"), (write_obj, "a.obj"), (write_stl, "a.stl")):
+        write(surface, tmp_path / name, frame)
+        assert f"SPACE={frame}".encode() in (tmp_path / name).read_bytes()[:200]
+        mesh = trimesh.load(tmp_path / name)
+        assert mesh.is_watertight
+        assert mesh.volume == pytest.approx(BALL.sum(), rel=1e-3)
+        corners = surface.vertices_mm * (sign, sign, 1)
+        assert mesh.bounds == pytest.approx(np.array([corners.min(axis=0), corners.max(axis=0)]), abs=1e-4)
+
+
+def test_a_glb_in_lps_stands_as_one_in_ras(tmp_path: Path) -> None:
+    for frame in ("RAS", "LPS"):
+        write_glb([ball("L1", 0)], tmp_path / f"{frame}.glb", frame)
+    ras, lps = (trimesh.load(tmp_path / f"{frame}.glb") for frame in ("RAS", "LPS"))
+    assert lps.bounds == pytest.approx(ras.bounds, abs=1e-6)
+    assert lps.geometry["L1"].bounds[0][0] == pytest.approx(-ras.geometry["L1"].bounds[1][0])
+    assert tree_of(tmp_path / "LPS.glb")["asset"]["extras"]["frame"] == "LPS+"

@@ -9,6 +9,7 @@ from vertebral.cli.benchmark import benchmark_app
 from vertebral.cli.data import data_app
 from vertebral.cli.evaluate import evaluate
 from vertebral.cli.measure import measure
+from vertebral.cli.mesh import mesh
 from vertebral.cli.models import models_app
 from vertebral.cli.prepare import prepare
 from vertebral.cli.relabel import relabel
@@ -44,6 +45,10 @@ app.command(
     epilog="Examples: vertebral relabel seg.nii.gz --scheme totalsegmentator --out mended\n\n"
     "vertebral relabel seg.nii.gz --out mended --set L3=40,-12,310"
 )(relabel)
+app.command(
+    epilog="Examples: vertebral mesh result --out meshes --format stl,3mf\n\n"
+    "vertebral mesh a_seg-vert_msk.nii.gz --out meshes --levels L4-L5 --clearance-mm 0.3"
+)(mesh)
 data_app.command(epilog="Example: vertebral data prepare verse --out prepared --config resunet")(prepare)
 app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")

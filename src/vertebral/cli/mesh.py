@@ -1,0 +1,87 @@
+"""Surfaces from the command line."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vertebral.cli.console import AsJson, OutFolder, Overwrite, Quiet, errors, interruptible, print_json, stages
+
+
+def mesh(
+    source: Annotated[Path, typer.Argument(help="A label map with VerSe ids, or a folder that `vertebral run` wrote.")],
+    out: OutFolder,
+    levels: Annotated[str | None, typer.Option(help="Mesh these levels only, as in L1-L5 or T12,L1.")] = None,
+    formats: Annotated[
+        str, typer.Option("--format", help="Of stl, ply, obj (a file each), glb, 3mf (one for all); several by comma.")
+    ] = "stl,glb",
+    smooth: Annotated[float, typer.Option(help="From 0, the voxels' stairs, to 1.")] = 1.0,
+    max_error_mm: Annotated[
+        float, typer.Option(help="How far fewer triangles may move the surface; 0 keeps all.")
+    ] = 0.15,
+    target_edge_mm: Annotated[
+        float | None, typer.Option(help="Even triangles of about this edge, none removed.")
+    ] = None,
+    clearance_mm: Annotated[float, typer.Option(help="Least gap between neighbours.")] = 0.1,
+    lps: Annotated[bool, typer.Option("--lps", help="Write LPS+ (DICOM, ITK) in place of RAS+.")] = False,
+    cut: Annotated[
+        str | None,
+        typer.Option(help="Cut in two closed parts: sagittal, coronal or axial, or as in axial@-120.5 (RAS+ mm)."),
+    ] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make closed, printable surfaces of the vertebrae of a label map or a result."""
+    with errors(as_json), interruptible():
+        from vertebral.anatomy import parse_levels
+        from vertebral.config import MeshRunConfig, parse_config
+
+        options = {
+            "levels": None if levels is None else tuple(level.name for level in parse_levels(levels)),
+            "formats": tuple(part.strip().lower() for part in formats.split(",")),
+            "smooth": smooth,
+            "max_error_mm": 0.0 if target_edge_mm is not None else max_error_mm,
+            "target_edge_mm": target_edge_mm,
+            "clearance_mm": clearance_mm,
+            "lps": lps,
+            "cut": cut,
+            "overwrite": overwrite,
+        }
+        config = parse_config(MeshRunConfig, options, "command line")
+        with stages(quiet or as_json) as progress:
+            progress("start", 0.0)
+            from vertebral import meshing
+
+            progress("start", 1.0)
+            report = meshing.mesh(source, out, config, progress)
+    if as_json:
+        print_json({"out": str(out), **report})
+    elif not quiet:
+        _print_summary(out, report)
+
+
+def _print_summary(out: Path, report: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("mesh", "faces", "volume (ml)", "change (%)", "thinnest wall (mm)", "overhang (%)", "printable")
+    for row in report["meshes"]:
+        sound = row["manifold"] and row["components"] == 1 and row["self_intersections"] == 0
+        change = f"{row['volume_change_percent']:+.2f}" if "volume_change_percent" in row else ""
+        wall = f"{row['wall_p5_mm']:.1f}"
+        overhang = f"{100 * row['overhang_share']:.0f}"
+        table.add_row(
+            row["name"], str(row["faces"]), f"{row['volume_ml']:.2f}", change, wall, overhang, "yes" if sound else "no"
+        )
+    console = Console()
+    console.print(table)
+    for warning in report["warnings"]:
+        console.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
+    names = [row["file"] for row in report["outputs"]]
+    single = [name for name in names if name.endswith((".stl", ".ply", ".obj"))]
+    for name in (*(name for name in names if name not in single), f"{report['source']['name']}_mesh-report.json"):
+        print(out / name)
+    for kind in sorted({Path(name).suffix for name in single}):
+        print(f"{out / ('*' + kind)} (meshes: {sum(name.endswith(kind) for name in single)})")

@@ -1,0 +1,192 @@
+"""From named occupancies or a label map to surfaces: one closed, manifold, outward mesh per vertebra, in RAS+ mm.
+
+Flying edges at 0.5, a low-pass filter that leaves no vertex further than half a voxel from where the label map had it,
+a shift that gives each mesh the volume of its voxels, a gap between neighbours, and fewer triangles within an error
+bound. Each mesh is checked as it will be written; what fails is made again, less smooth or with more triangles.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from manifold3d import Manifold, Mesh
+from numpy.typing import NDArray
+from scipy.ndimage import find_objects
+
+from vertebral.anatomy import BY_VERSE_ID, Level, sort_levels
+from vertebral.config import MeshConfig
+from vertebral.errors import InputError, VertebralError
+from vertebral.mesh_checks import SurfaceCheck, check_surface
+from vertebral.mesh_intersections import self_intersections
+from vertebral.reconstruct.apart import kept_apart, neighbours
+from vertebral.reconstruct.decimation import decimated
+from vertebral.reconstruct.fairing import Draft, faired, mended
+from vertebral.reconstruct.field import Field, field_of
+from vertebral.records import Spine, Surface
+from vertebral.volume import Affine, Grid, Volume
+
+__all__ = [
+    "Gap",
+    "Reconstruction",
+    "SurfaceCheck",
+    "check_surface",
+    "field_of",
+    "fields_of_labels",
+    "mesh_fields",
+    "reconstruct",
+    "surface_from_mask",
+]
+
+Progress = Callable[[str, float], None]
+
+_SEARCH_MM = 2.0
+_ROUNDS = 4
+_MORE_MM = 0.02
+_ATTEMPTS = 12
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The least distance in mm between two neighbours, at most `_SEARCH_MM`; 0 where they intersect."""
+
+    first: Level
+    second: Level
+    mm: float
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Surfaces from head to tail with what they were made from, and the gaps between neighbours nearer than 2 mm."""
+
+    surfaces: tuple[Surface, ...]
+    fields: tuple[Field, ...]
+    gaps: tuple[Gap, ...]
+
+
+def reconstruct(spine: Spine, config: MeshConfig | None = None) -> tuple[Surface, ...]:
+    """Return one surface per vertebra, in the spine's order; neighbours are kept apart.
+
+    Each is a single closed outer surface: crumbs and inner cavities are dropped, rings (the vertebral canal) are kept.
+    Raises VertebralError where an occupancy stays below 0.5 everywhere or its mesh is not manifold.
+    """
+    parts = [(v.instance.occupancy, v.instance.box, v.level) for v in spine.vertebrae]
+    fields = [field_of(values, box, spine.grid, level) for values, box, level in parts]
+    return mesh_fields(fields, config or MeshConfig()).surfaces
+
+
+def surface_from_mask(mask: NDArray[np.bool_], affine: Affine, level: Level) -> Surface:
+    """Return the surface of `mask` (I, J, K) whose `affine` maps voxel indices to RAS+ mm, with all its triangles.
+
+    Raises VertebralError where the mask is empty or its mesh is not manifold, GeometryError for a bad affine.
+    """
+    grid = Grid(mask.shape, affine)
+    i, j, k = (slice(0, n) for n in grid.shape)
+    field = field_of(np.asarray(mask, dtype=bool), (i, j, k), grid, level)
+    return mesh_fields([field], MeshConfig(max_error_mm=0)).surfaces[0]
+
+
+def fields_of_labels(
+    labels: Volume,
+    levels: Sequence[Level] | None = None,
+    spacing_mm: float | None = None,
+    progress: Progress = lambda name, share: None,
+) -> list[Field]:
+    """Return the fields of a label map with VerSe ids (I, J, K), from head to tail; `levels` None takes all it holds.
+
+    Raises InputError where it holds none of them, or a value that is no VerSe id.
+    """
+    array = np.asfortranarray(labels.array)
+    boxes = {n + 1: box[::-1] for n, box in enumerate(find_objects(array.T)) if box is not None}
+    unknown = sorted(set(boxes) - set(BY_VERSE_ID))
+    if unknown:
+        raise InputError(f"label {unknown[0]} is no VerSe id (C1-C7 1-7, T1-T12 8-19, L1-L6 20-25, sacrum 26, T13 28)")
+    found = sort_levels(level for value, level in BY_VERSE_ID.items() if value in boxes)
+    chosen = [level for level in found if levels is None or level in levels]
+    if not chosen:
+        has = ", ".join(level.name for level in found) or "no label at all"
+        raise InputError(f"none of the levels asked for is in the label map; it has {has}")
+    fields = []
+    for n, level in enumerate(chosen):
+        progress("sample", n / len(chosen))
+        box = boxes[level.verse_id]
+        fields.append(field_of(array[box] == level.verse_id, box, labels.grid, level, spacing_mm))
+    progress("sample", 1.0)
+    return fields
+
+
+def mesh_fields(
+    fields: Sequence[Field], config: MeshConfig, progress: Progress = lambda name, share: None
+) -> Reconstruction:
+    """Return the surfaces of `fields` (from head to tail), each checked and apart from its neighbours.
+
+    Raises VertebralError where no printable surface can be made of one.
+    """
+    drafts = []
+    for n, field in enumerate(fields):
+        progress("smooth", n / len(fields))
+        drafts.append(faired(field, config.smooth))
+    progress("smooth", 1.0)
+    # Decimation moves both sides, rarely by all it may: ask for that much more, and again where it was not enough.
+    wanted = dict.fromkeys(
+        neighbours([draft.vertices for draft in drafts], _SEARCH_MM), config.clearance_mm + config.max_error_mm / 2
+    )
+    drafts = kept_apart(drafts, wanted)
+    surfaces: list[Surface] = []
+    for n, draft in enumerate(drafts):
+        progress("check", n / len(drafts))
+        surface, drafts[n] = _finished(draft, config.max_error_mm)
+        surfaces.append(surface)
+    gaps = _gaps(surfaces, wanted)
+    for _ in range(_ROUNDS):
+        near = {pair: gap for pair, gap in gaps.items() if gap < config.clearance_mm}
+        if not near:
+            break
+        for pair, gap in near.items():
+            wanted[pair] += config.clearance_mm - gap + _MORE_MM
+        drafts = kept_apart(drafts, {pair: wanted[pair] for pair in near})
+        touched = sorted({n for pair in near for n in pair})
+        for n in touched:
+            surfaces[n], drafts[n] = _finished(drafts[n], config.max_error_mm)
+        gaps |= _gaps(surfaces, [pair for pair in gaps if set(pair) & set(touched)])
+    progress("check", 1.0)
+    found = tuple(
+        Gap(fields[a].level, fields[b].level, gap) for (a, b), gap in sorted(gaps.items()) if gap < _SEARCH_MM
+    )
+    return Reconstruction(tuple(surfaces), tuple(fields), found)
+
+
+def _finished(draft: Draft, max_error_mm: float) -> tuple[Surface, Draft]:
+    """Return `draft` as a surface that passes the checks, and the draft as it was mended for that.
+
+    Where triangles cut each other, the surface goes back to the contour, which never cuts itself; more and more of it,
+    with more and more triangles, until all is well.
+    """
+    more = mends = 0
+    for attempt in range(_ATTEMPTS):
+        if attempt >= _ATTEMPTS - 2:
+            share = 0.5 if attempt == _ATTEMPTS - 2 else 0.0
+            draft = replace(draft, vertices=draft.contour + share * (draft.vertices - draft.contour))
+        points, faces = decimated(draft.vertices, draft.faces, max_error_mm, more)
+        # Values that float32 holds exactly, as STL and GLB need them: what is checked is what is written.
+        surface = Surface(draft.field.level, points.astype(np.float32).astype(np.float64), faces)
+        check = check_surface(surface)
+        cuts = self_intersections(surface.vertices_mm, faces)
+        if check.manifold and check.components == 1 and check.volume_ml > 0 and len(cuts) == 0:
+            return surface, draft
+        more += int(len(cuts) == 0 or mends > 0)
+        if len(cuts) > 0:
+            mends += 1
+            draft = mended(draft, surface.vertices_mm[np.unique(faces[cuts.ravel()])], mends)
+    raise VertebralError(
+        f"{draft.field.level.name}: no printable surface ({check}); its voxels are too small or too flat"
+    )
+
+
+def _gaps(surfaces: Sequence[Surface], pairs: Any) -> dict[tuple[int, int], float]:
+    """Return the least distance of each pair in mm, at most `_SEARCH_MM`; 0 where they intersect."""
+    solids: dict[int, Manifold] = {}
+    for n in sorted({n for pair in pairs for n in pair}):
+        surface = surfaces[n]
+        solids[n] = Manifold(Mesh(surface.vertices_mm.astype(np.float32), surface.faces.astype(np.uint32)))
+    return {(a, b): float(solids[a].min_gap(solids[b], _SEARCH_MM)) for a, b in pairs}

@@ -1,0 +1,115 @@
+"""Neighbours that touch: each gives way by half of what lacks for a gap between them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from vertebral.mesh_checks import Points, vertex_normals
+from vertebral.reconstruct.fairing import Draft
+
+Indices = NDArray[np.int64]
+
+_STEPS = 6
+# Beyond this, a surface is somebody else's far side: nothing is deeper in its neighbour than a stair of the label map.
+_REACH_MM = 2.5
+# Distances are measured to the plane through the nearest vertex; the surface itself may be a little nearer.
+_SLACK_MM = 0.05
+# The middle of a triangle is about this far from its corners, in spacings of the field that it was cut from.
+_BETWEEN = 0.75
+
+
+def kept_apart(drafts: Sequence[Draft], gaps_mm: dict[tuple[int, int], float]) -> list[Draft]:
+    """Return `drafts` with their vertices moved so that the pairs in `gaps_mm` keep that distance.
+
+    Keys are pairs of indices, the lower one first. Vertices move along the neighbour's normals and only where they are
+    nearer than the gap. One that is thinner there than what it has to give keeps less.
+    """
+    moved = list(drafts)
+    for (first, second), gap_mm in gaps_mm.items():
+        if boxes_within(moved[first].vertices, moved[second].vertices, gap_mm):
+            moved[first], moved[second] = _parted(moved[first], moved[second], gap_mm + _SLACK_MM)
+    return moved
+
+
+def neighbours(surfaces: Sequence[Points], distance_mm: float) -> list[tuple[int, int]]:
+    """Return the pairs of indices of vertex sets (V, 3) whose bounding boxes are nearer than `distance_mm`."""
+    return [
+        (a, b) for a, b in combinations(range(len(surfaces)), 2) if boxes_within(surfaces[a], surfaces[b], distance_mm)
+    ]
+
+
+def boxes_within(first: Points, second: Points, distance_mm: float) -> bool:
+    """True where the bounding boxes of two vertex sets (V, 3) are nearer than `distance_mm` along every axis."""
+    low = np.maximum(first.min(axis=0), second.min(axis=0))
+    high = np.minimum(first.max(axis=0), second.max(axis=0))
+    return bool((low - high < distance_mm).all())
+
+
+def _parted(first: Draft, second: Draft, gap_mm: float) -> tuple[Draft, Draft]:
+    drafts = (first, second)
+    near = _close(drafts, [_near_box(a.vertices, b.vertices, gap_mm) for a, b in (drafts, drafts[::-1])], gap_mm)
+    if min(map(len, near)) == 0:
+        return drafts
+    pair = [draft.vertices[chosen] for draft, chosen in zip(drafts, near, strict=True)]
+    # Vertices move by a fraction of an edge: the normals of the start will do.
+    normals = [_normals(draft, chosen) for draft, chosen in zip(drafts, near, strict=True)]
+    between_mm = [_BETWEEN * max(draft.field.grid.spacing_mm) for draft in drafts]
+    for _ in range(_STEPS):
+        steps = [_step(pair[n], pair[1 - n], normals[1 - n], gap_mm, between_mm[1 - n]) for n in range(2)]
+        if not any(step.any() for step in steps):
+            break
+        pair = [points + step for points, step in zip(pair, steps, strict=True)]
+    moved = [draft.vertices.copy() for draft in drafts]
+    for n in range(2):
+        moved[n][near[n]] = pair[n]
+    return replace(first, vertices=moved[0]), replace(second, vertices=moved[1])
+
+
+def _near_box(points: Points, others: Points, gap_mm: float) -> Indices:
+    """Return the indices of the points within reach of the bounding box of `others`."""
+    reach = gap_mm + _REACH_MM
+    return np.flatnonzero(((points > others.min(axis=0) - reach) & (points < others.max(axis=0) + reach)).all(axis=1))
+
+
+def _close(drafts: tuple[Draft, Draft], near: list[Indices], gap_mm: float) -> list[Indices]:
+    """Keep of the indices those of vertices within reach of one of the other side."""
+    points = [draft.vertices[chosen] for draft, chosen in zip(drafts, near, strict=True)]
+    if min(map(len, near)) == 0:
+        return near
+    reach = gap_mm + _REACH_MM
+    found = [cKDTree(b).query(a, distance_upper_bound=reach)[0] for a, b in (points, points[::-1])]
+    return [chosen[np.isfinite(distance)] for chosen, distance in zip(near, found, strict=True)]
+
+
+def _normals(draft: Draft, chosen: Indices) -> Points:
+    """Return the outward unit normals of the chosen vertices."""
+    flag = np.zeros(len(draft.vertices), bool)
+    flag[chosen] = True
+    return vertex_normals(draft.vertices, draft.faces[flag[draft.faces].any(axis=1)])[chosen]
+
+
+def _step(points: Points, others: Points, normals: Points, gap_mm: float, between_mm: float) -> Points:
+    """Return half of what `points` (P, 3) lack to be `gap_mm` outside of `others` (Q, 3) with outward `normals`.
+
+    The way to the surface is told by the nearest vertex: its height over the tangent plane there, and as much of the
+    way along the plane as is longer than `between_mm`, which the next vertex would have had.
+    """
+    distance, nearest = cKDTree(others).query(points, distance_upper_bound=gap_mm + _REACH_MM)
+    step = np.zeros_like(points)
+    hit = np.flatnonzero(np.isfinite(distance))
+    normal = normals[nearest[hit]]
+    away = points[hit] - others[nearest[hit]]
+    height = np.einsum("pc,pc->p", away, normal)
+    along = away - height[:, None] * normal
+    length = np.linalg.norm(along, axis=1)
+    beside = np.maximum(length - between_mm, 0)
+    way = height[:, None] * normal + along * (beside / np.maximum(length, 1e-9))[:, None]
+    # Right above or below the plane, the normal is the way out; beside the end of a surface, the way from it is.
+    out = np.where(beside > 0, np.linalg.norm(way, axis=1), height)
+    direction = np.where((beside > 0)[:, None], way / np.maximum(np.abs(out), 1e-9)[:, None], normal)
+    step[hit] = direction * (np.maximum(gap_mm - out, 0) / 2)[:, None]
+    return step

@@ -1,0 +1,110 @@
+"""From a field to a smooth surface that stays within half a voxel of where the field was cut."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.spatial import cKDTree
+
+from vertebral.mesh_checks import Faces, Points, areas, vertex_normals, volume
+from vertebral.reconstruct.contour import contour, low_passed
+from vertebral.reconstruct.field import Field
+
+# (rounds, iterations, pass band) of the windowed sinc, measured on analytic shapes (benchmarks/surfaces.py): stairs
+# need more than soft borders, and where the source's voxels are long in edges of the mesh, so are its stairs.
+_SOFT = (1, 10, 0.1)
+_STEPPED = (2, 30, 0.01)
+_COARSE = (4, 60, 0.003)
+_COARSE_EDGES = 1.9
+_MOST_VOXELS = 0.5
+_MOST_SHIFT_VOXELS = 0.25
+_MEND_SPACINGS, _MEND_ROUNDS, _MEND_BY_CONTOUR = 2.0, 5, 3
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A surface in the making: `contour` (V, 3) in RAS+ mm as cut, `vertices` the same points after smoothing."""
+
+    field: Field
+    contour: Points
+    vertices: Points
+    faces: Faces
+
+
+def faired(field: Field, smooth: float = 1.0) -> Draft:
+    """Contour `field` at 0.5, smooth it and give it the volume of its source.
+
+    Alternating projections: a low-pass filter, then each vertex back to within half a source voxel (an ellipsoid) of
+    where the contour had it. So stairs go, and thin parts stay. `smooth` between 0 (the contour) and 1 scales the way.
+    """
+    points, faces = contour(field.values)
+    axes = field.grid.affine[:3, :3]
+    if float(np.linalg.det(axes)) < 0:
+        faces = np.ascontiguousarray(faces[:, ::-1])
+    cut = field.grid.to_world(points)
+    cage = axes / np.asarray(field.grid.spacing_mm) * np.asarray(field.voxel_mm) * _MOST_VOXELS
+    rounds, iterations, pass_band = _filter_for(field)
+    vertices = cut
+    for _ in range(rounds if smooth > 0 else 0):
+        vertices = _caged(cut, low_passed(vertices, faces, iterations, pass_band), cage)
+    vertices = cut + smooth * (vertices - cut)
+    most_mm = _MOST_SHIFT_VOXELS * float(np.prod(field.voxel_mm)) ** (1 / 3)
+    return Draft(field, cut, _with_volume(vertices, faces, field.volume_mm3, most_mm), faces)
+
+
+def mended(draft: Draft, faults: Points, steps: int) -> Draft:
+    """Return `draft` changed near `faults` (N, 3), further away ever less, up to two grid spacings for each of `steps`.
+
+    First the vertices there are evened out among their neighbours; from the third step on, they go back to the contour.
+    """
+    reach_mm = _MEND_SPACINGS * max(draft.field.grid.spacing_mm) * steps
+    distance = cKDTree(faults).query(draft.vertices, distance_upper_bound=reach_mm)[0]
+    share = np.clip(2 - 2 * distance / reach_mm, 0, 1)[:, None]
+    if steps < _MEND_BY_CONTOUR:
+        target = _evened(draft.vertices, draft.faces[np.isfinite(distance)[draft.faces].any(axis=1)])
+    else:
+        target = draft.contour
+    return replace(draft, vertices=draft.vertices + share * (target - draft.vertices))
+
+
+def _evened(vertices: Points, faces: Faces) -> Points:
+    """Move the vertices of `faces` to the middle of their neighbours, a few times; others stay."""
+    used, local = np.unique(faces, return_inverse=True)
+    start, end = local.reshape(-1, 3).T.ravel(), np.roll(local.reshape(-1, 3), -1, axis=1).T.ravel()
+    joined = coo_matrix((np.ones(len(start)), (start, end)), shape=(len(used), len(used))).tocsr()
+    joined = joined + joined.T
+    count = np.asarray(joined.sum(axis=1))
+    points = vertices[used]
+    for _ in range(_MEND_ROUNDS):
+        points = joined @ points / count
+    moved = vertices.copy()
+    moved[used] = points
+    return moved
+
+
+def _filter_for(field: Field) -> tuple[int, int, float]:
+    if not field.stepped:
+        return _SOFT
+    return _COARSE if min(field.voxel_mm) >= _COARSE_EDGES * field.grid.spacing_mm[0] else _STEPPED
+
+
+def _caged(centres: Points, moved: Points, cage: Points) -> Points:
+    """Pull `moved` (V, 3) back into the ellipsoids around `centres` whose half axes are the columns of `cage`."""
+    away = (moved - centres) @ np.linalg.inv(cage).T
+    length = np.sqrt(np.einsum("vc,vc->v", away, away))[:, None]
+    return np.asarray(centres + (away / np.maximum(length, 1)) @ cage.T)
+
+
+def _with_volume(vertices: Points, faces: Faces, volume_mm3: float, most_mm: float) -> Points:
+    """Shift all vertices along their normals by one distance, at most `most_mm`, so that the mesh has `volume_mm3`.
+
+    A few steps suffice, since volume grows by area times distance.
+    """
+    normals = vertex_normals(vertices, faces)
+    area_mm2 = float(areas(vertices, faces).sum())
+    shift, moved = 0.0, vertices
+    for _ in range(3):
+        missing = (volume_mm3 - volume(moved, faces)) / area_mm2
+        shift = float(np.clip(shift + missing, -most_mm, most_mm))
+        moved = vertices + shift * normals
+    return moved
