@@ -36,12 +36,13 @@ def check_surface(surface: Surface) -> SurfaceCheck:
     """Count edges, fans and pieces of `surface`, and measure it."""
     vertices, faces = surface.vertices_mm, surface.faces
     start, end = _directed_edges(faces)
-    used = np.unique(faces)
-    edge_count = len(np.unique(np.minimum(start, end) * len(vertices) + np.maximum(start, end)))
+    used = np.flatnonzero(np.bincount(faces.ravel()))
     joined = coo_matrix((np.ones(len(start), bool), (start, end)), shape=(len(vertices), len(vertices)))
     pieces = connected_components(joined, directed=False)[1]
     face_areas = areas(vertices, faces)
     watertight = len(faces) > 0 and len(open_edges(faces)) == 0
+    undirected = np.minimum(start, end) * len(vertices) + np.maximum(start, end)
+    edge_count = len(start) // 2 if watertight else len(np.unique(undirected))
     return SurfaceCheck(
         watertight=watertight,
         manifold=watertight and len(split_vertices(faces)) == 0 and bool((face_areas > _MIN_AREA_MM2).all()),
@@ -61,8 +62,11 @@ def open_edges(faces: Faces) -> NDArray[np.int64]:
     """Return the edges (E, 2) that do not have exactly two faces, one in each direction."""
     start, end = _directed_edges(faces)
     size = int(faces.max(initial=0)) + 1
-    forward, backward = np.unique(start * size + end, return_counts=True), np.unique(end * size + start)
-    bad = np.concatenate([forward[0][forward[1] > 1], np.setxor1d(forward[0], backward)])
+    forward, backward = np.sort(start * size + end), np.sort(end * size + start)
+    twice = forward[1:] == forward[:-1]
+    if not twice.any() and np.array_equal(forward, backward):
+        return np.zeros((0, 2), np.int64)
+    bad = np.unique(np.concatenate([forward[1:][twice], np.setxor1d(forward, backward)]))
     return np.column_stack([bad // size, bad % size])
 
 
@@ -81,9 +85,10 @@ def split_vertices(faces: Faces) -> NDArray[np.int64]:
         (np.ones(3 * count, bool), (corner_at_start[order], corner_at_end[mirror])), shape=(3 * count, 3 * count)
     )
     fans = connected_components(links, directed=False)[1]
-    fan_vertices = np.unique(np.column_stack([fans, start]), axis=0)[:, 1]
-    vertices, counts = np.unique(fan_vertices, return_counts=True)
-    return vertices[counts > 1]
+    # Each fan has one vertex: where there are more fans than vertices, a vertex has several.
+    vertex_of_fan = np.zeros(int(fans.max(initial=-1)) + 1, np.int64)
+    vertex_of_fan[fans] = start
+    return np.flatnonzero(np.bincount(vertex_of_fan) > 1)
 
 
 def face_normals(vertices: Points, faces: Faces) -> Points:
