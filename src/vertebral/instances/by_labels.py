@@ -4,9 +4,9 @@ Rules, in order:
 1. Connected voxels of one label form a part. The column of vertebral bodies is found without a look at labels
    (`column`), then cut into bodies where discs, usual heights and changes of label say so (`bodies`).
 2. A part belongs whole to the body of which it holds most, if more than `LEAST_SHARE`; several parts that meet in one
-   body are one vertebra, whatever their labels. A part that holds more than `CUT_FROM_SHARE` of a second body too is two
-   vertebrae under one label, and is cut where the ways from the two bodies meet (fast through thick bone, slow through
-   thin).
+   body are one vertebra, whatever their labels. A part that holds more than `CUT_FROM_SHARE` of a second body too is
+   two vertebrae under one label, and is cut where the ways from the two bodies meet (fast through thick bone, slow
+   through thin).
 3. A part beside the column (an arch, a crumb) that touches another vertebra than that of its label on more than
    `WIDE_MM2`, and more widely than its own, belongs to that one if that one lacks, against the middle one of its
    neighbours, half or more of what the part holds: an arch under a neighbour's label. Crumbs, below `CRUMB_ML`, are
