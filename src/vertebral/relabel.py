@@ -192,12 +192,12 @@ def changes(instances: Instances, spine: Spine, before: Volume, after: Volume) -
         for item in instances.items
         if id(item) not in kept
     ]
-    lost = Volume((before.array > 0) & (after.array == 0), before.affine)
+    dropped_voxels = np.count_nonzero(before.array) - np.count_nonzero(after.array)
     return {
         "levels": rows,
         "dropped": dropped,
         "voxels_changed": int(np.count_nonzero(before.array != after.array)),
-        "voxels_dropped": int(np.count_nonzero(lost.array)),
+        "voxels_dropped": int(dropped_voxels),
     }
 
 

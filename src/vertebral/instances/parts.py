@@ -14,7 +14,7 @@ from vertebral.instances.bone import Ids
 from vertebral.instances.column import Column
 
 # A part that holds more of a second body's bone than this is cut; less is the column's tilt against the disc.
-CUT_FROM_SHARE = 0.12
+CUT_FROM_SHARE = 0.25
 # One that holds less of every body lies beside the column.
 LEAST_SHARE = 0.03
 WIDE_MM2 = 120.0
