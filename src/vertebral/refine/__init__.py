@@ -12,7 +12,8 @@ the box does not hold, stay as the coarse result has them. Rules, in order:
 5. Of each answer the largest part stays, with the parts that hold at least `MIN_PART_SHARE` of it (`part`).
 6. A voxel is of the vertebra with the highest probability, if that is one half or more. What a vertebra then has apart
    from its largest part (rule 5) is left to its neighbours.
-7. A vertebra whose centroid neighbours have moved by more than `MOVED_MM` is looked at once more, from there.
+7. A vertebra whose centroid neighbours have moved by more than `MOVED_MM` is looked at once more, from there; this is
+   done `ROUNDS` times, since what moves one may move the next.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,6 +40,7 @@ from vertebral.volume import Grid, Volume
 MIN_DICE = 0.25
 SAME_DICE = 0.5
 MOVED_MM = 2.0
+ROUNDS = 2
 _MARGIN_VOXELS = 2
 
 
@@ -99,7 +101,9 @@ def refine(
         single = [entry for entry in single if not entry.part.own.any()]
         single += [replace(entry, part=part) for entry, part in zip(seen, anew, strict=True)]
         movable = [_is_vertebra(entry.item, instances) for entry in single] + [True] * len(new)
-        parts = _seen_again([*(entry.part for entry in single), *new], movable, eye)
+        parts = [*(entry.part for entry in single), *new]
+        for _ in range(ROUNDS):
+            parts = _seen_again(parts, movable, eye)
     masses = np.zeros(len(instances.levels) + 1)
     missed = [_instance(part, masses, eye.grid) for part in new]
     single += [_Found(item, part, 1.0) for item, part in zip(missed, new, strict=True)]

@@ -5,8 +5,8 @@ network looks where the two and those between them should lie, as usual steps al
 neighbours say. Where all answers are apart from each other and from the rest (Dice below `NEW_DICE`), they stand; else
 the two stay, and it looks between them alone: an answer that is apart from all others, holds `NEW_SHARE` of its smaller
 neighbour and no more than `NEW_MOST` of its larger one is new. It looks a step beyond either end as well, and goes on
-while what it finds there is new, lies where it was looked for (within `NEAR_AIM` steps) and has `NEW_EVIDENCE` of
-coarse evidence for a spine; never below the sacrum.
+while what it finds there is new, lies where it was looked for (within `NEAR_AIM` steps), further out than
+the last one, and has `NEW_EVIDENCE` of coarse evidence for a spine; never below the sacrum.
 """
 
 from collections.abc import Sequence
@@ -112,7 +112,8 @@ def _beyond(parts: list[Part], eye: Eye, spine: Values, coarse: Grid) -> list[Pa
             return new
         centre_mm = _centre_mm(part, eye)
         far = np.linalg.norm(centre_mm - aim_mm) > NEAR_AIM * usual_mm
-        if far or _mean_on(spine, part, coarse, eye.grid) < NEW_EVIDENCE:
+        back = (centre_mm[2] - last_mm[2]) * (centres_mm[0, 2] - centres_mm[-1, 2]) <= 0
+        if far or back or _mean_on(spine, part, coarse, eye.grid) < NEW_EVIDENCE:
             return new
         new.append(part)
         before_mm, last_mm, neighbour = last_mm, centre_mm, part
