@@ -156,7 +156,7 @@ def test_the_manifest_tells_all(scan: Path, model: str, tmp_path: Path) -> None:
     assert [row["verse_id"] for row in rows] == [19, 20, 21]
     for row in rows:
         assert 0.8 < row["confidence"] <= 1
-        assert 0 <= row["quality"] <= 1 and isinstance(row["needs_review"], list)
+        assert 0 <= row["quality"] <= 1 and isinstance(row["needs_review"], (list, tuple))
         assert 10 < row["volume_ml"] < 100
         assert row["mesh"]["watertight"]
         assert row["mesh"]["manifold"]

@@ -69,7 +69,8 @@ def _vertebrae(instances: Instances, model: Model, path: Path, probabilities: Fl
     kept = [(n, state) for n, state in enumerate(path) if state is not None]
     items = [instances.items[n] for n, _ in kept]
     levels = [level for level in _called(model, path) if level is not None]
-    quality, ratios = confidence.qualities(items, levels, volumes_ml(instances)[[n for n, _ in kept]])
+    double = [bool(model.states.double[state]) for _, state in kept]
+    quality, ratios = confidence.qualities(items, levels, volumes_ml(instances)[[n for n, _ in kept]], double)
     named = []
     for place, (n, state) in enumerate(kept):
         level = model.names[n, state]

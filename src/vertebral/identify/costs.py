@@ -26,7 +26,7 @@ from vertebral.records import Instance, Instances
 FLOOR = 0.02
 LOST = 2.5
 ABSENT_COST = {"T12": 3.5, "L5": 3.5}
-RARE_COST = {"T13": 3.5, "L6": 3.0}
+RARE_COST = {"T13": 4.5, "L6": 3.0}
 DOUBLE = 2.0
 DROP = 9.0
 DROP_AT_LEAST = 0.5

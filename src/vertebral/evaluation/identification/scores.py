@@ -28,8 +28,8 @@ class Score:
     it holds: the one that most of it belongs to, or another with half as much. `shifts` counts named instances by how
     many levels they are off (too far down counts up), 0 included. `found` vertebrae share a Dice of 0.5 with a named
     instance; `named` counts instances, `true` those that found one. `probabilities` are (confidence, right) of named
-    instances with a truth. The rivals: `vote` gives each asked vertebra the level that most of its voxels claim, `count`
-    numbers them on from the first of those votes.
+    instances with a truth. The rivals: `vote` gives each asked vertebra the level that most of its voxels claim,
+    `count` numbers them on from the first of those votes.
     """
 
     asked: int
