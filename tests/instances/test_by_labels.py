@@ -1,5 +1,7 @@
 """Label maps of cuboid spines, corrupted by hand as models corrupt them; the answer is the spine they come from."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from label_spines import SPACING_MM, changed, cuboid_spine, ids, span
 from vertebral.anatomy import LEVELS, SPINE
 from vertebral.errors import InputError
 from vertebral.instances.by_labels import instances_from_labels
+from vertebral.io.read import read_labels
 from vertebral.records import Instances
 from vertebral.volume import Array, Volume
 
@@ -189,3 +192,17 @@ def test_one_voxel_is_no_vertebra() -> None:
     array[2, 2, 2] = 20
     found = instances_from_labels(Volume(array, np.eye(4)), LEVELS)
     assert len(found.items) <= 1
+
+
+@pytest.mark.parametrize("name", ["train/VerSe_sub-verse010", "train/pred_verse023", "stress/pred_verse252"])
+def test_real_maps_stay_as_they_are(name: str) -> None:
+    folder = Path(__file__).parents[3] / "shared" / "data" / "labels"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}")
+    volume = read_labels(folder / f"{name}_seg-vert_msk.nii.gz").to_ras()
+    found = instances_from_labels(volume, LEVELS)
+    labels = np.zeros_like(volume.array)
+    for item in found.items:
+        level = LEVELS[int(item.class_mass[1:].argmax())]
+        labels[item.box][item.occupancy > 0.5] = level.verse_id
+    assert np.array_equal(labels, volume.array)
