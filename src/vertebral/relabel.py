@@ -1,9 +1,10 @@
 """Any tool's label map in, one vertebra a label out: what is right stays, what contradicts anatomy is mended."""
 
 import itertools
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,9 @@ def relabel(source: Path, out: Path, request: Request, ct: Path | None = None) -
     instances = instances_from_labels(before, LEVELS)
     if not instances.items:
         notes.append(f"no vertebrae under the ids of scheme {request.scheme}: is it the right one?")
-    spine = identify(instances, pins=pinned(instances, request))
+    pins = pinned(instances, request)
+    instances = renumbered(instances, pins)
+    spine = identify(instances, pins=pins)
     after = paint(spine, before)
     written = from_verse(after.array, request.out_scheme)
     with staging_in(out) as staging, writing(out):
@@ -126,6 +129,38 @@ def pinned(instances: Instances, request: Request) -> dict[int, Level]:
         if upper.rank >= lower.rank:
             raise ConfigError(f"{above} and {below} contradict each other: the first lies nearer to the head")
     return {n: level for n, (level, _) in said.items()}
+
+
+def renumbered(instances: Instances, pins: Mapping[int, Level]) -> Instances:
+    """Let the labels of the map count on from the levels given by hand.
+
+    A map whose L3 is in truth L2 has its other labels one too low as well. So the claims of each instance move by as
+    many levels as the nearest pin differs from what its own instance mostly claims. T13 stands between T12 and L1:
+    given by hand, it moves what lies above it or what lies below it, never both. Sacrum and coccyx stay.
+    """
+    if not pins:
+        return instances
+    places = [_place(level) for level in instances.levels]
+    items = []
+    for n, item in enumerate(instances.items):
+        near = min(sorted(pins), key=lambda m: abs(m - n))
+        claimed = instances.levels[int(instances.items[near].class_mass[1:].argmax())]
+        by = (_place(pins[near]) or 0) - (_place(claimed) or 0) if claimed.is_vertebra else 0
+        shift = math.ceil(by) if n < near else math.floor(by)
+        mass = np.zeros_like(item.class_mass)
+        for place, voxels in zip(places, item.class_mass[1:], strict=True):
+            target = place if place is None or n == near else place + shift
+            if target in places:
+                mass[1 + places.index(target)] += voxels
+        items.append(replace(item, class_mass=mass))
+    return replace(instances, items=tuple(items))
+
+
+def _place(level: Level) -> float | None:
+    """C1 is 1, L6 25, T13 19.5; others have none."""
+    if not level.is_vertebra:
+        return None
+    return 19.5 if level.name == "T13" else float(level.verse_id)
 
 
 def _nearest(instances: Instances, pin: Pin) -> int:

@@ -38,12 +38,12 @@ SCALE_COST = 0.5
 _LEAST_MM, _MOST_SHARE = 4.0, 2.6
 _SMOOTH_MM = 60.0
 
-# Medians over label maps of adults, along the column as found here (with half of each border to a disc), in mm. They
-# agree with direct measures (Busscher et al. 2010, doi 10.1007/s00586-010-1326-9, T1-L5) but for what the curve adds.
+# Medians over the 31 training label maps (adults; 4 to 27 maps a level, L6 in 3), along the column as found here, in
+# whole mm. T13 lies between its neighbours; C1, which the column passes by, is a guess.
 HEIGHT_MM = {
     "C1": 12, "C2": 35, "C3": 16, "C4": 15, "C5": 15, "C6": 15, "C7": 16,
-    "T1": 19, "T2": 19, "T3": 19, "T4": 20, "T5": 21, "T6": 21, "T7": 21, "T8": 23, "T9": 23, "T10": 25, "T11": 26,
-    "T12": 27, "T13": 28, "L1": 29, "L2": 32, "L3": 32, "L4": 34, "L5": 37, "L6": 39,
+    "T1": 19, "T2": 20, "T3": 19, "T4": 20, "T5": 21, "T6": 21, "T7": 21, "T8": 23, "T9": 23, "T10": 25, "T11": 27,
+    "T12": 27, "T13": 28, "L1": 29, "L2": 32, "L3": 32, "L4": 35, "L5": 38, "L6": 39,
 }  # fmt: skip
 # A map that tells no levels apart: the height of a body in radii of the column.
 _HEIGHT_IN_RADII = 3.0

@@ -17,7 +17,7 @@ from vertebral.instances.column import Column
 CUT_FROM_SHARE = 0.25
 # One that holds less of every body lies beside the column.
 LEAST_SHARE = 0.03
-WIDE_MM2 = 120.0
+WIDE_MM2 = 60.0
 OWN_VERTEBRA_ML = 0.3
 CRUMB_ML = 1.0
 HOLDS_ML = 1.0
@@ -115,11 +115,13 @@ def _reached_first(bone: NDArray[np.bool_], start: Ids, spacing_mm: NDArray[np.f
     count = len(slowness)
     ways = coo_array((np.concatenate(times), (np.concatenate(rows), np.concatenate(columns))), shape=(count, count))
     known = start[bone]
+    if not known.any():
+        return np.zeros(bone.shape, np.int32)
     _, _, sources = dijkstra(
         ways.tocsr(), directed=False, indices=np.flatnonzero(known), min_only=True, return_predecessors=True
     )
     reached = np.zeros(bone.shape, np.int32)
-    reached[bone] = np.where(sources >= 0, known[sources], 0)
+    reached[bone] = np.where(sources >= 0, known[np.maximum(sources, 0)], 0)
     nearest = ndimage.distance_transform_edt(
         reached == 0, sampling=spacing_mm, return_distances=False, return_indices=True
     )
