@@ -12,6 +12,8 @@ _AREA_PER_ERROR_MM = 9.0
 _MORE_FACES = 1.4
 _TRIES = 3
 _LEAST_FACES = 200
+# No bone has as many vertices; a surface of noise does, and measuring every step of its decimation takes minutes.
+_MOST_VERTICES = 100_000
 # Below this, decimation saves less than it costs.
 _LEAST_REDUCTION = 0.15
 
@@ -23,7 +25,7 @@ def decimated(vertices: Points, faces: Faces, max_error_mm: float, attempt: int 
     higher `attempt` starts with more faces, then takes the edge collapses of Manifold, which never do but remove less,
     then gives up.
     """
-    if max_error_mm <= 0 or attempt > _TRIES:
+    if max_error_mm <= 0 or attempt > _TRIES or len(vertices) > _MOST_VERTICES:
         return vertices, faces
     wanted = max(float(areas(vertices, faces).sum()) / (_AREA_PER_ERROR_MM * max_error_mm), _LEAST_FACES)
     for more in range(attempt, _TRIES):
