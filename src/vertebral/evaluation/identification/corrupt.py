@@ -19,6 +19,7 @@ Rng = np.random.Generator
 Mask = NDArray[np.bool_]
 Corruption = Callable[[Case, float, Rng], Case]
 _CONCENTRATION = 4.0
+_LEAST_SHARE = 1e-3  # below it no voxel changes, and the beta distribution underflows
 
 
 def noise(case: Case, strength: float, rng: Rng) -> Case:
@@ -27,9 +28,9 @@ def noise(case: Case, strength: float, rng: Rng) -> Case:
     The share is drawn from a beta distribution, so that some vertebrae are called by the neighbour as a whole. The
     direction changes seldom along the spine (0.3 per step), as a network's does.
     """
-    if strength == 0:
-        return case
     mean = 0.5 * strength
+    if mean < _LEAST_SHARE:
+        return case
     claims = case.claims.copy()
     direction = int(rng.choice((-1, 1)))
     for level in case.levels:
