@@ -14,7 +14,8 @@ from scipy import ndimage
 
 from vertebral.anatomy import BY_NAME
 from vertebral.config import PreprocessConfig, SourceConfig
-from vertebral.data.bodies import Body, cropped, load_body, place_in_body, spine_box, with_cortex
+from vertebral.data.bodies import Body, cropped, load_body, spine_box, with_cortex
+from vertebral.data.placing import place_in_body
 from vertebral.data.tissues import TISSUE_ID
 from vertebral.errors import ConfigError, ReadError
 from vertebral.io.read import read_labels, read_scan

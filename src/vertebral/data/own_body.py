@@ -4,7 +4,8 @@ import numpy as np
 from scipy import ndimage
 
 from vertebral.anatomy import BY_NAME, BY_VERSE_ID
-from vertebral.data.bodies import Body, replace_vertebrae, resample_soft
+from vertebral.data.bodies import Body
+from vertebral.data.placing import replace_vertebrae, resample_soft
 from vertebral.data.tissues import TISSUE_ID
 from vertebral.errors import ReadError
 from vertebral.volume import Array, Volume

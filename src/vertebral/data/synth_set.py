@@ -9,9 +9,10 @@ from typing import Any
 
 from vertebral import __version__
 from vertebral.config import SynthesisConfig
-from vertebral.data.bodies import Body, load_body, place_in_body, with_cortex
+from vertebral.data.bodies import Body, load_body, with_cortex
 from vertebral.data.body_cache import CachedBody
 from vertebral.data.own_body import own_body
+from vertebral.data.placing import place_in_body
 from vertebral.data.synth import synthesise
 from vertebral.data.synthetic import seed_of
 from vertebral.digest import file_sha256
