@@ -17,8 +17,8 @@ from vertebral.instances import find_instances
 from vertebral.model import build_network
 from vertebral.preprocess import prepare_labels, restore
 from vertebral.reconstruct import reconstruct
-from vertebral.records import Evidence, Instances
-from vertebral.refine import _seen_again, refine, refine_at
+from vertebral.records import Evidence, Instance, Instances
+from vertebral.refine import _Found, _seen_again, refine, refine_at
 from vertebral.refine.part import Part
 from vertebral.volume import Grid, Volume
 
@@ -357,9 +357,16 @@ def column(low: int, high: int, value: float) -> Part:
 def test_a_vertebra_that_neighbours_have_moved_is_looked_at_again() -> None:
     """One of 20 mm loses its upper half to the one above: its centroid falls from 9.5 to 4.5 mm."""
     wide, above, answer = column(0, 20, 0.6), column(10, 30, 0.9), column(0, 11, 0.8)
+    instances = Instances((), (BY_NAME["L1"], BY_NAME["sacrum"]), FakeEye.grid)
+
+    def parts_after(eye: FakeEye, name: str) -> list[Part]:
+        mass = np.array([0.0, name == "L1", name == "sacrum"])
+        item = Instance(wide.values, wide.box, mass, (0.0, 0.0, 0.0), touches_border=False)
+        found = [_Found(item, part, 1.0) for part in (wide, above)]
+        return [entry.part for entry in _seen_again(found, instances, eye)]  # type: ignore[arg-type]
+
     eye = FakeEye(answer)
-    assert _seen_again([wide, above], [True, True], eye) == [answer, above]  # type: ignore[arg-type]
+    assert parts_after(eye, "L1") == [answer, above]
     assert eye.looks == [pytest.approx([1.5, 1.5, 4.5])]
-    assert _seen_again([wide, above], [False, True], eye) == [wide, above]  # type: ignore[arg-type]
-    elsewhere = FakeEye(column(30, 40, 0.8))
-    assert _seen_again([wide, above], [True, True], elsewhere) == [wide, above]  # type: ignore[arg-type]
+    assert parts_after(eye, "sacrum") == [wide, above]
+    assert parts_after(FakeEye(column(30, 40, 0.8)), "L1") == [wide, above]

@@ -179,6 +179,14 @@ def test_a_small_false_part_is_dropped() -> None:
     assert any("fits no level in order and was dropped" in warning for warning in spine.warnings)
 
 
+@pytest.mark.parametrize(("share", "kept"), [(0.3, True), (0.02, False)])
+def test_an_end_may_be_small_but_no_crumb(share: float, kept: bool) -> None:
+    true = ["T9", "T10", "T11", "T12", "L1"]
+    spine = spine_of([{name: 1.0} for name in true], true, sizes={0: share})
+    assert names(spine) == (true if kept else true[1:])
+    assert any("was dropped" in warning for warning in spine.warnings) != kept
+
+
 def test_what_the_border_cuts_is_no_evidence_of_size() -> None:
     true = ["T10", "T11", "T12", "L1", "L2"]
     spine = spine_of(muddled(true, 0.7), true, sizes={0: 0.1}, cut=(0,))

@@ -155,6 +155,14 @@ def test_crumbs() -> None:
     assert found.warnings == ("0.01 ml of loose fragments far from any vertebra were dropped",)
 
 
+def test_a_piece_of_the_last_vertebra_under_the_next_label_is_no_vertebra() -> None:
+    """0.9 ml of T11's arch say T10, which nothing else does; they touch the rest of the arch on a whole side."""
+    array = SPINE_MAP.array.copy()
+    low, _ = span(SPINE_MAP, ids("T11")[0])
+    array[12:16, 14:18, low + 3 : low + 10] = ids("T10")[0]
+    assert share_right(array) == 1.0
+
+
 def test_c1_has_no_body_and_the_sacrum_no_discs() -> None:
     volume = cuboid_spine("C2", "C3", "C4", margin=12)
     array = volume.array.copy()

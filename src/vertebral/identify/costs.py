@@ -3,7 +3,7 @@
 - Evidence: -ln(floor + share of the instance's class evidence that speaks for the level). A level that the network has
   no class for, or hardly saw, takes half of what speaks for its neighbours (`_BORROWS`).
 - Size: how far the volume is from the usual one for the level, once the scan's own ratio to the usual (a median over
-  its instances) is taken out. Exempt: what touches the border; and the outermost two may be as small as they like.
+  its instances) is taken out. Exempt: what touches the border; and the outermost two may be as small as `END_SHARE`.
 - Steps: how far the distance between two instances is from that between their levels, times the patient's scale. The
   scale may drift along the spine. Heavy tails, so that one wrong centroid does not decide.
 - `LOST` for each level that is passed over, `ABSENT_COST` where the spine is taken to lack it instead, `RARE_COST` for
@@ -32,6 +32,8 @@ DROP = 9.0
 DROP_AT_LEAST = 0.5
 SIZE_SPREAD = 0.3
 SIZE_FREEDOM = 3.0
+# The network may see an end's vertebra in part; a crumb of its neighbour is smaller still.
+END_SHARE = 0.2
 STEP_SPREAD = 0.06
 STEP_SPREAD_MM = 1.0
 STEP_FREEDOM = 20.0
@@ -128,7 +130,8 @@ def _size_costs(items: tuple[Instance, ...], volumes: Floats, shares: Floats, st
     if np.count_nonzero(whole) < 2:
         return np.zeros((len(items), len(usual)))
     off = (logs - np.median((logs - claimed)[whole]))[:, None] - usual[None]
-    off[[0, -1]] = np.maximum(off[[0, -1]], 0)
+    ends = off[[0, -1]]
+    off[[0, -1]] = np.where(ends < 0, np.minimum(ends - np.log(END_SHARE), 0), ends)
     return np.where(whole[:, None], _heavy(off / SIZE_SPREAD, SIZE_FREEDOM), 0.0)
 
 

@@ -11,6 +11,8 @@ from vertebral.instances.parts import CRUMB_ML, HOLDS_ML, OWN_VERTEBRA_ML, REACH
 from vertebral.instances.swollen import usual_ml
 
 _CLOUD_MM = 2.5
+# Of the area of a side of the cube that has a part's volume.
+BROKEN_OFF_SHARE = 0.5
 
 
 def give_loose_parts(parts: Parts, owner: Ids, best: NDArray[np.int_], levels: tuple[Level, ...]) -> tuple[Ids, float]:
@@ -49,7 +51,7 @@ def give_loose_parts(parts: Parts, owner: Ids, best: NDArray[np.int_], levels: t
         touched = _touched(contacts[n], given)
         if same:
             given[n] = places.nearest(n, same)[0]
-        elif parts.ml[n] >= OWN_VERTEBRA_ML:
+        elif parts.ml[n] >= OWN_VERTEBRA_ML and not _broken_off(touched, float(parts.ml[n])):
             numbers.append(parts.best[n])
             given[n] = len(numbers) - 1
             places.add(n, given[n])
@@ -73,6 +75,11 @@ def _widest(
     own = sum(touched.get(m, 0.0) for m in same)
     wide = touched[widest] > max(WIDE_MM2, own) and widest < len(lack_ml)
     return widest if wide and lack_ml[widest] > ml / 2 else 0
+
+
+def _broken_off(touched: dict[int, float], ml: float) -> bool:
+    """Whether a part touches a vertebra on as wide an area as a piece of it does, not just at facets."""
+    return max(touched.values(), default=0.0) > BROKEN_OFF_SHARE * (1000 * ml) ** (2 / 3)
 
 
 def _lacks_ml(owner: Ids, parts: Parts, count: int) -> NDArray[np.float64]:

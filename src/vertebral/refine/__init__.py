@@ -12,8 +12,9 @@ the box does not hold, stay as the coarse result has them. Rules, in order:
 5. Of each answer the largest part stays, with the parts that hold at least `MIN_PART_SHARE` of it (`part`).
 6. A voxel is of the vertebra with the highest probability, if that is one half or more. What a vertebra then has apart
    from its largest part (rule 5) is left to its neighbours.
-7. A vertebra whose centroid neighbours have moved by more than `MOVED_MM` is looked at once more, from there; this is
-   done `ROUNDS` times, since what moves one may move the next.
+7. A vertebra whose centroid neighbours have moved by more than `MOVED_MM` is looked at once more, from there.
+8. Rules 4 and 7 are gone through `ROUNDS` times, since what moves one vertebra may move the next or open a gap; beyond
+   the ends only the first time.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,11 +47,12 @@ _MARGIN_VOXELS = 2
 
 @dataclass(frozen=True)
 class _Found:
-    """A coarse instance, its part on the fine grid and the Dice with which they agree."""
+    """A coarse instance, or what it `missed`, its part on the fine grid and the Dice with which they agree."""
 
     item: Instance
     part: Part
     overlap: float
+    missed: bool = False
 
 
 def refine(
@@ -95,18 +97,11 @@ def refine(
             if progress is not None:
                 progress(done / len(instances.items))
         single, twice = _without_twins(found)
-        seen = [entry for entry in single if entry.part.own.any()]
-        levels = _levels(seen, instances, evidence, eye.grid)
-        anew, new = find_missed([entry.part for entry in seen], levels, evidence, eye)
-        single = [entry for entry in single if not entry.part.own.any()]
-        single += [replace(entry, part=part) for entry, part in zip(seen, anew, strict=True)]
-        movable = [_is_vertebra(entry.item, instances) for entry in single] + [True] * len(new)
-        parts = [*(entry.part for entry in single), *new]
-        for _ in range(ROUNDS):
-            parts = _seen_again(parts, movable, eye)
-    masses = np.zeros(len(instances.levels) + 1)
-    missed = [_instance(part, masses, eye.grid) for part in new]
-    single += [_Found(item, part, 1.0) for item, part in zip(missed, new, strict=True)]
+        for round_ in range(ROUNDS):
+            single = _with_missed(single, instances, evidence, eye, ends=round_ == 0)
+            single = _seen_again(single, instances, eye)
+    parts = [entry.part for entry in single]
+    missed = [entry.item for entry in single if entry.missed]
     items: list[Instance] = []
     lost: list[Instance] = []
     for entry, part in zip(single, kept_apart(parts), strict=True):
@@ -197,16 +192,29 @@ def _without_twins(found: list[_Found]) -> tuple[list[_Found], list[Instance]]:
     return kept, twice
 
 
-def _seen_again(parts: list[Part], movable: list[bool], eye: Eye) -> list[Part]:
-    """Rule 7, for the parts that are `movable`."""
+def _with_missed(found: list[_Found], instances: Instances, evidence: Evidence, eye: Eye, ends: bool) -> list[_Found]:
+    """Rule 4: `found`, some of it seen anew, and what it misses."""
+    seen = [entry for entry in found if entry.part.own.any()]
+    levels = _levels(seen, instances, evidence, eye.grid)
+    anew, new = find_missed([entry.part for entry in seen], levels, evidence, eye, ends)
+    masses = np.zeros(len(instances.levels) + 1)
+    return [
+        *(entry for entry in found if not entry.part.own.any()),
+        *(replace(entry, part=part) for entry, part in zip(seen, anew, strict=True)),
+        *(_Found(_instance(part, masses, eye.grid), part, 1.0, missed=True) for part in new),
+    ]
+
+
+def _seen_again(found: list[_Found], instances: Instances, eye: Eye) -> list[_Found]:
+    """Rule 7."""
     again = []
-    for part, left, free in zip(parts, kept_apart(parts), movable, strict=True):
-        answer = part
-        if free and left.own.any():
-            moved_mm = np.linalg.norm(left.centroid() - part.centroid()) * eye.grid.spacing_mm[0]
+    for entry, left in zip(found, kept_apart([entry.part for entry in found]), strict=True):
+        answer = entry.part
+        if left.own.any() and (entry.missed or _is_vertebra(entry.item, instances)):
+            moved_mm = np.linalg.norm(left.centroid() - entry.part.centroid()) * eye.grid.spacing_mm[0]
             if moved_mm > MOVED_MM:
                 answer = eye.look_at(eye.grid.to_world(left.centroid()).tolist())
-        again.append(answer if dice(answer, left) >= MIN_DICE else part)
+        again.append(replace(entry, part=answer) if dice(answer, left) >= MIN_DICE else entry)
     return again
 
 

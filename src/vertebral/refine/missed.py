@@ -24,7 +24,7 @@ from vertebral.refine.eye import Eye
 from vertebral.refine.part import OWN, Part, Values, dice
 from vertebral.volume import Grid
 
-NEW_DICE = 0.4
+NEW_DICE = 0.5
 NEW_SHARE = 0.4
 NEW_EVIDENCE = 0.2
 NEAR_AIM = 0.75
@@ -32,16 +32,18 @@ NEW_MOST = 2.0
 
 
 def find_missed(
-    parts: list[Part], levels: list[Level | None], evidence: Evidence, eye: Eye
+    parts: list[Part], levels: list[Level | None], evidence: Evidence, eye: Eye, ends: bool = True
 ) -> tuple[list[Part], list[Part]]:
     """Return `parts`, none of them empty, some of them seen anew, and what lies between and beyond them.
 
     `levels` are theirs, as far as they are known yet; None for a part that fits none. With fewer than three parts,
-    whose steps say what is usual, nothing is looked for.
+    whose steps say what is usual, nothing is looked for; without `ends` nothing beyond the ends.
     """
     if len(parts) < 3:
         return parts, []
     parts, new = _between(parts, levels, eye)
+    if not ends:
+        return parts, new
     spine: Values = find_bone(evidence).spine_probability.astype(np.float32) / np.float32(255)
     everything = [*zip(parts, levels, strict=True), *((part, None) for part in new)]
     everything.sort(key=lambda entry: -float(_centre_mm(entry[0], eye)[2]))
