@@ -3,7 +3,7 @@
     python benchmarks/ablation.py --data DATA --out OUT [--steps 300] [--only pose]
 
 DATA is laid out as configs/refiner.yaml wants it. Against that recipe: painted CT alone (no real scan, no organ maps),
-`MAPS` label maps in one body, 2 mm for 1.25 mm, patches of 64x64x40. The score is the mean Dice of complete vertebrae
+`MAPS` label maps in one body, 2 mm for 1.25 mm, patches of 64x64x48. The score is the mean Dice of complete vertebrae
 of real CTs that no network here saw; each vertebra is looked at from its reference centroid, so that shapes alone are
 measured. `context` leaves out all but vertebrae, which lie in muscle.
 """
@@ -35,7 +35,7 @@ CONFIG = Path(vertebral.__file__).parent / "configs" / "refiner.yaml"
 REAL = ("LIDC-IDRI-0001", "ts_example_ct_3mm")
 BODY = "bodyparts3d_3.0_labelmap_1p5mm"
 MAPS = "labels/train/pred_verse0*_seg-vert_msk.nii.gz"
-SPACING_MM, PATCH = 2.0, [64, 64, 40]
+SPACING_MM, PATCH = 2.0, [64, 64, 48]
 LEFT_OUT: dict[str, dict[str, object]] = {
     "nothing": {},
     "context": {},

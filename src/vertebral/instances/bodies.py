@@ -2,15 +2,16 @@
 
 Of all ways to cut the column into bodies and gaps the cheapest, by dynamic programming. A body pays for
 
-- a height (base-2 logarithm, squared) other than that of its level, times one scale for the whole scan; less where the
-  end of the column may cut it. One that is too low pays `SHORT_SHARE` of that, and `CROWDED_SHORT_SHARE` of it for each
-  neighbour that touches it: between two discs it is a fractured vertebra, not a part of one;
+- a height (base-2 logarithm, squared) other than that of its level, times one scale for the whole scan: `TALL_SHARE`
+  times that if it is too high, since no disease makes a body higher; less where the end of the column may cut it. One
+  that is too low pays `SHORT_SHARE` of that, and `CROWDED_SHORT_SHARE` of it for each neighbour that touches it: between two discs it is a fractured vertebra, not a part of one;
 - `EMPTY_COST_PER_MM` for each mm of disc inside it: places on the column where less than half is bone;
 - `MIXED_COST` times the share of its bone that does not carry its commonest label, in usual heights;
 - `BODY_COST`, that there be no more of them than needed.
 
-Bone left in a gap pays `GAP_COST_PER_MM`. Two bodies without a gap between them pay `TOUCH_COST`, and `FUSED_COST`
-where they carry one label. So a disc tells neighbours apart whatever their labels; where no disc can be seen, the
+Bone left in a gap pays `GAP_COST_PER_MM`. Two bodies without a gap between them pay `TOUCH_COST`, `FUSED_COST` where
+they carry one label, and only `ORDERED_COST` where each carries one label alone (but for `PURE_SHARE` of it) and these
+follow each other as levels do. So a disc tells neighbours apart whatever their labels; where no disc can be seen, the
 labels do; and two labels in what is as high as one body are one vertebra. At either end of the column, a label that no
 body carries beyond a body of `FULL_SHARE` of its neighbour's height is what the field of view left of one more.
 """
@@ -29,9 +30,11 @@ MIXED_COST = 1.0
 BODY_COST = 0.2
 GAP_COST_PER_MM = 0.12
 TOUCH_COST = 0.3
+ORDERED_COST = 0.05
+PURE_SHARE = 0.1
 FUSED_COST = 2.0
 CUT_SHARE = 0.15
-SHORT_SHARE, CROWDED_SHORT_SHARE = 0.25, 0.375
+SHORT_SHARE, CROWDED_SHORT_SHARE, TALL_SHARE = 0.25, 0.375, 3.0
 FULL_SHARE = 0.9
 SCALES = (0.65, 0.8, 1.0, 1.2)
 SCALE_COST = 0.5
@@ -136,7 +139,7 @@ def _cheapest(profile: Profile, scale: float) -> tuple[float, list[Body]]:
     sill = TOUCH_COST * np.maximum(0, 2 * profile.bone - 1)
     leave = np.append(ndimage.minimum_filter1d(sill, 3, origin=-1), 0.0)
     enter = np.append(0.0, ndimage.minimum_filter1d(sill, 3, origin=1))
-    shortness = np.zeros(places + 1)
+    shortness, pure = np.zeros(places + 1), np.zeros(places + 1, bool)
     start, best, touches = (np.zeros(places + 1, int) for _ in range(3))
     after_gap[0] = 0
     for b in range(1, places + 1):
@@ -155,13 +158,16 @@ def _cheapest(profile: Profile, scale: float) -> tuple[float, list[Body]]:
         cut = ((a == 0) | (b == places)) & (height < 0)
         short = np.where(cut, 0, CROWDED_SHORT_SHARE * np.minimum(height, 0) ** 2)
         own = BODY_COST + empty[b] - empty[a] + MIXED_COST * mixed / expected
-        own += np.where(cut, CUT_SHARE, np.where(height < 0, SHORT_SHARE, 1.0)) * height**2
-        touching = after_body[a] + shortness[a] + short + np.where(label == best[a], FUSED_COST, TOUCH_COST)
+        own += np.where(cut, CUT_SHARE, np.where(height < 0, SHORT_SHARE, TALL_SHARE)) * height**2
+        is_pure = mixed < PURE_SHARE * (b - a)
+        ordered = is_pure & pure[a] & (label > best[a])
+        meet = np.where(label == best[a], FUSED_COST, np.where(ordered, ORDERED_COST, TOUCH_COST))
+        touching = after_body[a] + shortness[a] + short + meet
         apart = after_gap[a] + enter[a]
         total = np.minimum(apart, touching) + own
         n = int(total.argmin())
         after_body[b], start[b], best[b], touches[b] = total[n], a[n], label[n], touching[n] < apart[n]
-        shortness[b] = short[n]
+        shortness[b], pure[b] = short[n], is_pure[n]
     return _traced(after_gap, after_body, gap_from_body, start, best, touches)
 
 

@@ -79,7 +79,7 @@ def _widest(
 
 def _broken_off(touched: dict[int, float], ml: float) -> bool:
     """Whether a part touches a vertebra on as wide an area as a piece of it does, not just at facets."""
-    return max(touched.values(), default=0.0) > BROKEN_OFF_SHARE * (1000 * ml) ** (2 / 3)
+    return bool(max(touched.values(), default=0.0) > BROKEN_OFF_SHARE * (1000 * ml) ** (2 / 3))
 
 
 def _lacks_ml(owner: Ids, parts: Parts, count: int) -> NDArray[np.float64]:
