@@ -11,9 +11,10 @@ Rules, in order:
    `WIDE_MM2`, and more widely than its own, belongs to that one if that one lacks, against the middle one of its
    neighbours, half or more of what the part holds: an arch under a neighbour's label. Crumbs, below `CRUMB_ML`, are
    left to their label.
-4. Else it joins the nearest vertebra that mostly carries its label, or that holds `HOLDS_ML` of it; without one it is
+4. Else it joins the nearest vertebra that mostly carries its label, or that holds `HOLDS_ML` of it. Without one it is
    a vertebra of its own (C1 has no body; the scan may cut a body away) if it holds `OWN_VERTEBRA_ML` and touches no
-   other as widely as a piece that is broken off it would; else it joins what it touches most, or what is within `REACH_MM`. What is left is dropped, with a warning.
+   other as widely as a piece that is broken off it would. Else it joins what it touches most, or what is within
+   `REACH_MM`. What is left is dropped, with a warning.
 5. Sacrum and coccyx have no discs: all parts of their label are one instance each.
 6. A vertebra of more than `SWOLLEN` the middle volume around it, beside one of less than `SHRUNK`, is cut as in rule 2,
    and the neighbour gets its share back if that makes both more like the others.
