@@ -24,6 +24,7 @@ pack() {
     for glob in 'labels/train' 'phantom/*_labelmap_1p5mm*' 'organs/*_organs*' 'real/labelled/ts_s0328_boneonly*'; do
         (cd "$data" && tar c $glob) | tar x -C "$pack/data"
     done
+    "$here/.venv/bin/python" "$here/tools/mesh_anatomies.py" "$data" "$pack/data/anatomies"
     "$here/.venv/bin/python" "$here/tools/self_training.py" "$data" "$pack/data/pseudo" \
         --small-scans "$pack/data/real/unlabelled"
     du -sh "$pack"
