@@ -153,9 +153,9 @@ def _print_models(models: "list[Evaluated]", collected: dict[str, Any]) -> None:
 
     console = Console()
     head, rows = overview(collected)
-    table = Table(*head)
-    for cells in rows:
-        table.add_row(*cells)
+    table = Table("mean over patients", *(row[0] for row in rows))
+    for title, *cells in zip(head[1:], *(row[1:] for row in rows), strict=True):
+        table.add_row(title, *cells)
     console.print(table)
     for model in models:
         for row in model.failed:

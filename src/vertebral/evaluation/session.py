@@ -58,15 +58,20 @@ def evaluate_folders(
             raise InputError(f"{place}: not one of {len(failed)} cases could be scored; the first: {failed[0].error}")
         title = _unique(name or _name(scores, place), models)
         models.append(Evaluated(title, scores, failed, tuple(path.name for path in spare)))
-    return models, *finish(models, [cases for _, _, cases, _ in found], settings, out, request.worst)
+    return models, *finish(models, [cases for _, _, cases, _ in found], settings, out, request.worst, progress)
 
 
 def finish(
-    models: Sequence[Evaluated], cases: Sequence[Sequence[CasePaths]], settings: Settings, out: Path, worst: int
+    models: Sequence[Evaluated],
+    cases: Sequence[Sequence[CasePaths]],
+    settings: Settings,
+    out: Path,
+    worst: int,
+    progress: Progress = lambda done, total, text: None,
 ) -> tuple[dict[str, Any], dict[str, Path]]:
     """Write report and results of what was scored; `cases` are those of each model, for the pictures."""
     collected = collect(models, settings, {})
-    files = write_report(models, cases, collected, settings, out, worst)
+    files = write_report(models, cases, collected, settings, out, worst, progress)
     return collected, write_results(models, collected, out) | files
 
 

@@ -21,7 +21,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 def level_boxes(models: Sequence[Evaluated], field: str, title: str, top: float | None) -> str:
     """Boxes over patients for each level; complete vertebrae only. Every patient is a dot."""
     names = sort_levels({level for model in models for level in levels_in(model.scores)})
-    figure, axes = _figure(max(5.0, 1.2 + 0.42 * len(names)), 3.0)
+    figure, axes = _figure(max(4.6, 1.2 + 0.36 * len(names)), 2.8)
     width = 0.8 / len(models)
     for n, model in enumerate(models):
         values = [list(level_values(model.scores, level, field).values()) for level in names]
@@ -29,7 +29,8 @@ def level_boxes(models: Sequence[Evaluated], field: str, title: str, top: float 
         _boxes(axes, values, places, 0.8 * width, COLOURS[n % len(COLOURS)], model.name)
     axes.set_xticks(np.arange(len(names)), [level.name for level in names], rotation=0 if len(names) < 15 else 60)
     axes.set_ylabel(title)
-    axes.set_ylim(bottom=0, top=top)
+    highest = top or axes.get_ylim()[1]
+    axes.set_ylim(-0.02 * highest, highest)
     axes.set_xlim(-0.6, len(names) - 0.4)
     _legend(axes, models)
     return _svg(figure)

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from vertebral.evaluation.settings import Settings
 from vertebral.evaluation.summary import Evaluated
 from vertebral.io.write import atomic_write
 
+Progress = Callable[[int, int, str], None]
 FILES = {"report": "report.html", "markdown": "report.md", "latex": "table.tex"}
 FIGURES = "figures"
 NO_CHARTS = "without charts and pictures: they need matplotlib (pip install 'vertebral[train]')"
@@ -45,13 +46,14 @@ def write_report(
     settings: Settings,
     out: Path,
     worst: int,
+    progress: Progress = lambda done, total, text: None,
 ) -> dict[str, Path]:
     """Write the report into `out`; return its files. Pictures lie in `out`/figures and inside the page as well.
 
     `cases` are the files of each model's cases. `worst` cases of each model are drawn, 0 none. Without matplotlib there
     are tables only, and the page says so.
     """
-    charts, pictures = _drawn(models, cases, collected, settings, out / FIGURES, worst)
+    charts, pictures = _drawn(models, cases, collected, settings, out / FIGURES, worst, progress)
     files = {name: out / file for name, file in FILES.items()}
     context = _context(models, collected, charts, pictures)
     environment = Environment(
@@ -109,10 +111,10 @@ def _warnings(collected: dict[str, Any]) -> list[str]:
                 f"{model['name']}: {count} cases could not be scored and are in no figure; they are listed below"
             )
         if model["patients"] < 10:
-            said.append(f"{model['name']}: only {model['patients']} patients; intervals of so few say little")
+            said.append(f"{model['name']}: few patients ({model['patients']}); their intervals say little")
         if model["predictions_without_reference"]:
             count = len(model["predictions_without_reference"])
-            said.append(f"{model['name']}: {count} predictions have no reference and are not scored")
+            said.append(f"{model['name']}: predictions without a reference, not scored: {count}")
         if model["scans_with_t13_or_l6"]:
             said.append(f"{model['name']}: T13 or L6 in {', '.join(model['scans_with_t13_or_l6'])}")
     return said
@@ -125,13 +127,14 @@ def _drawn(
     settings: Settings,
     folder: Path,
     worst: int,
+    progress: Progress,
 ) -> tuple[list[Picture], list[Picture]]:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         return [], []
     _clear(folder)
-    return _charts(models, collected, folder), _pictures(models, cases, collected, settings, folder, worst)
+    return _charts(models, collected, folder), _pictures(models, cases, collected, settings, folder, worst, progress)
 
 
 def _clear(folder: Path) -> None:
@@ -190,31 +193,33 @@ def _pictures(
     settings: Settings,
     folder: Path,
     worst: int,
+    progress: Progress,
 ) -> list[Picture]:
     """The median case of each model as an example, and its worst ones."""
     from vertebral.evaluation.page.pictures import draw_case, draw_example
 
-    drawn: list[Picture] = []
-    for number, (model, paths) in enumerate(zip(models, cases, strict=True), start=1):
+    jobs: list[tuple[str, int, int, dict[str, Any]]] = []
+    for number, model in enumerate(models, start=1):
         ordered = tables.worst_first(collected["cases"][model.name])
-        files = {row.case: row for row in paths}
-        jobs = [("example", 1, ordered[len(ordered) // 2])] if worst else []
-        jobs += [("worst", n, case) for n, case in enumerate(ordered[:worst], start=1)]
-        for kind, n, case in jobs:
-            name, own = case["case"], files[case["case"]]
-            path = folder / f"{kind}_{number}_{n}_{re.sub(r'[^A-Za-z0-9._-]+', '_', name)}.png"
-            heading = f"{model.name}, {'the median case' if kind == 'example' else f'worst no. {n}'}: {name}"
-            about = _about(case)
-            try:
-                if kind == "example":
-                    draw_example(own, settings, name, path)
-                    why = None
-                else:
-                    why = draw_case(own, settings, name, about, path)
-            except VertebralError as error:
-                drawn.append(Picture(heading, f"Could not be drawn: {error}"))
-                continue
-            drawn.append(Picture(heading, about + (f" CT not shown: {why}." if why else ""), png=path))
+        jobs += [("example", number, 1, ordered[len(ordered) // 2])] if worst else []
+        jobs += [("worst", number, n, case) for n, case in enumerate(ordered[:worst], start=1)]
+    drawn: list[Picture] = []
+    for done, (kind, number, n, case) in enumerate(jobs):
+        name = case["case"]
+        progress(done, len(jobs), f"drawing {name}")
+        paths = next(row for row in cases[number - 1] if row.case == name)
+        path = folder / f"{kind}_{number}_{n}_{re.sub(r'[^A-Za-z0-9._-]+', '_', name)}.png"
+        heading = f"{models[number - 1].name}, {'the median case' if kind == 'example' else f'worst no. {n}'}: {name}"
+        about, why = _about(case), None
+        try:
+            if kind == "example":
+                draw_example(paths, settings, name, path)
+            else:
+                why = draw_case(paths, settings, name, about, path)
+        except VertebralError as error:
+            drawn.append(Picture(heading, f"Could not be drawn: {error}"))
+            continue
+        drawn.append(Picture(heading, about + (f" CT not shown: {why}." if why else ""), png=path))
     return drawn
 
 
