@@ -1,5 +1,6 @@
 """Folders to results: three patients, four scans, worked by hand; broken ones, caches and processes."""
 
+import csv
 import json
 import os
 import sys
@@ -38,9 +39,11 @@ def folders(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def evaluated(
-    folders: Path, *names: str, out: str = "out", **options: Any
-) -> tuple[Any, dict[str, Any], dict[str, Path]]:
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+def evaluated(folders: Path, *names: str, out: str = "out", **options: Any) -> tuple[Any, dict[str, Any], Any]:
     predictions = tuple((None, folders / name) for name in names)
     request = Request(predictions, folders / "ref", jobs=1, **{"worst": 0, **options})
     return evaluate_folders(request, Settings(), folders / out)

@@ -44,8 +44,9 @@ class Naming:
     """How well a scan was named.
 
     `id_rate` and `localisation_mm` (over names in both) as VerSe has them, over all labels of the reference; they are
-    None without any. Stricter: `recall` is over complete reference vertebrae, `precision` over predicted ones that are
-    not a cut one's (a false positive counts), `f1` joins them. `shifts` counts predicted vertebrae by how many levels
+    None without any. Stricter: a name is right where it is such a hit and the vertebra it names is the one that holds
+    most of it; `recall` is over complete reference vertebrae, `precision` over predicted ones that are not a cut one's
+    (a false positive counts), `f1` joins them. `shifts` counts predicted vertebrae by how many levels
     too far down their name is; `false_positives` stand for no reference vertebra.
     """
 

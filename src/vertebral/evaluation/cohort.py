@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -76,7 +77,7 @@ def _run(work: list[_Job], count: int) -> Iterator[tuple[int, Outcome]]:
 
 
 def _in_processes(work: list[_Job], count: int) -> Iterator[tuple[int, Outcome]]:
-    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(count, get_context("spawn"), _ignore_interrupts)
     try:
         waiting: dict[Future[Outcome], int] = {pool.submit(_score, job): n for n, job in enumerate(work)}
         while waiting:
@@ -88,12 +89,17 @@ def _in_processes(work: list[_Job], count: int) -> Iterator[tuple[int, Outcome]]
 
 
 def _alone(job: _Job) -> Outcome:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), _ignore_interrupts) as pool:
         try:
             return pool.submit(_score, job).result()
         except BrokenProcessPool:
             reason = "its process was killed, perhaps for want of memory: free memory, or crop the case"
             return Failed(job.paths.case, job.paths.subject, reason)
+
+
+def _ignore_interrupts() -> None:
+    """Leave Ctrl-C to the process that the user started."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _score(job: _Job) -> Outcome:

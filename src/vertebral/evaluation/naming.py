@@ -51,9 +51,10 @@ def name_scores(
     both = [level.verse_id for level in truth if level in found]
     apart = np.linalg.norm(counts.ours_mm[both] - counts.theirs_mm[both], axis=1)
     asked = [level for level in found if meant[level] not in cut]
-    right = sum(level in hit for level in whole)
+    true = {level for level in hit if meant[level] == level}
+    right = sum(level in true for level in whole)
     recall = right / len(whole) if whole else None
-    precision = sum(level in hit for level in asked) / len(asked) if asked else None
+    precision = right / len(asked) if asked else None
     pairs = [(level, other) for level, other in meant.items() if other is not None]
     every = right == len(whole) and all(other == level for level, other in meant.items())
     return Naming(

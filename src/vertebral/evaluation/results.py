@@ -25,13 +25,13 @@ def refuse_results(out: Path, overwrite: bool) -> None:
         raise OutputExistsError(f"{out / RESULTS}: is there already; add --overwrite, or choose another --out")
 
 
-def collect(models: Sequence[Evaluated], settings: Settings, facts: dict[str, Any]) -> dict[str, Any]:
+def collect(models: Sequence[Evaluated], settings: Settings, facts: dict[str, str]) -> dict[str, Any]:
     """Everything that an evaluation says: the first model is the one that the others are compared with."""
     first, *others = models
     return {
         "disclaimer": DISCLAIMER,
         "version": __version__,
-        **facts,
+        "facts": facts,
         "settings": asdict(settings),
         "policies": policies(settings),
         "models": [summarise(model) for model in models],

@@ -9,7 +9,7 @@ from vertebral.errors import ConfigError, InputError
 from vertebral.evaluation.case import CaseScore, Failed
 from vertebral.evaluation.cohort import score_cases
 from vertebral.evaluation.page.report import write_report
-from vertebral.evaluation.pairing import CasePaths, find_cases
+from vertebral.evaluation.pairing import find_cases
 from vertebral.evaluation.results import collect, refuse_results, write_results
 from vertebral.evaluation.settings import Settings
 from vertebral.evaluation.summary import Evaluated
@@ -57,21 +57,21 @@ def evaluate_folders(
         if not scores:
             raise InputError(f"{place}: not one of {len(failed)} cases could be scored; the first: {failed[0].error}")
         title = _unique(name or _name(scores, place), models)
-        models.append(Evaluated(title, scores, failed, tuple(path.name for path in spare)))
-    return models, *finish(models, [cases for _, _, cases, _ in found], settings, out, request.worst, progress)
+        models.append(Evaluated(title, scores, failed, tuple(path.name for path in spare), tuple(cases)))
+    return models, *finish(models, settings, out, request.worst, {}, progress)
 
 
 def finish(
     models: Sequence[Evaluated],
-    cases: Sequence[Sequence[CasePaths]],
     settings: Settings,
     out: Path,
     worst: int,
+    facts: dict[str, str],
     progress: Progress = lambda done, total, text: None,
 ) -> tuple[dict[str, Any], dict[str, Path]]:
-    """Write report and results of what was scored; `cases` are those of each model, for the pictures."""
-    collected = collect(models, settings, {})
-    files = write_report(models, cases, collected, settings, out, worst, progress)
+    """Write report and results of what was scored; `facts` say how it came about."""
+    collected = collect(models, settings, facts)
+    files = write_report(models, collected, settings, out, worst, progress)
     return collected, write_results(models, collected, out) | files
 
 

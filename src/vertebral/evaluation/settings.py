@@ -53,8 +53,10 @@ def policies(settings: Settings) -> dict[str, str]:
         "T13 and L6": "levels as all others: a tool without them misses them; a step over one that is absent is one",
         "identification (VerSe)": f"labels in both maps whose nearest reference centroid is their own, within "
         f"{HIT_MM:g} mm, over labels in the reference; false positives cost nothing; centroids are those of the masks",
-        "all levels right": "every complete reference vertebra is a hit and every predicted vertebra has the name of "
-        "the reference vertebra that holds most of it",
+        "names (strict)": "right where VerSe counts a hit and the vertebra of that name holds most of the predicted "
+        "one; recall over complete reference vertebrae, precision over predicted ones that are not a cut one's",
+        "all levels right": "every complete reference vertebra is named right and every predicted vertebra has the "
+        "name of the reference vertebra that holds most of it",
         "instances": f"each label is one instance; matched, whatever its name, at an IoU above {MATCH_IOU:g}",
         "patients": "scans of one patient are averaged first; means, medians and intervals are over patients "
         "(percentile bootstrap, 95 %)",

@@ -8,6 +8,7 @@ from typing import Any
 from vertebral.anatomy import BY_NAME, Level, sort_levels
 from vertebral.evaluation.calibration import expected_calibration_error, reliability
 from vertebral.evaluation.case import REGIONS, CaseScore, Failed, LevelRow
+from vertebral.evaluation.pairing import CasePaths
 from vertebral.evaluation.statistics import Difference, Estimate, by_patient, difference, estimate
 from vertebral.identify.priors import RARE
 
@@ -29,12 +30,13 @@ class Metric:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A model's (or tool's) scores; `spare` are predictions without a reference."""
+    """A model's (or tool's) scores; `spare` are predictions without a reference, `paths` the files, for pictures."""
 
     name: str
     scores: tuple[CaseScore, ...]
     failed: tuple[Failed, ...] = ()
     spare: tuple[str, ...] = ()
+    paths: tuple[CasePaths, ...] = ()
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -12,7 +12,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from vertebral import DISCLAIMER, __version__
 from vertebral.errors import VertebralError
 from vertebral.evaluation.page import tables
-from vertebral.evaluation.pairing import CasePaths
 from vertebral.evaluation.settings import Settings
 from vertebral.evaluation.summary import Evaluated
 from vertebral.io.write import atomic_write
@@ -41,7 +40,6 @@ class Picture:
 
 def write_report(
     models: Sequence[Evaluated],
-    cases: Sequence[Sequence[CasePaths]],
     collected: dict[str, Any],
     settings: Settings,
     out: Path,
@@ -50,10 +48,10 @@ def write_report(
 ) -> dict[str, Path]:
     """Write the report into `out`; return its files. Pictures lie in `out`/figures and inside the page as well.
 
-    `cases` are the files of each model's cases. `worst` cases of each model are drawn, 0 none. Without matplotlib there
+    `worst` cases of each model are drawn, 0 none. Without matplotlib there
     are tables only, and the page says so.
     """
-    charts, pictures = _drawn(models, cases, collected, settings, out / FIGURES, worst, progress)
+    charts, pictures = _drawn(models, collected, settings, out / FIGURES, worst, progress)
     files = {name: out / file for name, file in FILES.items()}
     context = _context(models, collected, charts, pictures)
     environment = Environment(
@@ -82,6 +80,7 @@ def _context(
         "version": __version__,
         "overview": tables.overview(collected),
         "policies": collected["policies"],
+        "facts": collected["facts"],
         "charts": charts,
         "pictures": pictures,
         "comparisons": [(row["first"], row["second"], tables.comparison(row)) for row in collected["comparisons"]],
@@ -122,7 +121,6 @@ def _warnings(collected: dict[str, Any]) -> list[str]:
 
 def _drawn(
     models: Sequence[Evaluated],
-    cases: Sequence[Sequence[CasePaths]],
     collected: dict[str, Any],
     settings: Settings,
     folder: Path,
@@ -134,7 +132,7 @@ def _drawn(
     except ImportError:
         return [], []
     _clear(folder)
-    return _charts(models, collected, folder), _pictures(models, cases, collected, settings, folder, worst, progress)
+    return _charts(models, collected, folder), _pictures(models, collected, settings, folder, worst, progress)
 
 
 def _clear(folder: Path) -> None:
@@ -188,7 +186,6 @@ def _charts(models: Sequence[Evaluated], collected: dict[str, Any], folder: Path
 
 def _pictures(
     models: Sequence[Evaluated],
-    cases: Sequence[Sequence[CasePaths]],
     collected: dict[str, Any],
     settings: Settings,
     folder: Path,
@@ -207,7 +204,7 @@ def _pictures(
     for done, (kind, number, n, case) in enumerate(jobs):
         name = case["case"]
         progress(done, len(jobs), f"drawing {name}")
-        paths = next(row for row in cases[number - 1] if row.case == name)
+        paths = next(row for row in models[number - 1].paths if row.case == name)
         path = folder / f"{kind}_{number}_{n}_{re.sub(r'[^A-Za-z0-9._-]+', '_', name)}.png"
         heading = f"{models[number - 1].name}, {'the median case' if kind == 'example' else f'worst no. {n}'}: {name}"
         about, why = _about(case), None
@@ -247,5 +244,7 @@ def _markdown(context: dict[str, Any], out: Path) -> str:
     for picture in context["pictures"]:
         if picture.png is not None:
             parts += [f"### {picture.title}", f"{picture.about}\n\n![{picture.title}]({FIGURES}/{picture.png.name})"]
+    if context["facts"]:
+        parts += ["## How", "\n".join(f"- **{name}**: {text}" for name, text in context["facts"].items())]
     parts += ["## Policies", "\n".join(f"- **{name}**: {text}" for name, text in context["policies"].items())]
     return "\n\n".join(part.strip() for part in parts) + "\n"

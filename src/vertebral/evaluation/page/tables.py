@@ -20,6 +20,7 @@ _OVERVIEW = {
     "memory (GB)": "memory_gb",
 }
 _NONE = "-"
+_LATEX = str.maketrans({"\\": r"\textbackslash{}", **{mark: f"\\{mark}" for mark in "&%#_{}$"}})
 
 
 def overview(collected: dict[str, Any]) -> Table:
@@ -174,6 +175,4 @@ def _yes(value: bool | None) -> str:
 
 
 def _escaped(text: str) -> str:
-    for mark in ("\\", "&", "%", "#", "_", "{", "}", "$"):
-        text = text.replace(mark, r"\textbackslash{}" if mark == "\\" else f"\\{mark}")
-    return text
+    return text.translate(_LATEX)
