@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 SHAPE = (256, 256, 600)
 SPACING_MM = (1.0, 1.0, 1.0)
+IDS = (*range(1, 26), 28)  # the vertebrae's
 Labels = NDArray[np.uint8]
 
 
@@ -30,11 +31,11 @@ def maps(labels: int, islands: int) -> tuple[Labels, Labels]:
     for n in range(labels):
         middle = (n + 1) * height
         block = reference[100:157, 100:153, middle - len(k) // 2 : middle + len(k) // 2 + 1]
-        block[inside] = n + 1
+        block[inside] = IDS[n]
     prediction = np.roll(reference, (1, 2, 1), (0, 1, 2))
     rng = np.random.default_rng(0)
     for _ in range(islands):
-        prediction[tuple(int(rng.integers(n)) for n in SHAPE)] = rng.integers(1, labels + 1)
+        prediction[tuple(int(rng.integers(n)) for n in SHAPE)] = IDS[rng.integers(labels)]
     return prediction, reference
 
 
@@ -45,7 +46,7 @@ def ours(prediction: Labels, reference: Labels, count: int) -> list[float]:
 
     edges = [find_edges(array) for array in (prediction, reference)]
     found = surface_distances(edges[0], edges[1], np.arange(256, dtype=np.uint8), SHAPE, SPACING_MM)
-    return [found[n].hd95_mm for n in range(1, count + 1)]
+    return [found[n].hd95_mm for n in IDS[:count]]
 
 
 def everything(prediction: Labels, reference: Labels, count: int) -> list[float]:
@@ -67,7 +68,7 @@ def tree(prediction: Labels, reference: Labels, count: int) -> list[float]:
     from scipy.spatial import cKDTree
 
     result = []
-    for n in range(1, count + 1):
+    for n in IDS[:count]:
         points = []
         for array in (prediction, reference):
             box = _box(array == n)
@@ -83,7 +84,7 @@ def edt(prediction: Labels, reference: Labels, count: int) -> list[float]:
     from scipy.ndimage import binary_erosion, distance_transform_edt
 
     result = []
-    for n in range(1, count + 1):
+    for n in IDS[:count]:
         box = _box((prediction == n) | (reference == n))
         crops = [np.pad(array[box] == n, 1) for array in (prediction, reference)]
         surfaces = [crop & ~binary_erosion(crop) for crop in crops]
@@ -98,7 +99,7 @@ def monai(prediction: Labels, reference: Labels, count: int) -> list[float]:
     from monai.metrics import compute_hausdorff_distance
 
     result = []
-    for n in range(1, count + 1):
+    for n in IDS[:count]:
         box = _box((prediction == n) | (reference == n))
         crops = [
             torch.from_numpy(np.pad(array[box] == n, 1)[None, None].astype(np.float32))
@@ -142,7 +143,7 @@ def _peak_gb() -> float:
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--labels", type=int, default=26)
+    parser.add_argument("--labels", type=int, default=26, choices=range(1, 27), metavar="N")
     parser.add_argument("--islands", type=int, nargs="+", default=[0, 200])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     arguments = parser.parse_args()
