@@ -20,7 +20,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 def level_boxes(models: Sequence[Evaluated], field: str, title: str, top: float | None) -> str:
     """Boxes over patients for each level; complete vertebrae only. Every patient is a dot."""
-    names = sort_levels({level for model in models for level in levels_in(model.scores)})
+    known = {level for model in models for level in levels_in(model.scores)}
+    names = sort_levels(level for level in known if any(level_values(model.scores, level, "dice") for model in models))
     figure, axes = _figure(max(4.6, 1.2 + 0.36 * len(names)), 2.8)
     width = 0.8 / len(models)
     for n, model in enumerate(models):
