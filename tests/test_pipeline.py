@@ -377,7 +377,8 @@ def test_a_model_of_two_classes_gives_the_spine_as_a_whole(scan: Path, phantom: 
     assert (tmp_path / "out" / "case_spine.stl").exists()
     write_labels(phantom.labels, tmp_path / "truth.nii.gz")
     scores = evaluate(tmp_path / "out" / "case_seg-vert_msk.nii.gz", tmp_path / "truth.nii.gz")
-    assert scores["spine"]["dice"] > 0.98 and scores["levels"] == [] and scores["extra"] == []
+    assert scores.spine.dice is not None and scores.spine.dice > 0.98
+    assert scores.levels == () and scores.extra == ()
 
 
 @pytest.fixture(scope="module")

@@ -451,14 +451,14 @@ def test_memory_is_asked_for_before_the_values_are_read(tmp_path, tiny_ct):
 
 def test_memory_of_the_machine(tmp_path, tiny_ct, monkeypatch):
     path = save_nifti(tmp_path / "a.nii", tiny_ct.array)
-    monkeypatch.setattr(read, "_free_memory_gb", lambda: 1e-6)
+    monkeypatch.setattr(read, "free_memory_gb", lambda: 1e-6)
     refused(path, r"need about 8\.6e-06 GB of memory and 1e-06 GB are free")
-    monkeypatch.setattr(read, "_free_memory_gb", lambda: None)
+    monkeypatch.setattr(read, "free_memory_gb", lambda: None)
     check_same(read_scan(path).volume, Volume(tiny_ct.array, TIDY))
 
 
 def test_free_memory(tmp_path):
-    assert 0.01 < (read._free_memory_gb() or 0) < 1e5
+    assert 0.01 < (read.free_memory_gb() or 0) < 1e5
     (tmp_path / "meminfo").write_text("MemTotal: 16 kB\nMemAvailable:       8 kB\n")
     assert read._meminfo_available(tmp_path / "meminfo") == 8192
     assert read._meminfo_available(tmp_path / "none") is None

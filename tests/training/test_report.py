@@ -20,6 +20,7 @@ from vertebral.data.prepared import PreparedScan, PreparedSet, open_prepared
 from vertebral.data.split import Fold, Split
 from vertebral.errors import InputError, ModelError, OutputExistsError
 from vertebral.model import build_network
+from vertebral.report import comparison
 from vertebral.training import worst_cases
 from vertebral.training.curves import running_epochs
 from vertebral.training.report import write_report
@@ -137,20 +138,20 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 @pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> list[worst_cases.Compared]:
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> list[comparison.Compared]:
     """Put empty files in the place of pictures; the overlays that were asked for are noted."""
-    seen: list[worst_cases.Compared] = []
+    seen: list[comparison.Compared] = []
 
     def curves(rows: Any, best: Any, folder: Path) -> dict[str, Path]:
         (folder / "learning_curves.png").touch()
         return {"png": folder / "learning_curves.png"}
 
-    def overlay(compared: worst_cases.Compared, title: str, subtitle: str, path: Path) -> None:
+    def overlay(compared: comparison.Compared, title: str, subtitle: str, path: Path) -> None:
         seen.append(compared)
         path.touch()
 
     monkeypatch.setattr("vertebral.training.report.draw_curves", curves)
-    monkeypatch.setattr(worst_cases, "draw_comparison", overlay)
+    monkeypatch.setattr(comparison, "draw_comparison", overlay)
     return seen
 
 
@@ -254,7 +255,7 @@ def test_each_kind_of_error_has_its_colour(
     faulty[4:10, 4:10, 11:13] = 2
     for name, classes in (("right", right), ("faulty", faulty)):
         says(classes, monkeypatch)
-        worst_cases.draw_comparison(worst_cases.compare(scan, model, cpu), name, "", tmp_path / f"{name}.png")
+        comparison.draw_comparison(worst_cases.compare(scan, model, cpu), name, "", tmp_path / f"{name}.png")
     pixels = {
         name: [near(tmp_path / f"{name}.png", rgb) for rgb in (missed, extra, wrong)] for name in ("right", "faulty")
     }
@@ -266,7 +267,7 @@ def test_each_kind_of_error_has_its_colour(
 def test_a_scan_is_cut_to_its_labels_and_compared_in_verse_ids(
     run: RunFolder, scan: PreparedScan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worst_cases, "_MARGIN_MM", 8.0)
+    monkeypatch.setattr(comparison, "_MARGIN_MM", 8.0)
     says(np.full(blocks().shape, 2, np.uint8) * (blocks() > 0), monkeypatch)
     compared = worst_cases.compare(scan, load_model(run.model), torch.device("cpu"))
     # Two voxels of 4 mm around voxels 4 to 9 along R and A, 4 to 15 along S.
@@ -277,7 +278,7 @@ def test_a_scan_is_cut_to_its_labels_and_compared_in_verse_ids(
 
 
 def test_a_network_of_one_class_is_compared_as_a_whole(
-    run: RunFolder, undrawn: list[worst_cases.Compared], monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, undrawn: list[comparison.Compared], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = config(levels=("spine",))
     save_model(run.model, settings.model, build_network(settings.model.network).state_dict(), {})
@@ -294,7 +295,7 @@ def test_a_scan_without_labels_is_drawn_too(
     says(blocks() * 0, monkeypatch)
     compared = worst_cases.compare(scan, load_model(run.model), torch.device("cpu"))
     assert compared.ct.array.shape == blocks().shape
-    worst_cases.draw_comparison(compared, "nothing", "", tmp_path / "a.png")
+    comparison.draw_comparison(compared, "nothing", "", tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 0
 
 

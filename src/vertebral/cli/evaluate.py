@@ -1,48 +1,168 @@
 """Scores from the command line."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vertebral.cli.console import (
-    AsJson,
-    errors,
-    print_json,
-)
+from vertebral.cli.console import AsJson, Overwrite, Quiet, counted, errors, interruptible, print_json
+from vertebral.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vertebral.evaluation.case import CaseScore
+    from vertebral.evaluation.summary import Evaluated
+
+Jobs = Annotated[int | None, typer.Option(min=1, help="Cases at once; as many as processors and memory allow.")]
+Worst = Annotated[int, typer.Option(min=0, help="How many of the worst cases to draw.")]
+Subject = Annotated[
+    str | None, typer.Option(help="Regular expression that finds the patient in a case's name; sub-... is known.")
+]
+IgnoreOutside = Annotated[
+    bool,
+    typer.Option(
+        "--ignore-outside-reference",
+        help="Leave out predicted vertebrae above or below all that the reference labels, as VerSe leaves out what is "
+        "visible in part.",
+    ),
+]
 
 
 def evaluate(
-    pred: Annotated[Path, typer.Option(help="Predicted label map with VerSe ids.")],
-    ref: Annotated[Path, typer.Option(help="Reference label map with VerSe ids, on the same grid.")],
+    pred: Annotated[Path, typer.Option(help="Predicted label map, or a folder of them, at any depth.")],
+    ref: Annotated[Path, typer.Option(help="Reference label map, or a folder of them; the names tell pairs.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for report and tables; needless for two files.")
+    ] = None,
+    compare: Annotated[
+        list[Path] | None, typer.Option(help="Another model's predictions, compared patient by patient. Repeatable.")
+    ] = None,
+    names: Annotated[
+        list[str] | None, typer.Option("--name", help="Name of the model, then of each --compare. Repeatable.")
+    ] = None,
+    pred_scheme: Annotated[
+        str, typer.Option(help="Ids of the predictions, as for `vertebral relabel`: verse, totalsegmentator, ...")
+    ] = "verse",
+    ref_scheme: Annotated[str, typer.Option(help="Ids of the references.")] = "verse",
+    resample: Annotated[
+        str | None, typer.Option(help="nearest: put predictions on another grid on the reference's. Refused without.")
+    ] = None,
+    ignore_outside_reference: IgnoreOutside = False,
+    both_empty: Annotated[str, typer.Option(help="skip, or one: Dice where neither map has a vertebra.")] = "skip",
+    ct: Annotated[
+        Path | None, typer.Option(help="CT, or folder of them, for the pictures; beside --ref if not given.")
+    ] = None,
+    subject: Subject = None,
+    jobs: Jobs = None,
+    worst: Worst = 3,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score one label map against a reference: Dice and HD95 of the spine and of each vertebra."""
-    with errors(as_json):
-        from vertebral.evaluation.evaluate import evaluate as score
+    """Score label maps against references: overlap, surfaces, names, instances; with intervals over patients.
 
-        result = score(pred, ref)
+    With --out: evaluation.json, cases.csv, levels.csv, report.html, report.md and table.tex. Broken cases are rows with
+    their error, and the exit code is 1 then.
+    """
+    with errors(as_json), interruptible():
+        from vertebral.evaluation.settings import Settings
+
+        _check(pred, ref, out, resample, both_empty)
+        settings = Settings(
+            pred_scheme, ref_scheme, resample is not None, ignore_outside_reference, both_empty == "one"
+        )
+        if out is None:
+            from vertebral.evaluation.evaluate import evaluate as score
+
+            scored = score(pred, ref, settings)
+            _show_case(scored, as_json)
+            return
+        from vertebral.evaluation.session import Request, evaluate_folders
+
+        places = [pred, *(compare or [])]
+        if names and len(names) > len(places):
+            raise ConfigError(f"--name: {len(names)} names for {len(places)} models; give one for each")
+        titles = [*(names or []), *[None] * (len(places) - len(names or []))]
+        predictions = tuple(zip(titles, places, strict=True))
+        request = Request(predictions, ref, ct, subject, jobs, worst, overwrite)
+        with counted(quiet or as_json) as show:
+            models, collected, files = evaluate_folders(request, settings, out, show)
+    finish(models, collected, files, quiet, as_json)
+
+
+def finish(
+    models: "list[Evaluated]", collected: dict[str, Any], files: dict[str, Path], quiet: bool, as_json: bool
+) -> None:
+    """Print what came out; end with exit code 1 where a case could not be scored."""
     if as_json:
-        print_json(result)
-    else:
-        _print_scores(result)
+        shown = {key: value for key, value in collected.items() if key != "cases"}
+        print_json(shown | {"files": {name: str(path) for name, path in files.items()}})
+    elif not quiet:
+        _print_models(models, collected)
+        for path in files.values():
+            print(path)
+    if any(model.failed for model in models):
+        raise typer.Exit(1)
 
 
-def _print_scores(result: dict[str, Any]) -> None:
+def _check(pred: Path, ref: Path, out: Path | None, resample: str | None, both_empty: str) -> None:
+    if resample not in (None, "nearest"):
+        raise ConfigError(f"--resample {resample}: use nearest, or leave it out")
+    if both_empty not in ("skip", "one"):
+        raise ConfigError(f"--both-empty {both_empty}: use skip or one")
+    if out is None and (pred.is_dir() or ref.is_dir()):
+        raise ConfigError(f"{pred if pred.is_dir() else ref}: is a folder: give --out for the report")
+
+
+def _show_case(scored: "CaseScore", as_json: bool) -> None:
+    from vertebral.evaluation.case import to_json
+    from vertebral.evaluation.summary import headline
+
+    figures = headline(scored)
+    if as_json:
+        print_json(to_json(scored) | figures)
+        return
     from rich.console import Console
     from rich.table import Table
 
     table = Table("level", "Dice", "HD95 (mm)", "Dice, any level", "reference")
-    for row in (result["spine"], *result["levels"]):
-        best = "" if row["name"] == "spine" else f"{row['any_level_dice']:.3f}"
-        cut = "cut by the border" if row["cut"] else ""
-        table.add_row(row["name"], f"{row['dice']:.3f}", f"{row['hd95_mm']:.1f}", best, cut)
+    for row in (scored.spine, *scored.levels):
+        best = f"{row.any_level_dice:.3f}" if hasattr(row, "any_level_dice") else ""
+        cut = "cut by the border" if getattr(row, "cut", False) else ""
+        table.add_row(row.name, _shown(row.dice, 3), _shown(row.hd95_mm, 1), best, cut)
     console = Console()
     console.print(table)
-    if result["extra"]:
-        console.print(f"predicted, but not in the reference: {', '.join(result['extra'])}", highlight=False)
+    if scored.extra:
+        console.print(f"predicted, but not in the reference: {', '.join(scored.extra)}", highlight=False)
+    if scored.ignored:
+        console.print(f"predicted outside the reference, left out: {', '.join(scored.ignored)}", highlight=False)
+    for note in scored.notes:
+        console.print(note, highlight=False)
     console.print(
-        f"complete vertebrae: {result['complete']}, of which {result['complete_with_dice_of_half']} have Dice >= 0.5 "
-        f"under the right level; mean Dice {result['mean_dice']:.3f}, mean HD95 {result['mean_hd95_mm']:.1f} mm",
+        f"complete vertebrae: {figures['complete']}, of which {figures['complete_with_dice_of_half']} have Dice >= 0.5 "
+        f"under the right level; mean Dice {_shown(figures['mean_dice'], 3)}, "
+        f"mean HD95 {_shown(figures['mean_hd95_mm'], 1)} mm",
         highlight=False,
     )
+
+
+def _print_models(models: "list[Evaluated]", collected: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from vertebral.evaluation.page.tables import overview
+
+    console = Console()
+    head, rows = overview(collected)
+    table = Table("mean over patients", *(row[0] for row in rows))
+    for title, *cells in zip(head[1:], *(row[1:] for row in rows), strict=True):
+        table.add_row(title, *cells)
+    console.print(table)
+    for model in models:
+        for row in model.failed:
+            console.print(f"[red]not scored[/red] ({model.name}): {row.case}: {row.error}", soft_wrap=True)
+        if model.spare:
+            console.print(f"{model.name}: {len(model.spare)} predictions have no reference", highlight=False)
+
+
+def _shown(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -16,14 +16,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from vertebral.errors import ConfigError
+from vertebral.io.names import LABEL_ENDINGS, subject_of, without_ending
 from vertebral.io.opened import IMAGE_SUFFIXES, suffix_of
 
-_PLAIN_ENDINGS = ("_seg-vert_msk", "_msk", "_seg", "_ct")
+_PLAIN_ENDINGS = (*LABEL_ENDINGS, "_ct")
 _CENTROID_ENDINGS = ("_seg-subreg_ctd", "_seg-vb_ctd", "_ctd")
 _SUBSET = re.compile(r"(?<![a-z])(train|valid|val|test)(ing|ation)?(?![a-z])")
 _SUBSETS = {"train": "training", "valid": "validation", "val": "validation", "test": "test"}
-_SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def _role(folder: str, stem: str, is_json: bool) -> tuple[str, str, str] | None:
     """Layout, role and shared stem of a file somewhere below `folder`."""
     if is_json:
         layout = {"derivatives": "verse", "labels": "plain"}.get(folder)
-        shared = _without(stem, _CENTROID_ENDINGS)
+        shared = without_ending(stem, _CENTROID_ENDINGS)
         return (layout, "centroids", shared) if layout and shared != stem else None
     if folder == "rawdata" and stem.endswith("_ct"):
         return "verse", "ct", stem.removesuffix("_ct")
@@ -119,7 +118,7 @@ def _role(folder: str, stem: str, is_json: bool) -> tuple[str, str, str] | None:
         return "verse", "labels", stem.removesuffix("_seg-vert_msk")
     if folder in ("images", "labels"):
         shared = stem
-        while (shorter := _without(shared, _PLAIN_ENDINGS)) != shared:
+        while (shorter := without_ending(shared, _PLAIN_ENDINGS)) != shared:
             shared = shorter
         return "plain", "ct" if folder == "images" else "labels", shared
     if folder in ("imagesTr", "imagesTs") and stem.endswith("_0000"):
@@ -127,10 +126,6 @@ def _role(folder: str, stem: str, is_json: bool) -> tuple[str, str, str] | None:
     if folder in ("labelsTr", "labelsTs"):
         return folder[-2:], "labels", stem
     return None
-
-
-def _without(stem: str, endings: Sequence[str]) -> str:
-    return next((stem.removesuffix(ending) for ending in endings if stem.endswith(ending)), stem)
 
 
 def _found(
@@ -152,7 +147,7 @@ def _found(
     folders = ct.parts[:-1] if place.base.name else (root_name, *ct.parts[:-1])
     return Found(
         case=place.stem,
-        subject=_subject_of(place.stem, subject),
+        subject=subject_of(place.stem, subject),
         dataset=place.base.name or root_name,
         subset={"Tr": "training", "Ts": "test"}.get(place.layout) or _subset_of(folders),
         ct=ct.as_posix(),
@@ -169,16 +164,3 @@ def _subset_of(folders: Sequence[str]) -> str | None:
         if found := _SUBSET.search(folder.lower()):
             return _SUBSETS[found[1]]
     return None
-
-
-def _subject_of(stem: str, pattern: str | None) -> str:
-    if pattern is None:
-        found = _SUBJECT.match(stem)
-        return found[0] if found else stem
-    try:
-        found = re.search(pattern, stem)
-    except re.error as error:
-        raise ConfigError(f"--subject {pattern!r}: not a regular expression ({error})") from None
-    if found is None:
-        raise ConfigError(f"--subject {pattern!r}: matches nothing in {stem!r}")
-    return found[1] if found.re.groups else found[0]

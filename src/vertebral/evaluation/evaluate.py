@@ -1,88 +1,162 @@
-"""One predicted label map against one reference: spine against background, and level by level."""
+"""One predicted label map against one reference: the spine, its regions, each vertebra, names and instances."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from vertebral.anatomy import BY_VERSE_ID, SPINE, Level, sort_levels
-from vertebral.errors import GeometryError
-from vertebral.evaluation.metrics import Mask, dice, hd95_mm
-from vertebral.io.read import read_labels
-from vertebral.volume import Volume
+from vertebral.anatomy import BY_NAME, BY_VERSE_ID, Level
+from vertebral.evaluation.case import REGIONS, CaseScore, LevelRow, Row, Run
+from vertebral.evaluation.metrics import SurfaceDistances
+from vertebral.evaluation.naming import hits, match, name_scores, stands_for
+from vertebral.evaluation.overlaps import Counts, count, surface_distances
+from vertebral.evaluation.pair import Labels, Pair, read_pair, vertebrae
+from vertebral.evaluation.settings import TOLERANCES_MM, Settings
+from vertebral.evaluation.surfaces import Edges, find_edges
+
+_EACH = np.arange(256, dtype=np.uint8)
+_ALL_ONE = (_EACH > 0).astype(np.uint8)
+_REGION_IDS = np.zeros(256, np.uint8)
+for _level in BY_VERSE_ID.values():
+    if _level.is_vertebra:
+        _REGION_IDS[_level.verse_id] = 1 + REGIONS.index(_level.region)
+
+
+def evaluate(
+    prediction: Path,
+    reference: Path,
+    settings: Settings | None = None,
+    case: str | None = None,
+    subject: str | None = None,
+    run: Run | None = None,
+) -> CaseScore:
+    """Score two label maps. `case` is the name of the reference's file, and `subject` that of the case, if None.
+
+    Raises ReadError for a file that is no label map, and GeometryError where the grids differ.
+    """
+    settings = settings or Settings()
+    name = case or reference.name
+    return score_pair(read_pair(prediction, reference, settings), settings, name, subject or name, run or Run())
+
+
+def score_pair(pair: Pair, settings: Settings, case: str, subject: str, run: Run) -> CaseScore:
+    """Score what `pair` made comparable."""
+    scan = _Scan(pair, count(pair), find_edges(pair.predicted), find_edges(pair.reference))
+    found, truth = (() if pair.one_label else vertebrae(sizes) for sizes in (scan.counts.ours, scan.counts.theirs))
+    names = [level.name for level in found if level not in truth]
+    return CaseScore(
+        case=case,
+        subject=subject,
+        spine=_spine(scan, settings.perfect_when_both_empty),
+        regions=() if pair.one_label else _regions(scan),
+        levels=_levels(scan, found, truth),
+        extra=tuple(names),
+        ignored=tuple(level.name for level in pair.ignored),
+        naming=None if pair.one_label else name_scores(scan.counts, found, truth, pair.cut),
+        matching=None if pair.one_label else match(scan.counts, found, truth, pair.cut),
+        diagonal_mm=pair.diagonal_mm,
+        notes=pair.notes,
+        run=run,
+        answers=_answers(run, scan.counts, found),
+    )
 
 
 @dataclass(frozen=True)
-class Score:
-    """One row. `cut` marks a reference that reaches the border of the image: it is partial and scored apart.
+class _Scan:
+    """What is known of a pair before it is scored."""
 
-    `any_level_dice` is the Dice of the reference against the predicted label that overlaps it most, whatever its name.
-    """
+    pair: Pair
+    counts: Counts
+    ours: Edges
+    theirs: Edges
 
-    name: str
-    dice: float
-    hd95_mm: float
-    any_level_dice: float
-    cut: bool
+    @property
+    def voxel_ml(self) -> float:
+        return float(np.prod(self.pair.grid.spacing_mm)) / 1000
+
+    def distances(self, codes: Labels) -> dict[int, SurfaceDistances]:
+        return surface_distances(self.ours, self.theirs, codes, self.pair.reference.shape, self.pair.grid.spacing_mm)
 
 
-def evaluate(prediction: Path, reference: Path) -> dict[str, Any]:
-    """Score two label maps with VerSe ids. A missing vertebra has Dice 0 and an infinite HD95.
+def _spine(scan: _Scan, perfect_when_empty: bool) -> Row:
+    counts = scan.counts
+    sizes = int(counts.ours[1:].sum()), int(counts.theirs[1:].sum())
+    apart = scan.distances(_ALL_ONE).get(1)
+    return _row("spine", sizes, int(counts.voxels[1:, 1:].sum()), apart, scan.voxel_ml, perfect_when_empty)
 
-    Vertebrae only: sacrum and coccyx are left out on both sides. Where either map tells no levels apart (SPINE), only
-    the spine as a whole is scored. Means are over complete reference vertebrae, HD95
-    over those found. `extra` names predicted vertebrae that the reference lacks; it may have left out what it shows in
-    part only, so they lower no score but that of the spine. Raises GeometryError where the grids differ.
-    """
-    predicted, expected = read_labels(prediction), read_labels(reference)
-    if not predicted.grid.matches(expected.grid):
-        raise GeometryError(f"{prediction}: its grid differs from that of {reference}; both must lie on one grid")
-    ours, theirs = _vertebrae(predicted), _vertebrae(expected)
-    spine = Score(
-        "spine", dice(ours > 0, theirs > 0), hd95_mm(ours > 0, theirs > 0, expected.spacing_mm), np.nan, False
+
+def _row(
+    name: str,
+    sizes: tuple[int, int],
+    shared: int,
+    apart: SurfaceDistances | None,
+    voxel_ml: float,
+    perfect_when_empty: bool = False,
+) -> Row:
+    """`sizes` are voxels of the prediction and of the reference."""
+    ours, theirs = sizes
+    score = 2 * shared / (ours + theirs) if ours + theirs else 1.0 if perfect_when_empty else None
+    nsd: list[float | None] = [score if apart is None else apart.nsd(mm) for mm in TOLERANCES_MM]
+    return Row(
+        name=name,
+        dice=score,
+        hd95_mm=apart.hd95_mm if apart else None,
+        assd_mm=apart.assd_mm if apart else None,
+        nsd_1mm=nsd[0],
+        nsd_2mm=nsd[1],
+        nsd_3mm=nsd[2],
+        volume_ml=ours * voxel_ml,
+        reference_ml=theirs * voxel_ml,
+        volume_error=(ours - theirs) / theirs if theirs else None,
     )
+
+
+def _regions(scan: _Scan) -> tuple[Row, ...]:
+    """Regions that the reference has, each as one mask."""
+    counts, apart = scan.counts, scan.distances(_REGION_IDS)
     rows = []
-    levels = () if SPINE.verse_id in ours or SPINE.verse_id in theirs else _levels(theirs)
-    for level in levels:
-        truth, found = theirs == level.verse_id, ours == level.verse_id
+    for number, name in enumerate(REGIONS, start=1):
+        ids = np.flatnonzero(number == _REGION_IDS)
+        sizes = int(counts.ours[ids].sum()), int(counts.theirs[ids].sum())
+        if sizes[1]:
+            shared = int(counts.voxels[np.ix_(ids, ids)].sum())
+            rows.append(_row(name, sizes, shared, apart.get(number), scan.voxel_ml))
+    return tuple(rows)
+
+
+def _levels(scan: _Scan, found: tuple[Level, ...], truth: tuple[Level, ...]) -> tuple[LevelRow, ...]:
+    counts = scan.counts
+    apart = scan.distances(_EACH) if truth else {}
+    hit = hits(counts, found, truth)
+    rows = []
+    for level in truth:
+        here = level.verse_id
+        sizes = int(counts.ours[here]), int(counts.theirs[here])
+        row = _row(level.name, sizes, int(counts.voxels[here, here]), apart.get(here), scan.voxel_ml)
+        distance_mm = float(np.linalg.norm(counts.ours_mm[here] - counts.theirs_mm[here])) if sizes[0] else None
         rows.append(
-            Score(
-                level.name,
-                dice(found, truth),
-                hd95_mm(found, truth, expected.spacing_mm),
-                _best_dice(ours, truth),
-                _touches_border(truth),
+            LevelRow(
+                **vars(row),
+                any_level_dice=_any_level_dice(counts, here),
+                cut=level in scan.pair.cut,
+                distance_mm=distance_mm,
+                hit=level in hit,
             )
         )
-    whole = [row for row in rows if not row.cut]
-    finite = [row.hd95_mm for row in whole if np.isfinite(row.hd95_mm)]
-    return {
-        "spine": asdict(spine),
-        "levels": [asdict(row) for row in rows],
-        "extra": [level.name for level in _levels(ours) if level not in levels and level is not SPINE],
-        "complete": len(whole),
-        "complete_with_dice_of_half": sum(row.dice >= 0.5 for row in whole),
-        "mean_dice": float(np.mean([row.dice for row in whole])) if whole else float("nan"),
-        "mean_hd95_mm": float(np.mean(finite)) if finite else float("nan"),
-    }
+    return tuple(rows)
 
 
-def _vertebrae(labels: Volume) -> np.ndarray[Any, Any]:
-    vertebrae = [level.verse_id for level in BY_VERSE_ID.values() if level.is_vertebra or level is SPINE]
-    return np.where(np.isin(labels.array, vertebrae), labels.array, 0)
-
-
-def _levels(labels: np.ndarray[Any, Any]) -> tuple[Level, ...]:
-    return sort_levels(BY_VERSE_ID[int(value)] for value in np.unique(labels) if value)
-
-
-def _best_dice(labels: np.ndarray[Any, Any], truth: Mask) -> float:
-    hit = np.bincount(labels[truth].astype(int))
-    if hit[1:].sum() == 0:
+def _any_level_dice(counts: Counts, verse_id: int) -> float:
+    shared = counts.voxels[1:, verse_id]
+    best = int(shared.argmax()) + 1
+    if not shared.any():
         return 0.0
-    return dice(labels == int(np.argmax(hit[1:])) + 1, truth)
+    return float(2 * shared.max() / (counts.ours[best] + counts.theirs[verse_id]))
 
 
-def _touches_border(mask: Mask) -> bool:
-    return any(bool(mask.take(edge, axis).any()) for axis in range(3) for edge in (0, -1))
+def _answers(run: Run, counts: Counts, found: tuple[Level, ...]) -> tuple[tuple[float, bool], ...]:
+    """(confidence, right) of the vertebrae that the manifest speaks of and that stand for one of the reference."""
+    meant = stands_for(counts, found)
+    known = [(BY_NAME[name], confidence) for name, confidence in run.confidences if name in BY_NAME]
+    pairs = [(level, confidence, meant.get(level)) for level, confidence in known]
+    return tuple((confidence, other == level) for level, confidence, other in pairs if other is not None)

@@ -139,7 +139,7 @@ def _require_plausible(grid: Grid) -> None:
 
 def _require_memory(grid: Grid, max_memory_gb: float | None) -> None:
     need_gb = prod(grid.shape) * WORKING_BYTES_PER_VOXEL / 1e9
-    have_gb = _free_memory_gb() if max_memory_gb is None else max_memory_gb
+    have_gb = free_memory_gb() if max_memory_gb is None else max_memory_gb
     if have_gb is not None and need_gb > have_gb:
         size = " x ".join(map(str, grid.shape))
         limit = "are free" if max_memory_gb is None else "are allowed"
@@ -149,7 +149,7 @@ def _require_memory(grid: Grid, max_memory_gb: float | None) -> None:
         )
 
 
-def _free_memory_gb() -> float | None:
+def free_memory_gb() -> float | None:
     """Return the memory that a process can still take, by the system or its container (cgroup v2); None if unknown."""
     free = [_meminfo_available(Path("/proc/meminfo")), _cgroup_available(Path("/sys/fs/cgroup"))]
     known = [number for number in free if number is not None]

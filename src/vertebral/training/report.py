@@ -92,7 +92,8 @@ def _draw_worst(
         return []
     from vertebral.data.prepared import open_prepared
     from vertebral.inference import choose_device
-    from vertebral.training.worst_cases import compare, draw_comparison
+    from vertebral.report.comparison import draw_comparison
+    from vertebral.training.worst_cases import compare
     from vertebral.weights import load_model
 
     data = Path(str(facts.get("data")))

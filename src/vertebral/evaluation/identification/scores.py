@@ -72,7 +72,9 @@ def score(spine: Spine, case: Case) -> Score:
         found=sum(bool((dice[:, level.verse_id] >= FOUND_DICE).any()) for level in asked) if len(rows) else 0,
         named=len(spine.vertebrae),
         true=int((dice.max(1) >= FOUND_DICE).sum()) if len(rows) else 0,
-        shifts=dict(Counter(_off(v.level, true) for v, true in pairs if v.level.is_vertebra and true.is_vertebra)),
+        shifts=dict(
+            Counter(levels_off(v.level, true) for v, true in pairs if v.level.is_vertebra and true.is_vertebra)
+        ),
         probabilities=tuple((v.confidence, v.level == true) for v, true in pairs),
         vote_right=sum(map(_same, votes, asked)),
         vote_all_right=all(map(_same, votes, asked)),
@@ -129,7 +131,7 @@ def _same(one: Level | None, other: Level) -> bool:
     return one == other
 
 
-def _off(named: Level, true: Level) -> int:
+def levels_off(named: Level, true: Level) -> int:
     """How many levels `named` lies below `true`, those that most people lack not counted on the way."""
     upper, lower = sort_levels((named, true)) if named != true else (named, true)
     passed = sum(level.name not in RARE or level in (upper, lower) for level in LEVELS[upper.rank + 1 : lower.rank + 1])

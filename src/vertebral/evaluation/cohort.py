@@ -1,0 +1,154 @@
+"""Many cases: in parallel within the memory there is, each done once, and a broken one reported, not fatal."""
+
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from math import prod
+from multiprocessing import get_context
+from pathlib import Path
+
+from vertebral.digest import file_sha256
+from vertebral.errors import VertebralError
+from vertebral.evaluation.case import CaseScore, Failed, from_json, to_json
+from vertebral.evaluation.evaluate import evaluate
+from vertebral.evaluation.pairing import CasePaths, read_run
+from vertebral.evaluation.settings import Settings
+from vertebral.io.read import free_memory_gb, read_geometry
+from vertebral.io.write import write_json
+
+Progress = Callable[[int, int, str], None]
+Outcome = CaseScore | Failed
+# Raise it when the same files would get other scores.
+VERSION = 1
+_BYTES_PER_VOXEL = 12
+_BASE_GB = 0.25
+
+
+@dataclass(frozen=True)
+class _Job:
+    paths: CasePaths
+    settings: Settings
+    cache: Path | None
+
+
+def score_cases(
+    cases: Sequence[CasePaths],
+    settings: Settings,
+    cache: Path | None = None,
+    jobs: int | None = None,
+    progress: Progress = lambda done, total, text: None,
+) -> list[Outcome]:
+    """Score every case, in the order of `cases`.
+
+    What is in the folder `cache` for the same bytes and settings is taken from there, and what is scored is put there.
+    `jobs` processes work at once, by default one a processor, and fewer where the largest case would not fit that often
+    into memory. A case that cannot be scored becomes `Failed`.
+    """
+    if cache is not None:
+        cache.mkdir(parents=True, exist_ok=True)
+    work = [_Job(paths, settings, cache) for paths in cases]
+    count = min(jobs or os.cpu_count() or 1, len(work), _fitting(cases))
+    outcomes: dict[int, Outcome] = {}
+    for n, outcome in _run(work, count):
+        outcomes[n] = outcome
+        progress(len(outcomes), len(work), work[n].paths.case)
+    return [outcomes[n] for n in range(len(work))]
+
+
+def _run(work: list[_Job], count: int) -> Iterator[tuple[int, Outcome]]:
+    if count <= 1:
+        for n, job in enumerate(work):
+            yield n, _score(job)
+        return
+    left = dict(enumerate(work))
+    try:
+        for n, outcome in _in_processes(work, count):
+            del left[n]
+            yield n, outcome
+    except BrokenProcessPool:
+        # A process was killed, and took the others' results along: one by one shows which case did it.
+        for n, job in left.items():
+            yield n, _alone(job)
+
+
+def _in_processes(work: list[_Job], count: int) -> Iterator[tuple[int, Outcome]]:
+    pool = ProcessPoolExecutor(count, get_context("spawn"), _ignore_interrupts)
+    try:
+        waiting: dict[Future[Outcome], int] = {pool.submit(_score, job): n for n, job in enumerate(work)}
+        while waiting:
+            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                n = waiting.pop(future)
+                yield n, future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _alone(job: _Job) -> Outcome:
+    with ProcessPoolExecutor(1, get_context("spawn"), _ignore_interrupts) as pool:
+        try:
+            return pool.submit(_score, job).result()
+        except BrokenProcessPool:
+            reason = "its process was killed, perhaps for want of memory: free memory, or crop the case"
+            return Failed(job.paths.case, job.paths.subject, reason)
+
+
+def _ignore_interrupts() -> None:
+    """Leave Ctrl-C to the process that the user started."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _score(job: _Job) -> Outcome:
+    """Score one case, or say why not: whatever happens to it must not end the others."""
+    paths = job.paths
+    if paths.prediction is None:
+        return Failed(paths.case, paths.subject, "there is no prediction for it")
+    try:
+        place = job.cache / f"{paths.case}.json" if job.cache is not None else None
+        key = _key(paths.prediction, paths.reference, job.settings) if place is not None else ""
+        known = _cached(place, key, paths) if place is not None else None
+        if known is not None:
+            return known
+        run = read_run(paths.prediction)
+        score = evaluate(paths.prediction, paths.reference, job.settings, paths.case, paths.subject, run)
+        if place is not None:
+            write_json({"key": key, "score": to_json(score)}, place)
+        return score
+    except VertebralError as error:
+        return Failed(paths.case, paths.subject, str(error))
+    except Exception as error:
+        return Failed(paths.case, paths.subject, f"{type(error).__name__}: {error}")
+
+
+def _key(prediction: Path, reference: Path, settings: Settings) -> str:
+    manifest = prediction.parent / "manifest.json"
+    files = [path for path in (prediction, reference, manifest) if path.is_file()]
+    parts = [VERSION, asdict(settings), [(path == manifest, file_sha256(path)) for path in files]]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _cached(place: Path, key: str, paths: CasePaths) -> CaseScore | None:
+    try:
+        stored = json.loads(place.read_text(encoding="utf-8"))
+        if stored["key"] != key:
+            return None
+        return from_json({**stored["score"], "case": paths.case, "subject": paths.subject})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _fitting(cases: Sequence[CasePaths]) -> int:
+    """How many cases of the largest size fit into memory at once; at least one."""
+    sizes = [1]
+    for paths in cases:
+        try:
+            sizes.append(prod(read_geometry(paths.reference).shape))
+        except VertebralError:
+            continue  # its row will say so
+    free_gb = free_memory_gb()
+    need_gb = _BASE_GB + max(sizes) * _BYTES_PER_VOXEL / 1e9
+    return len(cases) if free_gb is None else max(1, int(free_gb / need_gb))

@@ -1,0 +1,109 @@
+"""Which prediction belongs to which reference, told by the names of the files."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vertebral.errors import InputError
+from vertebral.evaluation.case import Run
+from vertebral.io.names import case_of, subject_of
+from vertebral.io.opened import IMAGE_SUFFIXES, suffix_of
+
+_IMAGE_FOLDERS = {"images", "imagesTr", "imagesTs", "rawdata"}
+_USUAL_ENDING = "_seg-vert_msk"
+
+
+@dataclass(frozen=True)
+class CasePaths:
+    """The files of a case. `prediction` is None where there is none; `ct` is for pictures only."""
+
+    case: str
+    subject: str
+    prediction: Path | None
+    reference: Path
+    ct: Path | None = None
+
+
+def find_cases(
+    prediction: Path, reference: Path, ct: Path | None = None, subject: str | None = None
+) -> tuple[list[CasePaths], list[Path]]:
+    """Pair label maps of files or folders (searched to the bottom) by case; return the cases and spare predictions.
+
+    A case is what `<case>.nii.gz`, `<case>_seg-vert_msk.nii.gz`, `<case>_ct.nii.gz` and their like share. Two files are
+    a pair whatever their names. `ct` defaults to the reference's folder. `subject` is as for `subject_of`.
+
+    Raises InputError where a place is missing, holds no label map, or two label maps fit one case.
+    """
+    if reference.is_file() and prediction.is_file():
+        found = {case_of(reference): prediction}
+    else:
+        found = _label_maps(prediction)
+    expected = {case_of(reference): reference} if reference.is_file() else _label_maps(reference)
+    scans = _scans(ct or (reference if reference.is_dir() else None))
+    if ct is not None and ct.is_file() and len(expected) == 1:
+        scans = dict.fromkeys(expected, ct)
+    cases = [
+        CasePaths(case, subject_of(case, subject), found.get(case), path, scans.get(case))
+        for case, path in sorted(expected.items())
+    ]
+    return cases, [path for case, path in sorted(found.items()) if case not in expected]
+
+
+def read_run(prediction: Path) -> Run:
+    """What the manifest beside a prediction says of it; an empty record where there is none that names it."""
+    try:
+        manifest = json.loads((prediction.parent / "manifest.json").read_text(encoding="utf-8"))
+        if prediction.name not in {row["file"] for row in manifest["outputs"]}:
+            return Run()
+        levels = [row for row in manifest.get("levels", ()) if row.get("confidence") is not None]
+        return Run(
+            model=manifest.get("model", {}).get("name"),
+            seconds=round(sum(manifest["seconds"].values()), 3) if manifest.get("seconds") else None,
+            memory_gb=manifest.get("peak_memory_gb"),
+            confidences=tuple((str(row["level"]), float(row["confidence"])) for row in levels),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Run()
+
+
+def _label_maps(place: Path) -> dict[str, Path]:
+    if not place.exists():
+        raise InputError(f"{place}: no such file or folder: check the path")
+    if place.is_file():
+        return {case_of(place): place}
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in _images(place):
+        if not _is_scan(path, place):
+            found[case_of(path)].append(path)
+    if not found:
+        raise InputError(f"{place}: holds no label maps (NIfTI, NRRD or MetaImage); give another folder")
+    return {case: _only(case, paths) for case, paths in found.items()}
+
+
+def _only(case: str, paths: list[Path]) -> Path:
+    usual = [path for path in paths if path.name.removesuffix(suffix_of(path, IMAGE_SUFFIXES)).endswith(_USUAL_ENDING)]
+    chosen = usual or paths
+    if len(chosen) > 1:
+        names = ", ".join(str(path) for path in sorted(chosen)[:3])
+        raise InputError(f"{len(chosen)} label maps fit case {case} ({names}): give a folder that holds one for each")
+    return chosen[0]
+
+
+def _scans(place: Path | None) -> dict[str, Path]:
+    if place is None or not place.is_dir():
+        return {}
+    return {case_of(path).removesuffix("_0000"): path for path in _images(place) if _is_scan(path, place)}
+
+
+def _images(folder: Path) -> Iterable[Path]:
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if suffix_of(path, IMAGE_SUFFIXES) and path.is_file() and not hidden:
+            yield path
+
+
+def _is_scan(path: Path, root: Path) -> bool:
+    stem = path.name.removesuffix(suffix_of(path, IMAGE_SUFFIXES))
+    return stem.endswith("_ct") or bool(_IMAGE_FOLDERS & set(path.relative_to(root).parts[:-1]))
