@@ -114,6 +114,10 @@ def test_what_lies_outside_the_reference_can_be_left_out() -> None:
     assert score.extra == ("L3",)
     assert score.naming is not None and score.naming.false_positives == 1
     assert score.spine.dice == pytest.approx(2 * 10 / (10 + 12))
+    # Less than a tenth of it may leak into its neighbour: 1 of 12 slices, but not 1 of 10.
+    for top, expected in ((26, ("T12",)), (24, ())):
+        leaking = scored({"L1": (5, 14), "T12": (14, top)}, {"L1": (5, 15)}, ignore_outside_reference=True)
+        assert leaking.ignored == expected, top
     # A name that is one up covers the reference and stays.
     shifted = scored({"T12": (20, 25)}, {"L1": (20, 25)}, ignore_outside_reference=True)
     assert shifted.ignored == () and shifted.extra == ("T12",)

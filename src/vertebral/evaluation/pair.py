@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from vertebral.anatomy import BY_VERSE_ID, SPINE, Level, sort_levels
 from vertebral.errors import GeometryError
-from vertebral.evaluation.settings import Settings
+from vertebral.evaluation.settings import STANDS_FOR, Settings
 from vertebral.io.read import read_labels
 from vertebral.schemes import to_verse
 from vertebral.volume import Array, Grid, Volume
@@ -16,7 +16,6 @@ from vertebral.volume import Array, Grid, Volume
 Labels = NDArray[np.uint8]
 _VERTEBRAE = np.array([value in BY_VERSE_ID and BY_VERSE_ID[value].is_vertebra for value in range(256)])
 _KEPT = np.where(_VERTEBRAE, np.arange(256), 0).astype(np.uint8)
-_TOUCHES = 0.01
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ def _outside(found: Labels, truth: Labels, grid: Grid) -> tuple[Level, ...]:
         inside = found == level.verse_id
         height = _height_mm(found, level, grid)
         beyond = height > max(heights) or height < min(heights)
-        if beyond and np.count_nonzero(truth[inside]) <= _TOUCHES * np.count_nonzero(inside):
+        if beyond and np.count_nonzero(truth[inside]) < STANDS_FOR * np.count_nonzero(inside):
             left_out.append(level)
     return tuple(left_out)
 

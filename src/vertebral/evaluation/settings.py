@@ -34,7 +34,7 @@ class Settings:
 def policies(settings: Settings) -> dict[str, str]:
     """Each policy in a sentence, as it stands in every report."""
     outside = (
-        "left out: predicted vertebrae that touch no reference vertebra and lie above or below all of them"
+        "left out: predicted vertebrae above or below the whole reference and less than a tenth of them in it"
         if settings.ignore_outside_reference
         else "counted as false positives, also where the reference may have left out what it shows in part"
     )
