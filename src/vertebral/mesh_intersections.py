@@ -1,7 +1,7 @@
 """Where the triangles of a mesh cut each other.
 
-Around a vertex whose faces all look one way and go round it once, none can cut another: seen from that way they lie side
-by side. All other pairs come from a uniform grid of cells, then bounding boxes, then planes; the last word has the test
+Around a vertex whose faces all look one way and go round it once, none can cut another: seen from there they lie
+side by side. All other pairs come from a uniform grid of cells, then bounding boxes, then planes; the last word has the test
 of segments against triangles, in double precision. Triangles that only touch do not count as cutting.
 """
 
@@ -61,7 +61,7 @@ def _flat_fans(corners: Points, normals: Points, faces: Faces, count: int) -> ND
 
 
 def _unsettled(faces: Faces, pairs: Pairs, flat: NDArray[np.bool_]) -> tuple[Pairs, NDArray[np.int64]]:
-    """Return the pairs that meet at no vertex of which `flat` tells that its faces cannot cut, and how many they share."""
+    """Return the pairs that share no vertex whose faces cannot cut (`flat`), and how many vertices each shares."""
     a, b = faces[pairs[:, 0]], faces[pairs[:, 1]]
     count = np.zeros(len(pairs), np.int64)
     settled = np.zeros(len(pairs), bool)

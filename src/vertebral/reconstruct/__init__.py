@@ -13,11 +13,12 @@ import numpy as np
 from manifold3d import Manifold, Mesh
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
+from scipy.spatial import cKDTree
 
 from vertebral.anatomy import BY_VERSE_ID, Level, sort_levels
 from vertebral.config import MeshConfig
 from vertebral.errors import InputError, VertebralError
-from vertebral.mesh_checks import SurfaceCheck, check_surface
+from vertebral.mesh_checks import Points, SurfaceCheck, check_surface
 from vertebral.mesh_intersections import self_intersections
 from vertebral.reconstruct.apart import kept_apart, neighbours
 from vertebral.reconstruct.decimation import decimated
@@ -144,16 +145,27 @@ def mesh_fields(
             break
         for pair, gap in near.items():
             wanted[pair] += config.clearance_mm - gap + _MORE_MM
-        drafts = kept_apart(drafts, {pair: wanted[pair] for pair in near})
+        parted = kept_apart(drafts, {pair: wanted[pair] for pair in near})
         touched = sorted({n for pair in near for n in pair})
         for n in touched:
-            surfaces[n], drafts[n] = _finished(drafts[n], config.max_error_mm)
+            surfaces[n], drafts[n] = _followed(surfaces[n], drafts[n], parted[n], config.max_error_mm)
         gaps |= _gaps(surfaces, [pair for pair in gaps if set(pair) & set(touched)])
     progress("check", 1.0)
     found = tuple(
         Gap(fields[a].level, fields[b].level, gap) for (a, b), gap in sorted(gaps.items()) if gap < _SEARCH_MM
     )
     return Reconstruction(tuple(surfaces), tuple(fields), found)
+
+
+def _followed(surface: Surface, draft: Draft, parted: Draft, max_error_mm: float) -> tuple[Surface, Draft]:
+    """Move `surface` by what `draft`, from which it was made, was moved by to become `parted`; check it again.
+
+    Each vertex goes the way of the draft's nearest. Where that breaks the surface, `parted` is finished anew.
+    """
+    nearest = cKDTree(draft.vertices).query(surface.vertices_mm)[1]
+    way_mm = (parted.vertices - draft.vertices)[nearest]
+    moved = Surface(surface.level, _as_written(surface.vertices_mm + way_mm), surface.faces)
+    return (moved, parted) if _sound(moved) else _finished(parted, max_error_mm)
 
 
 def _finished(draft: Draft, max_error_mm: float) -> tuple[Surface, Draft]:
@@ -168,19 +180,31 @@ def _finished(draft: Draft, max_error_mm: float) -> tuple[Surface, Draft]:
             share = 0.5 if attempt == _ATTEMPTS - 2 else 0.0
             draft = replace(draft, vertices=draft.contour + share * (draft.vertices - draft.contour))
         points, faces = decimated(draft.vertices, draft.faces, max_error_mm, more)
-        # Values that float32 holds exactly, as STL and GLB need them: what is checked is what is written.
-        surface = Surface(draft.field.level, points.astype(np.float32).astype(np.float64), faces)
-        check = check_surface(surface)
+        surface = Surface(draft.field.level, _as_written(points), faces)
         cuts = self_intersections(surface.vertices_mm, faces)
-        if check.manifold and check.components == 1 and check.volume_ml > 0 and len(cuts) == 0:
+        if len(cuts) == 0 and _is_solid(surface):
             return surface, draft
         more += int(len(cuts) == 0 or mends > 0)
         if len(cuts) > 0:
             mends += 1
             draft = mended(draft, surface.vertices_mm[np.unique(faces[cuts.ravel()])], mends)
     raise VertebralError(
-        f"{draft.field.level.name}: no printable surface ({check}); its voxels are too small or too flat"
+        f"{draft.field.level.name}: no printable surface ({check_surface(surface)}); voxels too small or too flat"
     )
+
+
+def _as_written(points: Points) -> Points:
+    """Return values that float32 holds exactly, as STL and GLB need them: what is checked is what is written."""
+    return points.astype(np.float32).astype(np.float64)
+
+
+def _sound(surface: Surface) -> bool:
+    return _is_solid(surface) and len(self_intersections(surface.vertices_mm, surface.faces)) == 0
+
+
+def _is_solid(surface: Surface) -> bool:
+    check = check_surface(surface)
+    return check.manifold and check.components == 1 and check.volume_ml > 0
 
 
 def _gaps(surfaces: Sequence[Surface], pairs: Any) -> dict[tuple[int, int], float]:
