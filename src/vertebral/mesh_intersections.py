@@ -1,8 +1,8 @@
 """Where the triangles of a mesh cut each other.
 
 Around a vertex whose faces all look one way and go round it once, none can cut another: seen from there they lie
-side by side. All other pairs come from a uniform grid of cells, then bounding boxes, then planes; the last word has the test
-of segments against triangles, in double precision. Triangles that only touch do not count as cutting.
+side by side. All other pairs come from a uniform grid of cells, then bounding boxes, then planes; the last word has the
+test of segments against triangles, in double precision. Triangles that only touch do not count as cutting.
 """
 
 import numpy as np
@@ -19,15 +19,17 @@ _CELL_EXTENTS = 1.3
 _LEAST_FACING = 0.02
 
 
-def self_intersections(vertices: Points, faces: Faces) -> Pairs:
+def self_intersections(vertices: Points, faces: Faces, moved: NDArray[np.bool_] | None = None) -> Pairs:
     """Return the pairs (P, 2) of faces that cut each other, or lie folded onto each other along a common edge.
 
-    `vertices` (V, 3) in mm, `faces` (F, 3).
+    `vertices` (V, 3) in mm, `faces` (F, 3). Of a mesh that had none, `moved` (V,) tells which vertices have moved
+    since: pairs of faces without any of these are passed over.
     """
+    changed = None if moved is None else moved[faces].any(axis=1)
     corners = vertices[faces]
     normals = face_normals(vertices, faces)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
-    pairs, count = _unsettled(faces, _close_pairs(corners), _flat_fans(corners, normals, faces, len(vertices)))
+    pairs, count = _unsettled(faces, _close_pairs(corners, changed), _flat_fans(corners, normals, faces, len(vertices)))
     folded = (count == 2) & (np.einsum("pc,pc->p", normals[pairs[:, 0]], normals[pairs[:, 1]]) < _FOLD)
     pairs_apart, pairs_fan = pairs[count == 0], pairs[count == 1]
     return np.concatenate(
@@ -72,8 +74,8 @@ def _unsettled(faces: Faces, pairs: Pairs, flat: NDArray[np.bool_]) -> tuple[Pai
     return pairs[~settled], count[~settled]
 
 
-def _close_pairs(corners: Points) -> Pairs:
-    """Return the pairs of triangles (T, 3, 3) whose bounding boxes meet, each once.
+def _close_pairs(corners: Points, changed: NDArray[np.bool_] | None) -> Pairs:
+    """Return the pairs of triangles (T, 3, 3) whose bounding boxes meet, each once; of `changed` (T,) ones only.
 
     Triangles are entered in all cells of a grid that their boxes touch; a pair counts in the lowest cell of the two
     boxes' common part only.
@@ -85,6 +87,9 @@ def _close_pairs(corners: Points) -> Pairs:
     shape = (first + span).max(axis=0)
     strides = np.array([shape[1] * shape[2], shape[2], 1])
     triangle, key = _entries(first @ strides, span, strides)
+    if changed is not None:
+        near = np.isin(key, key[changed[triangle]])
+        triangle, key = triangle[near], key[near]
     followers = np.searchsorted(key, key, side="right") - np.arange(len(key)) - 1
     lows, highs = (np.ascontiguousarray(corner[triangle].T) for corner in (low, high))
     firsts = np.ascontiguousarray((first * strides)[triangle].T)
@@ -99,7 +104,8 @@ def _close_pairs(corners: Points) -> Pairs:
         found.append(np.column_stack([triangle[a[own]], triangle[b[own]]]))
         ahead += 1
         here = here[followers[here] >= ahead]
-    return np.concatenate(found)
+    pairs = np.concatenate(found)
+    return pairs if changed is None else pairs[changed[pairs].any(axis=1)]
 
 
 def _entries(

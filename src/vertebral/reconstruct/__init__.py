@@ -5,9 +5,8 @@ a shift that gives each mesh the volume of its voxels, a gap between neighbours,
 bound. Each mesh is checked as it will be written; what fails is made again, less smooth or with more triangles.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from manifold3d import Manifold, Mesh
@@ -18,11 +17,11 @@ from scipy.spatial import cKDTree
 from vertebral.anatomy import BY_VERSE_ID, Level, sort_levels
 from vertebral.config import MeshConfig
 from vertebral.errors import InputError, VertebralError
-from vertebral.mesh_checks import Points, SurfaceCheck, check_surface
+from vertebral.mesh_checks import Points, SurfaceCheck, check_surface, has_flat_faces
 from vertebral.mesh_intersections import self_intersections
 from vertebral.reconstruct.apart import kept_apart, neighbours
 from vertebral.reconstruct.decimation import decimated
-from vertebral.reconstruct.fairing import Draft, faired, mended
+from vertebral.reconstruct.fairing import Draft, evened_near, faired, mended
 from vertebral.reconstruct.field import Field, field_of
 from vertebral.records import Spine, Surface
 from vertebral.volume import Affine, Grid, Volume
@@ -45,6 +44,7 @@ _SEARCH_MM = 2.0
 _ROUNDS = 4
 _MORE_MM = 0.02
 _ATTEMPTS = 12
+_EVENED, _EVENED_SPACINGS = 2, 2.0
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,8 @@ def mesh_fields(
         progress("check", n / len(drafts))
         surface, drafts[n] = _finished(draft, config.max_error_mm)
         surfaces.append(surface)
-    gaps = _gaps(surfaces, wanted)
+    solids = [_solid(surface) for surface in surfaces]
+    gaps = _gaps(solids, wanted)
     for _ in range(_ROUNDS):
         near = {pair: gap for pair, gap in gaps.items() if gap < config.clearance_mm}
         if not near:
@@ -149,7 +150,8 @@ def mesh_fields(
         touched = sorted({n for pair in near for n in pair})
         for n in touched:
             surfaces[n], drafts[n] = _followed(surfaces[n], drafts[n], parted[n], config.max_error_mm)
-        gaps |= _gaps(surfaces, [pair for pair in gaps if set(pair) & set(touched)])
+            solids[n] = _solid(surfaces[n])
+        gaps |= _gaps(solids, [pair for pair in gaps if set(pair) & set(touched)])
     progress("check", 1.0)
     found = tuple(
         Gap(fields[a].level, fields[b].level, gap) for (a, b), gap in sorted(gaps.items()) if gap < _SEARCH_MM
@@ -160,12 +162,20 @@ def mesh_fields(
 def _followed(surface: Surface, draft: Draft, parted: Draft, max_error_mm: float) -> tuple[Surface, Draft]:
     """Move `surface` by what `draft`, from which it was made, was moved by to become `parted`; check it again.
 
-    Each vertex goes the way of the draft's nearest. Where that breaks the surface, `parted` is finished anew.
+    Each vertex goes the way of the draft's nearest. Triangles that then cut each other are evened out; where that does
+    not help, `parted` is finished anew.
     """
+    faces = surface.faces
     nearest = cKDTree(draft.vertices).query(surface.vertices_mm)[1]
-    way_mm = (parted.vertices - draft.vertices)[nearest]
-    moved = Surface(surface.level, _as_written(surface.vertices_mm + way_mm), surface.faces)
-    return (moved, parted) if _sound(moved) else _finished(parted, max_error_mm)
+    points = _as_written(surface.vertices_mm + (parted.vertices - draft.vertices)[nearest])
+    for mends in range(1, _EVENED + 2):
+        cuts = self_intersections(points, faces, (points != surface.vertices_mm).any(axis=1))
+        if len(cuts) == 0 and not has_flat_faces(points, faces):
+            return Surface(surface.level, points, faces), parted
+        if len(cuts) > 0:
+            reach_mm = _EVENED_SPACINGS * max(draft.field.grid.spacing_mm) * mends
+            points = _as_written(evened_near(points, faces, points[np.unique(faces[cuts.ravel()])], reach_mm))
+    return _finished(parted, max_error_mm)
 
 
 def _finished(draft: Draft, max_error_mm: float) -> tuple[Surface, Draft]:
@@ -198,19 +208,15 @@ def _as_written(points: Points) -> Points:
     return points.astype(np.float32).astype(np.float64)
 
 
-def _sound(surface: Surface) -> bool:
-    return _is_solid(surface) and len(self_intersections(surface.vertices_mm, surface.faces)) == 0
-
-
 def _is_solid(surface: Surface) -> bool:
     check = check_surface(surface)
     return check.manifold and check.components == 1 and check.volume_ml > 0
 
 
-def _gaps(surfaces: Sequence[Surface], pairs: Any) -> dict[tuple[int, int], float]:
+def _gaps(solids: Sequence[Manifold], pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], float]:
     """Return the least distance of each pair in mm, at most `_SEARCH_MM`; 0 where they intersect."""
-    solids: dict[int, Manifold] = {}
-    for n in sorted({n for pair in pairs for n in pair}):
-        surface = surfaces[n]
-        solids[n] = Manifold(Mesh(surface.vertices_mm.astype(np.float32), surface.faces.astype(np.uint32)))
     return {(a, b): float(solids[a].min_gap(solids[b], _SEARCH_MM)) for a, b in pairs}
+
+
+def _solid(surface: Surface) -> Manifold:
+    return Manifold(Mesh(surface.vertices_mm.astype(np.float32), surface.faces.astype(np.uint32)))

@@ -8,18 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from vertebral.mesh_checks import Points, vertex_normals
+from vertebral.mesh_checks import Faces, Points, vertex_normals
 from vertebral.reconstruct.fairing import Draft
 
 Indices = NDArray[np.int64]
 
-_STEPS = 6
+_STEPS, _FINER_STEPS = 6, 4
 # Beyond this, a surface is somebody else's far side: nothing is deeper in its neighbour than a stair of the label map.
 _REACH_MM = 2.5
 # Distances are measured to the plane through the nearest vertex; the surface itself may be a little nearer.
 _SLACK_MM = 0.05
 # The middle of a triangle is about this far from its corners, in spacings of the field that it was cut from.
 _BETWEEN = 0.75
+_BETWEEN_SAMPLES = 0.3
+# Shares of a triangle's corners in the points that stand for it.
+_SAMPLES = np.array([[6, 0, 0], [0, 6, 0], [0, 0, 6], [3, 3, 0], [0, 3, 3], [3, 0, 3], [2, 2, 2]]) / 6
 
 
 def kept_apart(drafts: Sequence[Draft], gaps_mm: dict[tuple[int, int], float]) -> list[Draft]:
@@ -51,7 +54,8 @@ def boxes_within(first: Points, second: Points, distance_mm: float) -> bool:
 
 def _parted(first: Draft, second: Draft, gap_mm: float) -> tuple[Draft, Draft]:
     drafts = (first, second)
-    near = _close(drafts, [_near_box(a.vertices, b.vertices, gap_mm) for a, b in (drafts, drafts[::-1])], gap_mm)
+    reach = gap_mm + _REACH_MM
+    near = _close(drafts, [_near_box(a.vertices, b.vertices, gap_mm) for a, b in (drafts, drafts[::-1])], reach)
     if min(map(len, near)) == 0:
         return drafts
     pair = [draft.vertices[chosen] for draft, chosen in zip(drafts, near, strict=True)]
@@ -66,7 +70,46 @@ def _parted(first: Draft, second: Draft, gap_mm: float) -> tuple[Draft, Draft]:
     moved = [draft.vertices.copy() for draft in drafts]
     for n in range(2):
         moved[n][near[n]] = pair[n]
-    return replace(first, vertices=moved[0]), replace(second, vertices=moved[1])
+    first, second = (replace(draft, vertices=points) for draft, points in zip(drafts, moved, strict=True))
+    return _parted_between(first, second, gap_mm)
+
+
+def _parted_between(first: Draft, second: Draft, gap_mm: float) -> tuple[Draft, Draft]:
+    """Part what is too near between vertices too: sides and middles of triangles take their corners with them."""
+    drafts = (first, second)
+    reach = gap_mm + max(max(draft.field.grid.spacing_mm) for draft in drafts)
+    touching = _close(drafts, [_near_box(a.vertices, b.vertices, gap_mm) for a, b in (drafts, drafts[::-1])], reach)
+    if min(map(len, touching)) == 0:
+        return drafts
+    faces = [_faces_at(draft, chosen) for draft, chosen in zip(drafts, touching, strict=True)]
+    normals = [_sampled(vertex_normals(draft.vertices, near), near) for draft, near in zip(drafts, faces, strict=True)]
+    normals = [normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9) for normal in normals]
+    between_mm = [_BETWEEN_SAMPLES * max(draft.field.grid.spacing_mm) for draft in drafts]
+    points = [draft.vertices.copy() for draft in drafts]
+    for _ in range(_FINER_STEPS):
+        samples = [_sampled(own, near) for own, near in zip(points, faces, strict=True)]
+        steps = [_step(samples[n], samples[1 - n], normals[1 - n], gap_mm, between_mm[1 - n]) for n in range(2)]
+        if not any(step.any() for step in steps):
+            break
+        for own, near, step in zip(points, faces, steps, strict=True):
+            _take_corners_along(own, near, step)
+    return replace(first, vertices=points[0]), replace(second, vertices=points[1])
+
+
+def _sampled(values: Points, faces: Faces) -> Points:
+    """Return `values` (V, 3) at the corners, the middles of the sides and the middle of each of `faces`: (7 F, 3)."""
+    return np.asarray(np.einsum("sc,fcd->fsd", _SAMPLES, values[faces]).reshape(-1, 3))
+
+
+def _take_corners_along(points: Points, faces: Faces, steps: Points) -> None:
+    """Move each corner of `faces` by the longest of the `steps` (7 F, 3) among the samples that hang on it."""
+    sample, corner = np.nonzero(np.tile(_SAMPLES > 0, (len(faces), 1)))
+    vertex = faces[sample // len(_SAMPLES), corner]
+    length = np.linalg.norm(steps, axis=1)
+    longest = np.argsort(length[sample], kind="stable")
+    way = np.zeros_like(points)
+    way[vertex[longest]] = steps[sample[longest]]  # the last one written stays
+    points += way
 
 
 def _near_box(points: Points, others: Points, gap_mm: float) -> Indices:
@@ -75,21 +118,25 @@ def _near_box(points: Points, others: Points, gap_mm: float) -> Indices:
     return np.flatnonzero(((points > others.min(axis=0) - reach) & (points < others.max(axis=0) + reach)).all(axis=1))
 
 
-def _close(drafts: tuple[Draft, Draft], near: list[Indices], gap_mm: float) -> list[Indices]:
-    """Keep of the indices those of vertices within reach of one of the other side."""
+def _close(drafts: tuple[Draft, Draft], near: list[Indices], reach: float) -> list[Indices]:
+    """Keep of the indices those of vertices within `reach` of one of the other side."""
     points = [draft.vertices[chosen] for draft, chosen in zip(drafts, near, strict=True)]
     if min(map(len, near)) == 0:
         return near
-    reach = gap_mm + _REACH_MM
     found = [cKDTree(b).query(a, distance_upper_bound=reach)[0] for a, b in (points, points[::-1])]
     return [chosen[np.isfinite(distance)] for chosen, distance in zip(near, found, strict=True)]
 
 
 def _normals(draft: Draft, chosen: Indices) -> Points:
     """Return the outward unit normals of the chosen vertices."""
+    return vertex_normals(draft.vertices, _faces_at(draft, chosen))[chosen]
+
+
+def _faces_at(draft: Draft, chosen: Indices) -> Faces:
+    """Return the faces with one of the chosen vertices."""
     flag = np.zeros(len(draft.vertices), bool)
     flag[chosen] = True
-    return vertex_normals(draft.vertices, draft.faces[flag[draft.faces].any(axis=1)])[chosen]
+    return draft.faces[flag[draft.faces].any(axis=1)]
 
 
 def _step(points: Points, others: Points, normals: Points, gap_mm: float, between_mm: float) -> Points:

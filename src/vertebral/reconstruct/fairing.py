@@ -58,13 +58,23 @@ def mended(draft: Draft, faults: Points, steps: int) -> Draft:
     First the vertices there are evened out among their neighbours; from the third step on, they go back to the contour.
     """
     reach_mm = _MEND_SPACINGS * max(draft.field.grid.spacing_mm) * steps
-    distance = cKDTree(faults).query(draft.vertices, distance_upper_bound=reach_mm)[0]
-    share = np.clip(2 - 2 * distance / reach_mm, 0, 1)[:, None]
     if steps < _MEND_BY_CONTOUR:
-        target = _evened(draft.vertices, draft.faces[np.isfinite(distance)[draft.faces].any(axis=1)])
-    else:
-        target = draft.contour
-    return replace(draft, vertices=draft.vertices + share * (target - draft.vertices))
+        return replace(draft, vertices=evened_near(draft.vertices, draft.faces, faults, reach_mm))
+    share = _nearness(draft.vertices, faults, reach_mm)
+    return replace(draft, vertices=draft.vertices + share * (draft.contour - draft.vertices))
+
+
+def evened_near(vertices: Points, faces: Faces, faults: Points, reach_mm: float) -> Points:
+    """Even out the `vertices` (V, 3) near `faults` (N, 3) among their neighbours, ever less up to `reach_mm` away."""
+    share = _nearness(vertices, faults, reach_mm)
+    target = _evened(vertices, faces[(share > 0)[:, 0][faces].any(axis=1)])
+    return np.asarray(vertices + share * (target - vertices))
+
+
+def _nearness(points: Points, faults: Points, reach_mm: float) -> Points:
+    """Return for each point (P, 1): 1 up to half of `reach_mm` from the nearest of `faults`, falling to 0 there."""
+    distance = cKDTree(faults).query(points, distance_upper_bound=reach_mm)[0]
+    return np.asarray(np.clip(2 - 2 * distance / reach_mm, 0, 1)[:, None])
 
 
 def _evened(vertices: Points, faces: Faces) -> Points:
