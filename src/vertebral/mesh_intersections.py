@@ -68,7 +68,7 @@ def _unsettled(faces: Faces, pairs: Pairs, flat: NDArray[np.bool_]) -> tuple[Pai
     count = np.zeros(len(pairs), np.int64)
     settled = np.zeros(len(pairs), bool)
     for n in range(3):
-        shared = (a[:, n, None] == b).any(axis=1)
+        shared = (a[:, n] == b[:, 0]) | (a[:, n] == b[:, 1]) | (a[:, n] == b[:, 2])
         count += shared
         settled |= shared & flat[a[:, n]]
     return pairs[~settled], count[~settled]
@@ -80,7 +80,8 @@ def _close_pairs(corners: Points, changed: NDArray[np.bool_] | None) -> Pairs:
     Triangles are entered in all cells of a grid that their boxes touch; a pair counts in the lowest cell of the two
     boxes' common part only.
     """
-    low, high = corners.min(axis=1), corners.max(axis=1)
+    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+    low, high = np.minimum(np.minimum(a, b), c), np.maximum(np.maximum(a, b), c)
     size = max(float(np.median((high - low).max(axis=1))) * _CELL_EXTENTS, 1e-6)
     first = ((low - low.min(axis=0)) / size).astype(np.int64)
     span = ((high - low.min(axis=0)) / size).astype(np.int64) - first + 1
@@ -96,12 +97,12 @@ def _close_pairs(corners: Points, changed: NDArray[np.bool_] | None) -> Pairs:
     found = [np.zeros((0, 2), np.int64)]
     here, ahead = np.flatnonzero(followers > 0), 1
     while len(here):
-        a, b = here, here + ahead
+        one, other = here, here + ahead
         for axis in range(3):
-            meet = np.maximum(lows[axis, a], lows[axis, b]) <= np.minimum(highs[axis, a], highs[axis, b])
-            a, b = a[meet], b[meet]
-        own = sum(np.maximum(firsts[axis, a], firsts[axis, b]) for axis in range(3)) == key[a]
-        found.append(np.column_stack([triangle[a[own]], triangle[b[own]]]))
+            meet = np.maximum(lows[axis, one], lows[axis, other]) <= np.minimum(highs[axis, one], highs[axis, other])
+            one, other = one[meet], other[meet]
+        own = sum(np.maximum(firsts[axis, one], firsts[axis, other]) for axis in range(3)) == key[one]
+        found.append(np.column_stack([triangle[one[own]], triangle[other[own]]]))
         ahead += 1
         here = here[followers[here] >= ahead]
     pairs = np.concatenate(found)

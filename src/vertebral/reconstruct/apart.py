@@ -1,7 +1,7 @@
 """Neighbours that touch: each gives way by half of what lacks for a gap between them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -21,8 +21,6 @@ _SLACK_MM = 0.05
 # The middle of a triangle is about this far from its corners, in spacings of the field that it was cut from.
 _BETWEEN = 0.75
 _BETWEEN_SAMPLES = 0.3
-# Shares of a triangle's corners in the points that stand for it.
-_SAMPLES = np.array([[6, 0, 0], [0, 6, 0], [0, 0, 6], [3, 3, 0], [0, 3, 3], [3, 0, 3], [2, 2, 2]]) / 6
 
 
 def kept_apart(drafts: Sequence[Draft], gaps_mm: dict[tuple[int, int], float]) -> list[Draft]:
@@ -33,23 +31,18 @@ def kept_apart(drafts: Sequence[Draft], gaps_mm: dict[tuple[int, int], float]) -
     """
     moved = list(drafts)
     for (first, second), gap_mm in gaps_mm.items():
-        if boxes_within(moved[first].vertices, moved[second].vertices, gap_mm):
-            moved[first], moved[second] = _parted(moved[first], moved[second], gap_mm + _SLACK_MM)
+        moved[first], moved[second] = _parted(moved[first], moved[second], gap_mm + _SLACK_MM)
     return moved
 
 
 def neighbours(surfaces: Sequence[Points], distance_mm: float) -> list[tuple[int, int]]:
     """Return the pairs of indices of vertex sets (V, 3) whose bounding boxes are nearer than `distance_mm`."""
+    low, high = (np.array([side(points, axis=0) for points in surfaces]) for side in (np.min, np.max))
     return [
-        (a, b) for a, b in combinations(range(len(surfaces)), 2) if boxes_within(surfaces[a], surfaces[b], distance_mm)
+        (a, b)
+        for a, b in combinations(range(len(surfaces)), 2)
+        if (np.maximum(low[a], low[b]) - np.minimum(high[a], high[b]) < distance_mm).all()
     ]
-
-
-def boxes_within(first: Points, second: Points, distance_mm: float) -> bool:
-    """True where the bounding boxes of two vertex sets (V, 3) are nearer than `distance_mm` along every axis."""
-    low = np.maximum(first.min(axis=0), second.min(axis=0))
-    high = np.minimum(first.max(axis=0), second.max(axis=0))
-    return bool((low - high < distance_mm).all())
 
 
 def _parted(first: Draft, second: Draft, gap_mm: float) -> tuple[Draft, Draft]:
@@ -82,40 +75,64 @@ def _parted_between(first: Draft, second: Draft, gap_mm: float) -> tuple[Draft, 
     if min(map(len, touching)) == 0:
         return drafts
     faces = [_faces_at(draft, chosen) for draft, chosen in zip(drafts, touching, strict=True)]
-    normals = [_sampled(vertex_normals(draft.vertices, near), near) for draft, near in zip(drafts, faces, strict=True)]
+    samples = [_samples(near) for near in faces]
+    normals = [
+        sample.of(vertex_normals(draft.vertices, near))
+        for draft, near, sample in zip(drafts, faces, samples, strict=True)
+    ]
     normals = [normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9) for normal in normals]
     between_mm = [_BETWEEN_SAMPLES * max(draft.field.grid.spacing_mm) for draft in drafts]
     points = [draft.vertices.copy() for draft in drafts]
+    moving = list(samples)
     for _ in range(_FINER_STEPS):
-        samples = [_sampled(own, near) for own, near in zip(points, faces, strict=True)]
-        steps = [_step(samples[n], samples[1 - n], normals[1 - n], gap_mm, between_mm[1 - n]) for n in range(2)]
+        placed = [sample.of(own) for own, sample in zip(points, samples, strict=True)]
+        steps = [
+            _step(moving[n].of(points[n]), placed[1 - n], normals[1 - n], gap_mm, between_mm[1 - n]) for n in range(2)
+        ]
         if not any(step.any() for step in steps):
             break
-        for own, near, step in zip(points, faces, steps, strict=True):
-            _take_corners_along(own, near, step)
+        moving = [_moved_corners(*parts) for parts in zip(points, samples, moving, steps, strict=True)]
     return replace(first, vertices=points[0]), replace(second, vertices=points[1])
 
 
-def _sampled(values: Points, faces: Faces) -> Points:
-    """Return `values` (V, 3) at the corners, the middles of the sides and the middle of each of `faces`: (7 F, 3)."""
-    return np.asarray(np.einsum("sc,fcd->fsd", _SAMPLES, values[faces]).reshape(-1, 3))
+@dataclass(frozen=True)
+class _Samples:
+    """Points on a mesh: `shares` (S, 3) of the vertices `corners` (S, 3)."""
+
+    corners: Indices
+    shares: NDArray[np.float64]
+
+    def of(self, values: Points) -> Points:
+        """Return `values` (V, 3) there: (S, 3)."""
+        return np.asarray(np.einsum("sk,skd->sd", self.shares, values[self.corners]))
 
 
-def _take_corners_along(points: Points, faces: Faces, steps: Points) -> None:
-    """Move each corner of `faces` by the longest of the `steps` (7 F, 3) among the samples that hang on it."""
-    sample, corner = np.nonzero(np.tile(_SAMPLES > 0, (len(faces), 1)))
-    vertex = faces[sample // len(_SAMPLES), corner]
-    length = np.linalg.norm(steps, axis=1)
-    longest = np.argsort(length[sample], kind="stable")
+def _samples(faces: Faces) -> _Samples:
+    """Return the corners, the middles of the sides and the middles of `faces`, each once."""
+    sides = np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1), axis=0)
+    parts = [np.repeat(np.unique(faces)[:, None], 3, axis=1), sides[:, [0, 1, 0]], faces]
+    shares = [[1, 0, 0], [1 / 2, 1 / 2, 0], [1 / 3, 1 / 3, 1 / 3]]
+    return _Samples(np.concatenate(parts), np.repeat(np.array(shares), [len(part) for part in parts], axis=0))
+
+
+def _moved_corners(points: Points, samples: _Samples, moving: _Samples, steps: Points) -> _Samples:
+    """Move the corners in `points` by the longest of the `steps` (S, 3) of `moving`; return what hangs on them."""
+    sample, corner = np.nonzero(moving.shares)
+    vertex = moving.corners[sample, corner]
+    longest = np.argsort(np.linalg.norm(steps, axis=1)[sample], kind="stable")
     way = np.zeros_like(points)
     way[vertex[longest]] = steps[sample[longest]]  # the last one written stays
     points += way
+    with_moved = (way != 0).any(axis=1)[samples.corners].any(axis=1)
+    return _Samples(samples.corners[with_moved], samples.shares[with_moved])
 
 
 def _near_box(points: Points, others: Points, gap_mm: float) -> Indices:
     """Return the indices of the points within reach of the bounding box of `others`."""
     reach = gap_mm + _REACH_MM
-    return np.flatnonzero(((points > others.min(axis=0) - reach) & (points < others.max(axis=0) + reach)).all(axis=1))
+    low, high = others.min(axis=0) - reach, others.max(axis=0) + reach
+    inside = [(points[:, axis] > low[axis]) & (points[:, axis] < high[axis]) for axis in range(3)]
+    return np.flatnonzero(inside[0] & inside[1] & inside[2])
 
 
 def _close(drafts: tuple[Draft, Draft], near: list[Indices], reach: float) -> list[Indices]:
