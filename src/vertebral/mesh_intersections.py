@@ -17,6 +17,7 @@ _FOLD = -1 + 1e-10
 _CELL_EXTENTS = 1.3
 # Cosine between a face and the mean direction of those around its corner, from which it is seen from its front.
 _LEAST_FACING = 0.02
+_TURN_ROUNDING = 1e-6
 
 
 def self_intersections(vertices: Points, faces: Faces, moved: NDArray[np.bool_] | None = None) -> Pairs:
@@ -59,7 +60,7 @@ def _flat_fans(corners: Points, normals: Points, faces: Faces, count: int) -> ND
         dot = np.einsum("fc,fc->f", one, two) - up_one * up_two
         turn += np.bincount(at, np.arctan2(cross, dot), count)
         np.minimum.at(least, at, np.einsum("fc,fc->f", normals, view))
-    return np.asarray((least > _LEAST_FACING) & (turn < 3 * np.pi))
+    return np.asarray((least > _LEAST_FACING) & (np.abs(turn - 2 * np.pi) < _TURN_ROUNDING))
 
 
 def _unsettled(faces: Faces, pairs: Pairs, flat: NDArray[np.bool_]) -> tuple[Pairs, NDArray[np.int64]]:

@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from vertebral.anatomy import BY_VERSE_ID, Level, sort_levels
 from vertebral.config import MeshConfig
 from vertebral.errors import InputError, VertebralError
-from vertebral.mesh_checks import Points, SurfaceCheck, check_surface, has_flat_faces
+from vertebral.mesh_checks import Faces, Points, SurfaceCheck, areas, check_surface, has_flat_faces
 from vertebral.mesh_intersections import self_intersections
 from vertebral.reconstruct.apart import kept_apart, neighbours
 from vertebral.reconstruct.decimation import decimated
@@ -44,7 +44,7 @@ _SEARCH_MM = 2.0
 _ROUNDS = 4
 _MORE_MM = 0.02
 _ATTEMPTS = 12
-_EVENED, _EVENED_SPACINGS = 2, 2.0
+_EVENED, _EVENED_EDGES = 2, 2.0
 
 
 @dataclass(frozen=True)
@@ -165,17 +165,29 @@ def _followed(surface: Surface, draft: Draft, parted: Draft, max_error_mm: float
     Each vertex goes the way of the draft's nearest. Triangles that then cut each other are evened out; where that does
     not help, `parted` is finished anew.
     """
-    faces = surface.faces
     nearest = cKDTree(draft.vertices).query(surface.vertices_mm)[1]
     points = _as_written(surface.vertices_mm + (parted.vertices - draft.vertices)[nearest])
-    for mends in range(1, _EVENED + 2):
-        cuts = self_intersections(points, faces, (points != surface.vertices_mm).any(axis=1))
-        if len(cuts) == 0 and not has_flat_faces(points, faces):
-            return Surface(surface.level, points, faces), parted
-        if len(cuts) > 0:
-            reach_mm = _EVENED_SPACINGS * max(draft.field.grid.spacing_mm) * mends
-            points = _as_written(evened_near(points, faces, points[np.unique(faces[cuts.ravel()])], reach_mm))
-    return _finished(parted, max_error_mm)
+    untangled = _untangled(points, surface.faces, draft.field, (points != surface.vertices_mm).any(axis=1))
+    if untangled is None or has_flat_faces(untangled, surface.faces):
+        return _finished(parted, max_error_mm)
+    return Surface(surface.level, untangled, surface.faces), parted
+
+
+def _untangled(points: Points, faces: Faces, field: Field, moved: NDArray[np.bool_] | None = None) -> Points | None:
+    """Return `points` (V, 3) evened out where their faces cut each other; None where that does not help.
+
+    `moved` as in `self_intersections`.
+    """
+    edge_mm = float(np.sqrt(2 * areas(points, faces).mean()))
+    for mends in range(1, _EVENED + 1):
+        cuts = self_intersections(points, faces, moved)
+        if len(cuts) == 0:
+            return points
+        reach_mm = _EVENED_EDGES * max(*field.grid.spacing_mm, edge_mm) * mends
+        evened = _as_written(evened_near(points, faces, points[np.unique(faces[cuts.ravel()])], reach_mm))
+        changed = (evened != points).any(axis=1)
+        points, moved = evened, changed if moved is None else changed | moved
+    return points if len(self_intersections(points, faces, moved)) == 0 else None
 
 
 def _finished(draft: Draft, max_error_mm: float) -> tuple[Surface, Draft]:
@@ -190,10 +202,12 @@ def _finished(draft: Draft, max_error_mm: float) -> tuple[Surface, Draft]:
             share = 0.5 if attempt == _ATTEMPTS - 2 else 0.0
             draft = replace(draft, vertices=draft.contour + share * (draft.vertices - draft.contour))
         points, faces = decimated(draft.vertices, draft.faces, max_error_mm, more)
-        surface = Surface(draft.field.level, _as_written(points), faces)
-        cuts = self_intersections(surface.vertices_mm, faces)
-        if len(cuts) == 0 and _is_solid(surface):
+        points = _as_written(points)
+        untangled = _untangled(points, faces, draft.field)
+        surface = Surface(draft.field.level, points if untangled is None else untangled, faces)
+        if untangled is not None and _is_solid(surface):
             return surface, draft
+        cuts = self_intersections(points, faces)
         more += int(len(cuts) == 0 or mends > 0)
         if len(cuts) > 0:
             mends += 1
