@@ -23,7 +23,7 @@ _ISO_MARGIN = 0.02
 _STEP = 0.9
 # Grids that are contoured as they are; others are sampled anew between the two spacings.
 _MOST_ANISOTROPY = 1.5
-_LEAST_SPACING_MM, _MOST_SPACING_MM, _COARSE_MM = 0.75, 1.0, 1.7
+_LEAST_SPACING_MM, _MOST_SPACING_MM, _COARSE_MM = 0.9, 1.0, 1.7
 _PLANES_PER_SLICE = 3
 _BLUR_VOXELS = 0.7
 # Distances count up to this many slices (or, without slices, voxels): what lies deeper says nothing of the surface.
