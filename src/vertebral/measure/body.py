@@ -17,6 +17,7 @@ from vertebral.measure.endplates import (
     Cloud,
     Endplate,
     Plane,
+    cloud_along_rays,
     endplate_from,
     exit_intervals,
     first_exits,
@@ -24,6 +25,7 @@ from vertebral.measure.endplates import (
     reentries,
 )
 from vertebral.measure.frames import Coarse, Frame, frame_from, local_values
+from vertebral.measure.steps import stepped_cloud
 
 # Share of the half axes of the body's elliptic footprint within which endplates are fitted: rims are rounded.
 FOOTPRINT = 0.85
@@ -166,8 +168,8 @@ def _settled(crop: Crop, frame: Frame, room: Room, with_top: bool) -> Body | Non
         if found is None:
             return body
         shift, half, sides_met = found
-        top = _surface(sampled, shift, half, 1, room.winged) if with_top else None
-        bottom = _surface(sampled, shift, half, -1, room.winged)
+        top = _surface(crop, sampled, shift, half, 1, room.winged) if with_top else None
+        bottom = _surface(crop, sampled, shift, half, -1, room.winged)
         moved, half = _moved(frame, shift, half, top, bottom)
         superior, inferior = (
             None
@@ -245,7 +247,7 @@ def _trimmed_mean(values: NDArray[np.float64]) -> float | None:
 
 
 def _surface(
-    sampled: _Sampled, centre: Vector, half: tuple[float, float, float], towards: int, winged: bool
+    crop: Crop, sampled: _Sampled, centre: Vector, half: tuple[float, float, float], towards: int, winged: bool
 ) -> _Met | None:
     """Send rays from the middle plane up or down, within the footprint; None where nearly none meets a surface."""
     right, ahead, _ = sampled.axes_mm
@@ -258,7 +260,9 @@ def _surface(
     if not inside.any() or np.count_nonzero(met) < 12:
         return None
     i, j = np.nonzero(met)
-    cloud = Cloud(np.column_stack([right[i], ahead[j], exits[met]]), slack[met])
+    cloud = stepped_cloud(crop, sampled.frame, towards, exits, sampled.axes_mm, inside)
+    if len(cloud.points) < 12:
+        cloud = cloud_along_rays(np.column_stack([right[i], ahead[j], exits[met]]), slack[met])
     again = reentries(
         sampled.values, sampled.zero[2], towards, np.abs(exits) / sampled.step_mm, _AGAIN_MM / sampled.step_mm
     )
@@ -301,7 +305,7 @@ def _back_wall(sampled: _Sampled, half: tuple[float, float, float]) -> tuple[flo
     wall = exits[np.ix_(band, level)]
     i, k = np.nonzero(np.isfinite(wall))
     points = np.column_stack([right[band][i], up[level][k], wall[i, k]])
-    plane = fitted_plane(Cloud(points, np.full((len(points), 2), sampled.step_mm / 2)))
+    plane = fitted_plane(cloud_along_rays(points, np.full((len(points), 2), sampled.step_mm / 2)))
     return (-half[1], 0.0) if plane is None else (plane.offset, plane.slope[1])
 
 
