@@ -21,7 +21,7 @@ from vertebral.mesh_checks import Faces, Points, SurfaceCheck, areas, check_surf
 from vertebral.mesh_intersections import self_intersections
 from vertebral.reconstruct.apart import kept_apart, neighbours
 from vertebral.reconstruct.decimation import decimated
-from vertebral.reconstruct.fairing import Draft, evened_near, faired, mended
+from vertebral.reconstruct.fairing import Draft, evened_near, faired, mended, refilled
 from vertebral.reconstruct.field import Field, field_of
 from vertebral.records import Spine, Surface
 from vertebral.volume import Affine, Grid, Volume
@@ -132,7 +132,8 @@ def mesh_fields(
     wanted = dict.fromkeys(
         neighbours([draft.vertices for draft in drafts], _SEARCH_MM), config.clearance_mm + config.max_error_mm / 2
     )
-    drafts = kept_apart(drafts, wanted)
+    parted = kept_apart(drafts, wanted)
+    drafts = [refilled(after, before.vertices) for after, before in zip(parted, drafts, strict=True)]
     surfaces: list[Surface] = []
     for n, draft in enumerate(drafts):
         progress("check", n / len(drafts))
