@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from vertebral.anatomy import BY_VERSE_ID, Level, sort_levels
 from vertebral.config import MeshConfig
 from vertebral.errors import InputError, VertebralError
-from vertebral.mesh_checks import Faces, Points, SurfaceCheck, areas, check_surface, has_flat_faces
+from vertebral.mesh_checks import Faces, Points, SurfaceCheck, areas, check_surface, has_flat_faces, vertex_normals
 from vertebral.mesh_intersections import self_intersections
 from vertebral.reconstruct.apart import kept_apart, neighbours
 from vertebral.reconstruct.decimation import decimated
@@ -43,6 +43,7 @@ Progress = Callable[[str, float], None]
 _SEARCH_MM = 2.0
 _ROUNDS = 4
 _MORE_MM = 0.02
+_CARVED_ERROR_MM = 0.02
 _ATTEMPTS = 12
 _EVENED, _EVENED_EDGES = 2, 2.0
 
@@ -153,6 +154,11 @@ def mesh_fields(
             surfaces[n], drafts[n] = _followed(surfaces[n], drafts[n], parted[n], config.max_error_mm)
             solids[n] = _solid(surfaces[n])
         gaps |= _gaps(solids, [pair for pair in gaps if set(pair) & set(touched)])
+    for first, second in [pair for pair, gap in gaps.items() if gap <= 0]:
+        carved = _carved(surfaces[first], surfaces[second], config.clearance_mm)
+        if carved is not None:
+            surfaces[first], solids[first] = carved, _solid(carved)
+            gaps |= _gaps(solids, [pair for pair in gaps if first in pair])
     progress("check", 1.0)
     found = tuple(
         Gap(fields[a].level, fields[b].level, gap) for (a, b), gap in sorted(gaps.items()) if gap < _SEARCH_MM
@@ -216,6 +222,22 @@ def _finished(draft: Draft, max_error_mm: float) -> tuple[Surface, Draft]:
     raise VertebralError(
         f"{draft.field.level.name}: no printable surface ({check_surface(surface)}); voxels too small or too flat"
     )
+
+
+def _carved(surface: Surface, other: Surface, clearance_mm: float) -> Surface | None:
+    """Return `surface` without what lies in `other` or nearer than about `clearance_mm`; None where that is not sound.
+
+    The last resort for neighbours so entangled that giving way does not part them; it leaves sharp edges.
+    """
+    away_mm = (clearance_mm + _MORE_MM) * vertex_normals(other.vertices_mm, other.faces)
+    left = _solid(surface) - _solid(replace(other, vertices_mm=other.vertices_mm + away_mm))
+    pieces = sorted(left.simplify(_CARVED_ERROR_MM).decompose(), key=lambda piece: float(piece.volume()))
+    if not pieces:
+        return None
+    mesh = pieces[-1].to_mesh()
+    points, faces = np.asarray(mesh.vert_properties, np.float64)[:, :3], np.asarray(mesh.tri_verts, np.int64)
+    carved = Surface(surface.level, _as_written(points), faces)
+    return carved if _is_solid(carved) and not len(self_intersections(carved.vertices_mm, faces)) else None
 
 
 def _as_written(points: Points) -> Points:
