@@ -88,3 +88,20 @@ def test_any_two_triangles_agree_with_sampling(seed: int) -> None:
                     return  # too near the border to tell by sampling
                 hits += inside > 0
     assert (len(self_intersections(np.concatenate([a, b]), PAIR)) > 0) == (hits > 0)
+
+
+def test_only_what_moved_is_looked_at() -> None:
+    vertices = np.array([[0.0, 0, 0], [4, 0, 0], [0, 4, 0], [1, 1, -1], [1, 1, 1], [2, 1, 1]])
+    faces = np.array([[0, 1, 2], [3, 4, 5]])
+    assert len(self_intersections(vertices, faces)) == 1
+    assert len(self_intersections(vertices, faces, np.arange(6) == 5)) == 1
+    assert len(self_intersections(vertices, faces, np.zeros(6, bool))) == 0
+
+
+def test_a_fan_that_goes_round_twice_cuts_itself() -> None:
+    # Eight triangles around a corner that climb like a spiral staircase of two turns, its ends joined: all face up.
+    angle = np.arange(8) * np.pi / 2 + 0.1
+    height = np.where(np.arange(8) < 7, np.arange(8) * 0.1, 0.35)
+    rim = np.column_stack([np.cos(angle), np.sin(angle), height])
+    faces = np.array([[0, 1 + n, 1 + (n + 1) % 8] for n in range(8)])
+    assert len(self_intersections(np.concatenate([np.zeros((1, 3)), rim]), faces)) > 0

@@ -102,6 +102,11 @@ def areas(vertices: Points, faces: Faces) -> NDArray[np.float64]:
     return np.asarray(np.linalg.norm(face_normals(vertices, faces), axis=1), np.float64)
 
 
+def has_flat_faces(vertices: Points, faces: Faces) -> bool:
+    """True where a triangle has no area: its corners are one point or on one line."""
+    return bool((areas(vertices, faces) <= _MIN_AREA_MM2).any())
+
+
 def vertex_normals(vertices: Points, faces: Faces) -> Points:
     """Return unit normals (V, 3), weighted by the area of the faces around each vertex."""
     normals = face_normals(vertices, faces)

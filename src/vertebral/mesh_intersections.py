@@ -1,12 +1,12 @@
 """Where the triangles of a mesh cut each other.
 
-Candidates come from a uniform grid of cells, then bounding boxes, then planes; the last word has the test of segments
-against triangles, in double precision. Triangles that only touch do not count as cutting.
+Around a vertex whose faces all look one way and go round it once, none can cut another: seen from there they lie
+side by side. All other pairs come from a uniform grid of cells, then bounding boxes, then planes; the last word has the
+test of segments against triangles, in double precision. Triangles that only touch do not count as cutting.
 """
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
 from vertebral.mesh_checks import Faces, Points, face_normals
 
@@ -14,20 +14,23 @@ Pairs = NDArray[np.int64]
 
 _EPSILON = 1e-9
 _FOLD = -1 + 1e-10
-_CELL_EXTENTS = 1.5
+_CELL_EXTENTS = 1.3
+# Cosine between a face and the mean direction of those around its corner, from which it is seen from its front.
+_LEAST_FACING = 0.02
+_TURN_ROUNDING = 1e-6
 
 
-def self_intersections(vertices: Points, faces: Faces) -> Pairs:
+def self_intersections(vertices: Points, faces: Faces, moved: NDArray[np.bool_] | None = None) -> Pairs:
     """Return the pairs (P, 2) of faces that cut each other, or lie folded onto each other along a common edge.
 
-    `vertices` (V, 3) in mm, `faces` (F, 3).
+    `vertices` (V, 3) in mm, `faces` (F, 3). Of a mesh that had none, `moved` (V,) tells which vertices have moved
+    since: pairs of faces without any of these are passed over.
     """
+    changed = None if moved is None else moved[faces].any(axis=1)
     corners = vertices[faces]
-    pairs = _close_pairs(corners)
-    shared = (faces[pairs[:, 0], :, None] == faces[pairs[:, 1], None, :]).any(axis=2)
-    count = shared.sum(axis=1)
     normals = face_normals(vertices, faces)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
+    pairs, count = _unsettled(faces, _close_pairs(corners, changed), _flat_fans(corners, normals, faces, len(vertices)))
     folded = (count == 2) & (np.einsum("pc,pc->p", normals[pairs[:, 0]], normals[pairs[:, 1]]) < _FOLD)
     pairs_apart, pairs_fan = pairs[count == 0], pairs[count == 1]
     return np.concatenate(
@@ -39,26 +42,85 @@ def self_intersections(vertices: Points, faces: Faces) -> Pairs:
     )
 
 
-def _close_pairs(corners: Points) -> Pairs:
-    """Return the pairs of triangles (T, 3, 3) whose bounding boxes meet, each once, the lower index first."""
-    low, high = corners.min(axis=1), corners.max(axis=1)
+def _flat_fans(corners: Points, normals: Points, faces: Faces, count: int) -> NDArray[np.bool_]:
+    """Return for each of `count` vertices whether its faces, seen from their mean normal, lie side by side.
+
+    They do where each shows its front and their angles at the vertex make one turn: each lies within its own sector.
+    """
+    flat = faces.ravel()
+    mean = np.column_stack([np.bincount(flat, np.repeat(normals[:, axis], 3), count) for axis in range(3)])
+    mean /= np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-30)
+    turn, least = np.zeros(count), np.ones(count)
+    for n in range(3):
+        at, view = faces[:, n], mean[faces[:, n]]
+        one, two = (corners[:, (n + step) % 3] - corners[:, n] for step in (1, 2))
+        up_one, up_two = np.einsum("fc,fc->f", one, view), np.einsum("fc,fc->f", two, view)
+        # Both edges as seen along the view: their cross and dot products in that plane.
+        cross = np.einsum("fc,fc->f", np.cross(one, two), view)
+        dot = np.einsum("fc,fc->f", one, two) - up_one * up_two
+        turn += np.bincount(at, np.arctan2(cross, dot), count)
+        np.minimum.at(least, at, np.einsum("fc,fc->f", normals, view))
+    return np.asarray((least > _LEAST_FACING) & (np.abs(turn - 2 * np.pi) < _TURN_ROUNDING))
+
+
+def _unsettled(faces: Faces, pairs: Pairs, flat: NDArray[np.bool_]) -> tuple[Pairs, NDArray[np.int64]]:
+    """Return the pairs that share no vertex whose faces cannot cut (`flat`), and how many vertices each shares."""
+    a, b = faces[pairs[:, 0]], faces[pairs[:, 1]]
+    count = np.zeros(len(pairs), np.int64)
+    settled = np.zeros(len(pairs), bool)
+    for n in range(3):
+        shared = (a[:, n] == b[:, 0]) | (a[:, n] == b[:, 1]) | (a[:, n] == b[:, 2])
+        count += shared
+        settled |= shared & flat[a[:, n]]
+    return pairs[~settled], count[~settled]
+
+
+def _close_pairs(corners: Points, changed: NDArray[np.bool_] | None) -> Pairs:
+    """Return the pairs of triangles (T, 3, 3) whose bounding boxes meet, each once; of `changed` (T,) ones only.
+
+    Triangles are entered in all cells of a grid that their boxes touch; a pair counts in the lowest cell of the two
+    boxes' common part only.
+    """
+    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+    low, high = np.minimum(np.minimum(a, b), c), np.maximum(np.maximum(a, b), c)
     size = max(float(np.median((high - low).max(axis=1))) * _CELL_EXTENTS, 1e-6)
-    origin = low.min(axis=0)
-    first = ((low - origin) / size).astype(np.int64)
-    span = ((high - origin) / size).astype(np.int64) - first + 1
+    first = ((low - low.min(axis=0)) / size).astype(np.int64)
+    span = ((high - low.min(axis=0)) / size).astype(np.int64) - first + 1
+    shape = (first + span).max(axis=0)
+    strides = np.array([shape[1] * shape[2], shape[2], 1])
+    triangle, key = _entries(first @ strides, span, strides)
+    if changed is not None:
+        near = np.isin(key, key[changed[triangle]])
+        triangle, key = triangle[near], key[near]
+    followers = np.searchsorted(key, key, side="right") - np.arange(len(key)) - 1
+    lows, highs = (np.ascontiguousarray(corner[triangle].T) for corner in (low, high))
+    firsts = np.ascontiguousarray((first * strides)[triangle].T)
+    found = [np.zeros((0, 2), np.int64)]
+    here, ahead = np.flatnonzero(followers > 0), 1
+    while len(here):
+        one, other = here, here + ahead
+        for axis in range(3):
+            meet = np.maximum(lows[axis, one], lows[axis, other]) <= np.minimum(highs[axis, one], highs[axis, other])
+            one, other = one[meet], other[meet]
+        own = sum(np.maximum(firsts[axis, one], firsts[axis, other]) for axis in range(3)) == key[one]
+        found.append(np.column_stack([triangle[one[own]], triangle[other[own]]]))
+        ahead += 1
+        here = here[followers[here] >= ahead]
+    pairs = np.concatenate(found)
+    return pairs if changed is None else pairs[changed[pairs].any(axis=1)]
+
+
+def _entries(
+    first_key: NDArray[np.int64], span: NDArray[np.int64], strides: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return (triangle, cell) (N,), (N,) sorted by cell: all cells from `first_key` (T,) over `span` (T, 3) on."""
     count = span.prod(axis=1)
-    triangle = np.repeat(np.arange(len(corners)), count)
+    triangle = np.repeat(np.arange(len(span)), count)
     step = np.arange(len(triangle)) - np.repeat(np.cumsum(count) - count, count)
     wide, deep = span[triangle, 1], span[triangle, 2]
-    cell = first[triangle] + np.column_stack([step // (wide * deep), step // deep % wide, step % deep])
-    shape = cell.max(axis=0) + 1
-    key = (cell[:, 0] * shape[1] + cell[:, 1]) * shape[2] + cell[:, 2]
-    within = csr_matrix((np.ones(len(triangle), np.int8), (triangle, key)), shape=(len(corners), int(shape.prod())))
-    together = (within @ within.T).tocoo()  # entry (a, b): in how many cells both are
-    upper = together.row < together.col
-    a, b = together.row[upper].astype(np.int64), together.col[upper].astype(np.int64)
-    meet = (np.maximum(low[a], low[b]) <= np.minimum(high[a], high[b])).all(axis=1)
-    return np.column_stack([a[meet], b[meet]])
+    key = first_key[triangle] + step // (wide * deep) * strides[0] + step // deep % wide * strides[1] + step % deep
+    order = np.argsort(key, kind="stable")
+    return triangle[order], key[order]
 
 
 def _cut(corners: Points, normals: Points, pairs: Pairs) -> NDArray[np.bool_]:

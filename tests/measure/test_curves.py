@@ -24,7 +24,7 @@ def test_a_scoliosis_of_known_size(cobb_deg: float) -> None:
 
 
 def plate(level: str, side: str, coronal_deg: float) -> Plate:
-    cloud = Cloud(np.zeros((0, 3)), np.zeros((0, 2)))
+    cloud = Cloud(np.zeros((0, 3)), np.zeros((0, 3)))
     endplate = Endplate(cloud, np.zeros(3), np.array([0.0, 0, 1]), 0.0, 1.0, 1.0, 0.0)
     return Plate(BY_NAME[level], side, endplate, 0.0, coronal_deg)
 

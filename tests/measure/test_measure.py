@@ -167,7 +167,7 @@ def test_other_spacings(
 ) -> None:
     bones = lumbar(wedge_deg=8)
     for bone, row in zip(bones, measured(bones, spacing).vertebrae, strict=True):
-        assert row.quality == quality
+        assert row.figures["wedge_sagittal_deg"].quality == quality
         assert number(row, "height_anterior_mm") == pytest.approx(bone.edge_height(1), abs=allowed_mm)
         assert number(row, "height_posterior_mm") == pytest.approx(bone.edge_height(-1), abs=allowed_mm)
         assert number(row, "wedge_sagittal_deg") == pytest.approx(8, abs=allowed_deg)
@@ -304,3 +304,25 @@ def test_every_column_is_defined_in_the_documentation() -> None:
     text = page.read_text(encoding="utf-8")
     columns = {column for rows in plain().tables.values() for row in rows for column in row.figures}
     assert [column for column in sorted(columns) if f"`{column}`" not in text] == []
+
+
+def test_what_is_known_to_be_uncertain_is_never_good() -> None:
+    neck = [Vertebra(name, width=19, depth=16, height=13) for name in ("C4", "C5", "C6")]
+    turn = turned((1, 0.4, 0.3), 9)
+    for row in measured([moved(bone, turn) for bone in stacked(neck, 5.0)]).vertebrae:
+        assert "transverse processes" in row.figures["body_width_mm"].reason
+        assert row.figures["body_depth_mm"].quality == "good"
+        assert row.figures["wedge_coronal_deg"].quality == "check"
+    sagittal = measured(lumbar(), (3, 1, 1)).vertebrae[1]
+    assert sagittal.figures["body_width_mm"].quality == "check"
+    assert sagittal.figures["height_middle_mm"].quality == "good"
+
+
+def test_endplates_between_one_and_a_half_millimetre_voxels() -> None:
+    bones = [moved(bone, turned((1, 0.4, 0.3), 9)) for bone in lumbar(wedge_deg=8, disc_deg=6)]
+    found = measured(bones, (1.5, 1.5, 1.5))
+    for row in found.vertebrae:
+        assert number(row, "wedge_sagittal_deg") == pytest.approx(8, abs=0.5)
+        assert number(row, "height_middle_mm") == pytest.approx(27, abs=0.3)
+    for row in found.gaps:
+        assert number(row, "angle_sagittal_deg") == pytest.approx(6, abs=0.5)

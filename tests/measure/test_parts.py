@@ -9,7 +9,7 @@ from vertebral.measure import measure
 from vertebral.measure.canal import find_canal
 from vertebral.measure.crops import find_crops
 from vertebral.measure.density import contrast_ml
-from vertebral.measure.endplates import Cloud, first_exits, fitted_plane, profile_heights
+from vertebral.measure.endplates import Cloud, cloud_along_rays, first_exits, fitted_plane, profile_heights
 from vertebral.measure.frames import Frame, coarse_points, frame_from, local_values
 from vertebral.measure.heights import Heights, genant_grade, height_loss_percent
 from vertebral.measure.spine import are_neighbours
@@ -70,7 +70,7 @@ def test_exits_are_found_between_samples() -> None:
 
 def cloud_on(heights: np.ndarray, right: np.ndarray, ahead: np.ndarray, slack_mm: float = 0.3) -> Cloud:
     points = np.column_stack([right, ahead, heights])
-    return Cloud(points, np.full((len(points), 2), slack_mm))
+    return cloud_along_rays(points, np.full((len(points), 2), slack_mm))
 
 
 def grid_points() -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +93,8 @@ def test_steps_between_thick_slices_tell_the_tilt() -> None:
     right, ahead = grid_points()
     truth = 10 + 0.2 * ahead
     below = np.floor(truth / 3) * 3  # the last slice of 3 mm that is inside
-    plane = fitted_plane(Cloud(np.column_stack([right, ahead, below + 1.5]), np.full((len(right), 2), 1.5)))
+    points = np.column_stack([right, ahead, below + 1.5])
+    plane = fitted_plane(cloud_along_rays(points, np.full((len(right), 2), 1.5)))
     assert plane is not None
     assert plane.slope[1] == pytest.approx(0.2, abs=0.03)
     assert plane.rms_mm < 0.2

@@ -1,11 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from vertebral.anatomy import BY_NAME
-from vertebral.mesh_checks import check_surface
+from vertebral.mesh_checks import check_surface, open_edges, volume
 from vertebral.reconstruct.contour import distances
-from vertebral.reconstruct.decimation import decimated
-from vertebral.reconstruct.fairing import faired, mended
+from vertebral.reconstruct.decimation import decimated, without_fins
+from vertebral.reconstruct.fairing import faired, mended, refilled
 from vertebral.reconstruct.field import Field, field_of
 from vertebral.records import Surface
 from vertebral.volume import Grid
@@ -26,8 +28,9 @@ def field(mask: np.ndarray, *spacing_mm: float, wanted_mm: float | None = None) 
         ((3.0, 3.0, 3.0), 1.0),
         ((0.7, 0.7, 5.0), 1.0),
         ((3.0, 0.6, 0.6), 1.0),
-        ((0.3, 0.3, 1.25), 0.75),
-        ((0.3, 0.3, 0.3), 0.75),
+        ((0.3, 0.3, 1.25), 0.9),
+        ((0.8, 0.8, 0.8), 0.8),
+        ((0.3, 0.3, 0.3), 0.9),
     ],
 )
 def test_the_spacing_of_a_field(spacing_mm: tuple[float, float, float], expected_mm: float) -> None:
@@ -75,3 +78,27 @@ def test_distances_worked_by_hand() -> None:
     vertices, faces = np.array([[0.0, 0, 0], [4, 0, 0], [0, 4, 0]]), np.array([[0, 1, 2]])
     points = np.array([[1.0, 1, 2], [-3, 0, 4], [1, 1, 0]])
     assert distances(points, vertices, faces) == pytest.approx([2, 5, 0])
+
+
+def test_a_fin_on_a_tetrahedron_is_dropped_with_its_vertex() -> None:
+    points = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [-1, -1, -1]])
+    solid = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]])
+    fin = np.array([[0, 1, 4], [1, 0, 4]])  # two faces back to back on the edge 0-1, which then has four
+    finned = np.concatenate([solid, fin])
+    assert len(open_edges(finned)) > 0
+    left, faces = without_fins(points, finned)
+    assert len(left) == 4
+    assert np.array_equal(faces, solid)
+    assert without_fins(points[:4], solid)[1] is solid
+
+
+def test_what_gave_way_is_given_back_elsewhere() -> None:
+    draft = faired(field(np.ones((20, 20, 20), bool), 1, 1, 1))
+    pressed = draft.vertices.copy()
+    top = pressed[:, 2] > pressed[:, 2].max() - 1
+    pressed[top, 2] -= 0.3  # 2 % of 8 ml are gone
+    after = refilled(replace(draft, vertices=pressed), draft.vertices)
+    assert volume(pressed, draft.faces) < 7900
+    assert volume(after.vertices, draft.faces) == pytest.approx(8000, rel=2e-3)
+    assert np.array_equal(after.vertices[top], pressed[top])
+    assert refilled(draft, draft.vertices) is draft

@@ -11,7 +11,15 @@ from vertebral.config import MeshConfig
 from vertebral.errors import GeometryError, InputError, VertebralError
 from vertebral.mesh_checks import open_edges, split_vertices
 from vertebral.mesh_intersections import self_intersections
-from vertebral.reconstruct import check_surface, fields_of_labels, mesh_fields, reconstruct, surface_from_mask
+from vertebral.reconstruct import (
+    _carved,
+    _solid,
+    check_surface,
+    fields_of_labels,
+    mesh_fields,
+    reconstruct,
+    surface_from_mask,
+)
 from vertebral.reconstruct.contour import contour
 from vertebral.records import Box, Instance, Spine, Surface, Vertebra
 from vertebral.volume import Grid, Volume
@@ -323,3 +331,15 @@ def test_loose_pieces_are_counted() -> None:
     array[10:12, 2:4, 2:4] = 20
     (field,) = fields_of_labels(Volume(array, np.diag([1, 1, 1.5, 1])))
     assert (field.volume_mm3, field.dropped_mm3) == pytest.approx((216 * 1.5, 8 * 1.5))
+
+
+def test_entangled_neighbours_are_carved() -> None:
+    grid = Grid((30, 30, 30), np.eye(4))
+    ball = np.linalg.norm(np.indices(grid.shape).T - [10.0, 14, 14], axis=-1).T < 7
+    other = np.linalg.norm(np.indices(grid.shape).T - [18.0, 14, 14], axis=-1).T < 7
+    first, second = (surface_from_mask(mask, grid.affine, L1) for mask in (ball, other))
+    carved = _carved(first, second, 0.1)
+    assert carved is not None
+    assert_printable(carved, 2)
+    assert check_surface(carved).volume_ml < check_surface(first).volume_ml
+    assert 0.05 < _solid(carved).min_gap(_solid(second), 2.0) < 0.2

@@ -8,28 +8,28 @@ anterior one. This is repeated until nothing moves.
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vertebral.anatomy import Level
 from vertebral.measure.canal import Canal, find_canal, mirrored_axes
-from vertebral.measure.crops import Crop, Occupancy, Vector
+from vertebral.measure.crops import Crop, Vector
 from vertebral.measure.endplates import (
     Cloud,
     Endplate,
     Plane,
+    cloud_along_rays,
     endplate_from,
     exit_intervals,
-    first_exits,
     fitted_plane,
     reentries,
 )
-from vertebral.measure.frames import Coarse, Frame, frame_from, local_values
+from vertebral.measure.frames import Coarse, Frame, frame_from
+from vertebral.measure.steps import stepped_cloud
+from vertebral.measure.walls import Sampled, back_wall, find_walls, sampled_around
 
 # Share of the half axes of the body's elliptic footprint within which endplates are fitted: rims are rounded.
 FOOTPRINT = 0.85
 _ROUNDS = 5
 _STILL_DEG, _STILL_MM = 0.2, 0.2
-_WALL_BAND = 0.2
 _LEAST_HALF_MM = 2.5
 _AGAIN_MM = 12.0
 _FIRST_STEP_MM = 1.5
@@ -95,17 +95,6 @@ class _Met:
     hollow: float
 
 
-@dataclass(frozen=True)
-class _Sampled:
-    """Occupancy around a frame's origin; `axes_mm` are the sample positions, `zero` the index of the origin."""
-
-    values: Occupancy
-    frame: Frame
-    axes_mm: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
-    zero: tuple[int, int, int]
-    step_mm: float
-
-
 def find_body(crop: Crop, vertebra: Coarse, rough: Frame, with_top: bool = True) -> Body | None:
     """Find the body of a vertebra; None where no body can be told apart (the mask is too thin, broken or too small).
 
@@ -122,8 +111,8 @@ def find_body(crop: Crop, vertebra: Coarse, rough: Frame, with_top: bool = True)
     turned, mirror = _turned(vertebra, body.frame, canal)
     room = replace(room, reach_mm=_around(body.half_mm), half_mm=body.half_mm)
     body = _settled(crop, turned, room, with_top) or body
-    sampled = _sampled(crop, body.frame, replace(room, reach_mm=_around(body.half_mm)))
-    back = _back_wall(sampled, body.half_mm)
+    sampled = sampled_around(crop, body.frame, _around(body.half_mm), room.step_mm)
+    back = back_wall(sampled, body.half_mm)
     volume_ml = _volume_ml(sampled, body, back)
     return replace(body, canal=canal, mirror=mirror, back_wall=back, volume_ml=volume_ml)
 
@@ -161,13 +150,13 @@ def _settled(crop: Crop, frame: Frame, room: Room, with_top: bool) -> Body | Non
     half = room.half_mm
     body: Body | None = None
     for _ in range(_ROUNDS):
-        sampled = _sampled(crop, frame, room)
-        found = _walls(sampled, half, room)
+        sampled = sampled_around(crop, frame, room.reach_mm, room.step_mm)
+        found = find_walls(sampled, half, room.winged)
         if found is None:
             return body
         shift, half, sides_met = found
-        top = _surface(sampled, shift, half, 1, room.winged) if with_top else None
-        bottom = _surface(sampled, shift, half, -1, room.winged)
+        top = _surface(crop, sampled, shift, half, 1, room.winged) if with_top else None
+        bottom = _surface(crop, sampled, shift, half, -1, room.winged)
         moved, half = _moved(frame, shift, half, top, bottom)
         superior, inferior = (
             None
@@ -183,69 +172,8 @@ def _settled(crop: Crop, frame: Frame, room: Room, with_top: bool) -> Body | Non
     return body
 
 
-def _sampled(crop: Crop, frame: Frame, room: Room) -> _Sampled:
-    counts = [int(np.ceil(reach / room.step_mm)) for reach in room.reach_mm]
-    right, ahead, up = (np.arange(-n, n + 1, dtype=np.float64) * room.step_mm for n in counts)
-    axes = (right, ahead, up)
-    values = local_values(crop.occupancy, crop.grid, frame, axes)
-    return _Sampled(values, frame, axes, (counts[0], counts[1], counts[2]), room.step_mm)
-
-
-def _walls(
-    sampled: _Sampled, half: tuple[float, float, float], room: Room
-) -> tuple[Vector, tuple[float, float, float], bool] | None:
-    """Return the middle between opposite walls (right, ahead, 0), the half lengths, and whether side walls were met.
-
-    Each wall is the trimmed mean of rays from the middle plane, in a band around mid-height and the midline. A winged
-    body stays in its midline, and its width is the narrow one among rays through its front half. None where the front
-    or back wall is missing, or a side of a body without wings.
-    """
-    right, ahead, up = sampled.axes_mm
-    level = np.abs(up) <= max(_WALL_BAND * half[2], sampled.step_mm)
-    middle = np.abs(right) <= _WALL_BAND * half[0]
-    back, front = (_wall(sampled, 1, towards, middle, level) for towards in (-1, 1))
-    if back is None or front is None:
-        return None
-    shift, depth = np.array([0.0, (front - back) / 2, 0.0]), (front + back) / 2
-    if room.winged:
-        width = _narrow_width(sampled, shift[1], depth, half[2])
-        return shift, (width or half[0], depth, half[2]), width is not None
-    left, right_side = (_wall(sampled, 0, towards, np.abs(ahead) <= _WALL_BAND * half[1], level) for towards in (-1, 1))
-    if left is None or right_side is None:
-        return None
-    shift[0] = (right_side - left) / 2
-    return shift, ((right_side + left) / 2, depth, half[2]), True
-
-
-def _narrow_width(sampled: _Sampled, middle_mm: float, depth_mm: float, height_mm: float) -> float | None:
-    """Return the lowest quarter of the half widths in the body's front half; None where most rays meet no wall."""
-    _, ahead, up = sampled.axes_mm
-    band = (ahead >= middle_mm) & (ahead <= middle_mm + 0.45 * depth_mm)
-    level = np.abs(up) <= max(0.5 * height_mm, sampled.step_mm)
-    exits = [first_exits(sampled.values, 0, sampled.zero[0], towards)[np.ix_(band, level)] for towards in (-1, 1)]
-    known = np.sort(np.where(np.isfinite(exits), exits, np.inf).ravel())
-    found = float(known[len(known) // 4]) * sampled.step_mm
-    return found if np.isfinite(found) else None
-
-
-def _wall(
-    sampled: _Sampled, axis: int, towards: int, band: NDArray[np.bool_], level: NDArray[np.bool_]
-) -> float | None:
-    exits = first_exits(sampled.values, axis, sampled.zero[axis], towards) * sampled.step_mm
-    return _trimmed_mean(exits[np.ix_(band, level)])
-
-
-def _trimmed_mean(values: NDArray[np.float64]) -> float | None:
-    """Mean of the middle three fifths; None where over half of the values are unknown."""
-    known = np.sort(values[np.isfinite(values)])
-    if len(known) * 2 < values.size or len(known) == 0:
-        return None
-    cut = len(known) // 5
-    return float(known[cut : len(known) - cut].mean())
-
-
 def _surface(
-    sampled: _Sampled, centre: Vector, half: tuple[float, float, float], towards: int, winged: bool
+    crop: Crop, sampled: Sampled, centre: Vector, half: tuple[float, float, float], towards: int, winged: bool
 ) -> _Met | None:
     """Send rays from the middle plane up or down, within the footprint; None where nearly none meets a surface."""
     right, ahead, _ = sampled.axes_mm
@@ -258,7 +186,9 @@ def _surface(
     if not inside.any() or np.count_nonzero(met) < 12:
         return None
     i, j = np.nonzero(met)
-    cloud = Cloud(np.column_stack([right[i], ahead[j], exits[met]]), slack[met])
+    cloud = stepped_cloud(crop, sampled.frame, towards, exits, sampled.axes_mm, inside)
+    if len(cloud.points) < 12:
+        cloud = cloud_along_rays(np.column_stack([right[i], ahead[j], exits[met]]), slack[met])
     again = reentries(
         sampled.values, sampled.zero[2], towards, np.abs(exits) / sampled.step_mm, _AGAIN_MM / sampled.step_mm
     )
@@ -293,19 +223,7 @@ def _moved(
     return frame_from(centre, up, frame.axes[1]), (half[0], half[1], half_height)
 
 
-def _back_wall(sampled: _Sampled, half: tuple[float, float, float]) -> tuple[float, float]:
-    """Fit a line to the posterior wall in the midline, over the middle four fifths of the height."""
-    right, _, up = sampled.axes_mm
-    exits = -first_exits(sampled.values, 1, sampled.zero[1], -1) * sampled.step_mm
-    band, level = np.abs(right) <= 0.15 * half[0], np.abs(up) <= 0.8 * half[2]
-    wall = exits[np.ix_(band, level)]
-    i, k = np.nonzero(np.isfinite(wall))
-    points = np.column_stack([right[band][i], up[level][k], wall[i, k]])
-    plane = fitted_plane(Cloud(points, np.full((len(points), 2), sampled.step_mm / 2)))
-    return (-half[1], 0.0) if plane is None else (plane.offset, plane.slope[1])
-
-
-def _volume_ml(sampled: _Sampled, body: Body, back: tuple[float, float]) -> float:
+def _volume_ml(sampled: Sampled, body: Body, back: tuple[float, float]) -> float:
     right, ahead, up = sampled.axes_mm
     beside = (np.abs(right) <= 1.1 * body.half_mm[0])[:, None, None]
     before = (ahead[:, None] >= back[0] + back[1] * up[None, :])[None]

@@ -5,7 +5,7 @@ interval, and surfaces are fitted to intervals: where slices are thick, the plac
 to the next tell the tilt.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,22 +30,33 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Cloud:
-    """Surface points (N, 3) and how far below and above each the surface may run (N, 2), in mm along the rays."""
+    """Places between which a surface runs: above each of `lower` (N, 3) and below each of `upper` (N, 3), in mm."""
 
-    points: Points
-    slack_mm: NDArray[np.float64]
+    lower: Points
+    upper: Points
+
+    @property
+    def points(self) -> Points:
+        """The middles (N, 3)."""
+        return (self.lower + self.upper) / 2
 
     def seen_from(self, frame: Frame) -> "Cloud":
         """Map a cloud in RAS+ mm to a frame."""
-        return Cloud(frame.to_own(self.points), self.slack_mm)
+        return Cloud(frame.to_own(self.lower), frame.to_own(self.upper))
 
     def placed_by(self, frame: Frame) -> "Cloud":
         """Map a cloud of a frame to RAS+ mm."""
-        return Cloud(frame.to_world(self.points), self.slack_mm)
+        return Cloud(frame.to_world(self.lower), frame.to_world(self.upper))
 
     def chosen(self, which: NDArray[np.bool_]) -> "Cloud":
-        """Keep some of the points."""
-        return Cloud(self.points[which], self.slack_mm[which])
+        """Keep some of the places."""
+        return Cloud(self.lower[which], self.upper[which])
+
+
+def cloud_along_rays(points: Points, slack_mm: NDArray[np.float64]) -> Cloud:
+    """Return a cloud from `points` (N, 3) and how far below and above each the surface may run (N, 2), in mm."""
+    up = np.array([0.0, 0.0, 1.0])
+    return Cloud(points - slack_mm[:, :1] * up, points + slack_mm[:, 1:] * up)
 
 
 @dataclass(frozen=True)
@@ -94,10 +105,9 @@ def fitted_plane(cloud: Cloud) -> Plane | None:
     """Fit a plane to a cloud whose points are (right, ahead, height); None for under 12 points."""
     if len(cloud.points) < _LEAST_POINTS:
         return None
-    design = np.column_stack([np.ones(len(cloud.points)), cloud.points[:, :2]])
-    solution = _fit(design, cloud)
-    off = cloud.points[:, 2] - design @ solution
-    outside = np.maximum(0, np.maximum(off - cloud.slack_mm[:, 0], -off - cloud.slack_mm[:, 1]))
+    solution = _fit(_plane_terms, cloud)
+    over, under = (side[:, 2] - _plane_terms(side) @ solution for side in (cloud.lower, cloud.upper))
+    outside = np.maximum(0, np.maximum(over, -under))
     near = outside <= _INLIER_MM
     rms = float(np.sqrt(np.mean(outside[near] ** 2))) if near.any() else float("inf")
     return Plane(float(solution[0]), (float(solution[1]), float(solution[2])), rms, float(near.mean()))
@@ -112,41 +122,48 @@ def profile_heights(cloud: Cloud, ahead_mm: Sequence[float]) -> NDArray[np.float
     """
     if len(cloud.points) < _LEAST_POINTS:
         return None
-    right, ahead = cloud.points[:, 0], cloud.points[:, 1]
     at = np.asarray(ahead_mm, np.float64)
-    columns = [np.ones(len(right)), right, ahead]
-    if float(np.mean(cloud.slack_mm.sum(axis=1))) > _COARSE_MM:
-        solution = _fit(np.column_stack(columns), cloud)
+    if float(np.mean(np.linalg.norm(cloud.upper - cloud.lower, axis=1))) > _COARSE_MM:
+        solution = _fit(_plane_terms, cloud)
         return np.asarray(solution[0] + solution[2] * at)
-    solution = _fit(np.column_stack([*columns, right**2, right * ahead, ahead**2]), cloud)
-    on_it = np.clip(at, *np.quantile(ahead, (0.01, 0.99)))
+    solution = _fit(_bowl_terms, cloud)
+    on_it = np.clip(at, *np.quantile(cloud.points[:, 1], (0.01, 0.99)))
     return np.asarray(solution[0] + solution[2] * at + solution[5] * on_it**2)
 
 
-def _fit(design: NDArray[np.float64], cloud: Cloud) -> Vector:
-    """Fit `design @ x` to the clouds' intervals, by the likelihood of a logistic model with soft ends.
+def _plane_terms(points: Points) -> NDArray[np.float64]:
+    return np.column_stack([np.ones(len(points)), points[:, :2]])
+
+
+def _bowl_terms(points: Points) -> NDArray[np.float64]:
+    right, ahead = points[:, 0], points[:, 1]
+    return np.column_stack([np.ones(len(right)), right, ahead, right**2, right * ahead, ahead**2])
+
+
+def _fit(terms: Callable[[Points], NDArray[np.float64]], cloud: Cloud) -> Vector:
+    """Fit `terms(points) @ x` so that it runs between the cloud's places, by a logistic model with soft ends.
 
     Interval-censored regression (as in Odell et al., Biometrics 1992) with logistic errors: far outside of an interval
     the pull is constant, so outliers count as in a median. Newton's method; a step that makes things worse is halved.
     """
-    scale = np.abs(design).max(axis=0)
-    scaled = design / scale
-    low = cloud.points[:, 2] - cloud.slack_mm[:, 0]
-    high = cloud.points[:, 2] + cloud.slack_mm[:, 1]
+    lower, upper = terms(cloud.lower), terms(cloud.upper)
+    scale = np.maximum(np.abs(lower).max(axis=0), np.abs(upper).max(axis=0))
+    lower, upper = lower / scale, upper / scale
+    low, high = cloud.lower[:, 2], cloud.upper[:, 2]
     soft = np.maximum(_SOFT_MM, _SOFT_SHARE * (high - low))
-    solution = np.linalg.solve(scaled.T @ scaled + _RIDGE * np.eye(design.shape[1]), scaled.T @ ((low + high) / 2))
+    middle, ridge = (lower + upper) / 2, _RIDGE * np.eye(lower.shape[1])
+    solution = np.linalg.solve(middle.T @ middle + ridge, middle.T @ ((low + high) / 2))
 
     def misfit(x: Vector) -> float:
-        height = scaled @ x
-        return float((np.logaddexp(0, (low - height) / soft) + np.logaddexp(0, (height - high) / soft)).sum())
+        return float((np.logaddexp(0, (low - lower @ x) / soft) + np.logaddexp(0, (upper @ x - high) / soft)).sum())
 
     best = misfit(solution)
     for _ in range(_ROUNDS):
-        height = scaled @ solution
-        below, above = (_sigmoid((end - height) * sign / soft) for end, sign in ((low, 1), (high, -1)))
-        slope = scaled.T @ ((above - below) / soft)
-        bend = (below * (1 - below) + above * (1 - above)) / soft**2
-        curvature = (scaled * bend[:, None]).T @ scaled + _RIDGE * np.eye(design.shape[1])
+        below = _sigmoid((low - lower @ solution) / soft)
+        above = _sigmoid((upper @ solution - high) / soft)
+        slope = upper.T @ (above / soft) - lower.T @ (below / soft)
+        bends = (below * (1 - below) / soft**2, above * (1 - above) / soft**2)
+        curvature = (lower * bends[0][:, None]).T @ lower + (upper * bends[1][:, None]).T @ upper + ridge
         step = np.linalg.solve(curvature, slope)
         while (found := misfit(solution - step)) > best and np.abs(step).max() > _STILL_MM:
             step = step / 2

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vertebral.anatomy import Level
-from vertebral.measure.body import Body
+from vertebral.measure.body import Body, room_for
 from vertebral.measure.crops import Crop
 from vertebral.measure.endplates import Endplate
 
@@ -23,8 +23,8 @@ _WORST_COVERAGE, _WORST_INLIERS = 0.5, 0.5
 _LEAST_HOLLOW, _MOST_HOLLOW = 0.02, 0.12
 _SIZE_JUMP = 0.25
 _CUT_SHARE = 0.02
-# A voxel over the depth of the body is the angle by which an endplate may be off: 3.5 degrees.
-_COARSE_SLICE_MM, _COARSE_SLICE_SHARE = 2.0, 0.061
+# A voxel over the depth of the body is the angle by which an endplate may be off: 2.9 degrees.
+_COARSE_SLICE_MM, _COARSE_SLICE_SHARE = 2.0, 0.05
 
 
 def mask_doubts(crop: Crop) -> list[str]:
@@ -97,14 +97,36 @@ def endplate_doubts(name: str, endplate: Endplate) -> list[str]:
 
 def slice_doubts(crop: Crop, body: Body) -> list[str]:
     """Return a doubt where voxels are long along the up axis: a plane parallel to slices is known to half of one."""
-    cosines = body.frame.axes[2] @ (crop.grid.affine[:3, :3] / np.asarray(crop.grid.spacing_mm))
-    slice_mm = float(np.linalg.norm(cosines * np.asarray(crop.grid.spacing_mm) / crop.factors))
+    slice_mm = _voxel_mm(crop, body, 2)
     depth_mm = 2 * body.half_mm[1]
     if slice_mm <= min(_COARSE_SLICE_MM, _COARSE_SLICE_SHARE * depth_mm):
         return []
     return [
         f"voxels of {slice_mm:.1f} mm along the body: heights to about {slice_mm / 2:.1f} mm, angles to some degrees"
     ]
+
+
+def width_doubts(crop: Crop, body: Body) -> list[str]:
+    """Return what makes the width doubtful: processes beside a cervical body, long voxels across."""
+    winged = room_for(crop.level).winged
+    beside = ["transverse processes beside the body may count: up to 5 mm too wide"] if winged else []
+    return beside + _across_doubts(crop, body, 0)
+
+
+def depth_doubts(crop: Crop, body: Body) -> list[str]:
+    """Return what makes the depth doubtful: long voxels from back to front."""
+    return _across_doubts(crop, body, 1)
+
+
+def _across_doubts(crop: Crop, body: Body, axis: int) -> list[str]:
+    voxel_mm = _voxel_mm(crop, body, axis)
+    return [f"voxels of {voxel_mm:.1f} mm across the body"] if voxel_mm > _COARSE_SLICE_MM else []
+
+
+def _voxel_mm(crop: Crop, body: Body, axis: int) -> float:
+    """Return the extent of the map's voxels along one of the body's axes (right, anterior, up)."""
+    cosines = body.frame.axes[axis] @ (crop.grid.affine[:3, :3] / np.asarray(crop.grid.spacing_mm))
+    return float(np.linalg.norm(cosines * np.asarray(crop.grid.spacing_mm) / crop.factors))
 
 
 def border_fault(body: Body, crop: Crop) -> str | None:

@@ -142,12 +142,12 @@ def _dimensions(item: Measured) -> dict[str, Figure]:
     body, fault = item.body, _body_fault(item)
     if body is None or fault:
         return dict.fromkeys(_DIMENSIONS, missing(fault))
-    doubts = item.doubts
-    width = flagged(2 * body.half_mm[0], doubts) if body.sides_met else missing("no side walls were met")
+    wide, deep = (*item.doubts, *item.width_doubts), (*item.doubts, *item.depth_doubts)
+    width = flagged(2 * body.half_mm[0], wide) if body.sides_met else missing("no side walls were met")
     return {
         "body_width_mm": width,
-        "body_depth_mm": flagged(2 * body.half_mm[1], doubts),
-        "body_volume_ml": flagged(body.volume_ml, doubts),
+        "body_depth_mm": flagged(2 * body.half_mm[1], deep),
+        "body_volume_ml": flagged(body.volume_ml, (*wide, *item.depth_doubts, *item.plate_doubts)),
     }
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from vertebral.measure.body import FOOTPRINT, Body
 from vertebral.measure.crops import Crop
-from vertebral.measure.endplates import Cloud, Endplate, endplate_from, exit_intervals
+from vertebral.measure.endplates import Endplate, cloud_along_rays, endplate_from, exit_intervals
 from vertebral.measure.frames import Frame, frame_from, local_values
 
 _FARTHEST_MM = 25.0
@@ -46,5 +46,5 @@ def _met(sacrum: Crop, frame: Frame, half_mm: tuple[float, float, float]) -> End
     if np.count_nonzero(met) < 0.5 * np.count_nonzero(within):
         return None
     i, j = np.nonzero(met)
-    cloud = Cloud(np.column_stack([right[i], ahead[j], depth[met]]), slack[met][:, ::-1])
+    cloud = cloud_along_rays(np.column_stack([right[i], ahead[j], depth[met]]), slack[met][:, ::-1])
     return endplate_from(cloud, frame, float(np.count_nonzero(met) / np.count_nonzero(within)), 0.0)

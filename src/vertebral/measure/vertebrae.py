@@ -15,11 +15,13 @@ from vertebral.measure.plausible import (
     body_doubts,
     border_doubts,
     border_fault,
+    depth_doubts,
     endplate_doubts,
     endplate_fault,
     mask_doubts,
     neighbour_doubts,
     slice_doubts,
+    width_doubts,
 )
 from vertebral.measure.sacrum import sacral_endplate
 
@@ -32,7 +34,8 @@ class Measured:
 
     `body` is None for `fault`, a reason. `plates` holds the usable endplates ("superior", "inferior"), `plate_faults`
     why another is missing. `doubts` speak against all of the body's figures, `plate_doubts` against those that need an
-    endplate, `mask_doubts` against those of the whole mask. `heights` is None where an endplate is missing.
+    endplate, `width_doubts` and `depth_doubts` against these sizes, `mask_doubts` against those of the whole mask.
+    `heights` is None where an endplate is missing.
     """
 
     crop: Crop
@@ -43,6 +46,8 @@ class Measured:
     mask_doubts: tuple[str, ...]
     doubts: tuple[str, ...] = ()
     plate_doubts: tuple[str, ...] = ()
+    width_doubts: tuple[str, ...] = ()
+    depth_doubts: tuple[str, ...] = ()
     heights: Heights | None = None
 
     @property
@@ -109,7 +114,8 @@ def _measured(crop: Crop, body: Body | None, more: tuple[str, ...]) -> Measured:
         lower, upper = plates["inferior"].cloud, plates["superior"].cloud
         heights = heights_between(lower, upper, body.frame, body.half_mm[0], body.half_mm[1])
     doubts = (*mask, *body_doubts(crop.level, body), *border_doubts(body, crop), *more)
-    return Measured(crop, body, "", plates, faults, mask, doubts, tuple(uneven), heights)
+    sizes = tuple(width_doubts(crop, body)), tuple(depth_doubts(crop, body))
+    return Measured(crop, body, "", plates, faults, mask, doubts, tuple(uneven), *sizes, heights)
 
 
 def _body_fault(crop: Crop, body: Body | None) -> str:

@@ -5,23 +5,23 @@ a shift that gives each mesh the volume of its voxels, a gap between neighbours,
 bound. Each mesh is checked as it will be written; what fails is made again, less smooth or with more triangles.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from manifold3d import Manifold, Mesh
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
+from scipy.spatial import cKDTree
 
 from vertebral.anatomy import BY_VERSE_ID, Level, sort_levels
 from vertebral.config import MeshConfig
 from vertebral.errors import InputError, VertebralError
-from vertebral.mesh_checks import SurfaceCheck, check_surface
+from vertebral.mesh_checks import Faces, Points, SurfaceCheck, areas, check_surface, has_flat_faces, vertex_normals
 from vertebral.mesh_intersections import self_intersections
 from vertebral.reconstruct.apart import kept_apart, neighbours
 from vertebral.reconstruct.decimation import decimated
-from vertebral.reconstruct.fairing import Draft, faired, mended
+from vertebral.reconstruct.fairing import Draft, evened_near, faired, mended, refilled
 from vertebral.reconstruct.field import Field, field_of
 from vertebral.records import Spine, Surface
 from vertebral.volume import Affine, Grid, Volume
@@ -43,7 +43,9 @@ Progress = Callable[[str, float], None]
 _SEARCH_MM = 2.0
 _ROUNDS = 4
 _MORE_MM = 0.02
+_CARVED_ERROR_MM = 0.02
 _ATTEMPTS = 12
+_EVENED, _EVENED_EDGES = 2, 2.0
 
 
 @dataclass(frozen=True)
@@ -131,29 +133,68 @@ def mesh_fields(
     wanted = dict.fromkeys(
         neighbours([draft.vertices for draft in drafts], _SEARCH_MM), config.clearance_mm + config.max_error_mm / 2
     )
-    drafts = kept_apart(drafts, wanted)
+    parted = kept_apart(drafts, wanted)
+    drafts = [refilled(after, before.vertices) for after, before in zip(parted, drafts, strict=True)]
     surfaces: list[Surface] = []
     for n, draft in enumerate(drafts):
         progress("check", n / len(drafts))
         surface, drafts[n] = _finished(draft, config.max_error_mm)
         surfaces.append(surface)
-    gaps = _gaps(surfaces, wanted)
+    solids = [_solid(surface) for surface in surfaces]
+    gaps = _gaps(solids, wanted)
     for _ in range(_ROUNDS):
         near = {pair: gap for pair, gap in gaps.items() if gap < config.clearance_mm}
         if not near:
             break
         for pair, gap in near.items():
             wanted[pair] += config.clearance_mm - gap + _MORE_MM
-        drafts = kept_apart(drafts, {pair: wanted[pair] for pair in near})
+        parted = kept_apart(drafts, {pair: wanted[pair] for pair in near})
         touched = sorted({n for pair in near for n in pair})
         for n in touched:
-            surfaces[n], drafts[n] = _finished(drafts[n], config.max_error_mm)
-        gaps |= _gaps(surfaces, [pair for pair in gaps if set(pair) & set(touched)])
+            surfaces[n], drafts[n] = _followed(surfaces[n], drafts[n], parted[n], config.max_error_mm)
+            solids[n] = _solid(surfaces[n])
+        gaps |= _gaps(solids, [pair for pair in gaps if set(pair) & set(touched)])
+    for first, second in [pair for pair, gap in gaps.items() if gap <= 0]:
+        carved = _carved(surfaces[first], surfaces[second], config.clearance_mm)
+        if carved is not None:
+            surfaces[first], solids[first] = carved, _solid(carved)
+            gaps |= _gaps(solids, [pair for pair in gaps if first in pair])
     progress("check", 1.0)
     found = tuple(
         Gap(fields[a].level, fields[b].level, gap) for (a, b), gap in sorted(gaps.items()) if gap < _SEARCH_MM
     )
     return Reconstruction(tuple(surfaces), tuple(fields), found)
+
+
+def _followed(surface: Surface, draft: Draft, parted: Draft, max_error_mm: float) -> tuple[Surface, Draft]:
+    """Move `surface` by what `draft`, from which it was made, was moved by to become `parted`; check it again.
+
+    Each vertex goes the way of the draft's nearest. Triangles that then cut each other are evened out; where that does
+    not help, `parted` is finished anew.
+    """
+    nearest = cKDTree(draft.vertices).query(surface.vertices_mm)[1]
+    points = _as_written(surface.vertices_mm + (parted.vertices - draft.vertices)[nearest])
+    untangled = _untangled(points, surface.faces, draft.field, (points != surface.vertices_mm).any(axis=1))
+    if untangled is None or has_flat_faces(untangled, surface.faces):
+        return _finished(parted, max_error_mm)
+    return Surface(surface.level, untangled, surface.faces), parted
+
+
+def _untangled(points: Points, faces: Faces, field: Field, moved: NDArray[np.bool_] | None = None) -> Points | None:
+    """Return `points` (V, 3) evened out where their faces cut each other; None where that does not help.
+
+    `moved` as in `self_intersections`.
+    """
+    edge_mm = float(np.sqrt(2 * areas(points, faces).mean()))
+    for mends in range(1, _EVENED + 1):
+        cuts = self_intersections(points, faces, moved)
+        if len(cuts) == 0:
+            return points
+        reach_mm = _EVENED_EDGES * max(*field.grid.spacing_mm, edge_mm) * mends
+        evened = _as_written(evened_near(points, faces, points[np.unique(faces[cuts.ravel()])], reach_mm))
+        changed = (evened != points).any(axis=1)
+        points, moved = evened, changed if moved is None else changed | moved
+    return points if len(self_intersections(points, faces, moved)) == 0 else None
 
 
 def _finished(draft: Draft, max_error_mm: float) -> tuple[Surface, Draft]:
@@ -168,25 +209,51 @@ def _finished(draft: Draft, max_error_mm: float) -> tuple[Surface, Draft]:
             share = 0.5 if attempt == _ATTEMPTS - 2 else 0.0
             draft = replace(draft, vertices=draft.contour + share * (draft.vertices - draft.contour))
         points, faces = decimated(draft.vertices, draft.faces, max_error_mm, more)
-        # Values that float32 holds exactly, as STL and GLB need them: what is checked is what is written.
-        surface = Surface(draft.field.level, points.astype(np.float32).astype(np.float64), faces)
-        check = check_surface(surface)
-        cuts = self_intersections(surface.vertices_mm, faces)
-        if check.manifold and check.components == 1 and check.volume_ml > 0 and len(cuts) == 0:
+        points = _as_written(points)
+        untangled = _untangled(points, faces, draft.field)
+        surface = Surface(draft.field.level, points if untangled is None else untangled, faces)
+        if untangled is not None and _is_solid(surface):
             return surface, draft
+        cuts = self_intersections(points, faces)
         more += int(len(cuts) == 0 or mends > 0)
         if len(cuts) > 0:
             mends += 1
             draft = mended(draft, surface.vertices_mm[np.unique(faces[cuts.ravel()])], mends)
     raise VertebralError(
-        f"{draft.field.level.name}: no printable surface ({check}); its voxels are too small or too flat"
+        f"{draft.field.level.name}: no printable surface ({check_surface(surface)}); voxels too small or too flat"
     )
 
 
-def _gaps(surfaces: Sequence[Surface], pairs: Any) -> dict[tuple[int, int], float]:
+def _carved(surface: Surface, other: Surface, clearance_mm: float) -> Surface | None:
+    """Return `surface` without what lies in `other` or nearer than about `clearance_mm`; None where that is not sound.
+
+    The last resort for neighbours so entangled that giving way does not part them; it leaves sharp edges.
+    """
+    away_mm = (clearance_mm + _MORE_MM) * vertex_normals(other.vertices_mm, other.faces)
+    left = _solid(surface) - _solid(replace(other, vertices_mm=other.vertices_mm + away_mm))
+    pieces = sorted(left.simplify(_CARVED_ERROR_MM).decompose(), key=lambda piece: float(piece.volume()))
+    if not pieces:
+        return None
+    mesh = pieces[-1].to_mesh()
+    points, faces = np.asarray(mesh.vert_properties, np.float64)[:, :3], np.asarray(mesh.tri_verts, np.int64)
+    carved = Surface(surface.level, _as_written(points), faces)
+    return carved if _is_solid(carved) and not len(self_intersections(carved.vertices_mm, faces)) else None
+
+
+def _as_written(points: Points) -> Points:
+    """Return values that float32 holds exactly, as STL and GLB need them: what is checked is what is written."""
+    return points.astype(np.float32).astype(np.float64)
+
+
+def _is_solid(surface: Surface) -> bool:
+    check = check_surface(surface)
+    return check.manifold and check.components == 1 and check.volume_ml > 0
+
+
+def _gaps(solids: Sequence[Manifold], pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], float]:
     """Return the least distance of each pair in mm, at most `_SEARCH_MM`; 0 where they intersect."""
-    solids: dict[int, Manifold] = {}
-    for n in sorted({n for pair in pairs for n in pair}):
-        surface = surfaces[n]
-        solids[n] = Manifold(Mesh(surface.vertices_mm.astype(np.float32), surface.faces.astype(np.uint32)))
     return {(a, b): float(solids[a].min_gap(solids[b], _SEARCH_MM)) for a, b in pairs}
+
+
+def _solid(surface: Surface) -> Manifold:
+    return Manifold(Mesh(surface.vertices_mm.astype(np.float32), surface.faces.astype(np.uint32)))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.spatial import cKDTree
 
@@ -18,6 +19,7 @@ _COARSE = (4, 60, 0.003)
 _COARSE_EDGES = 1.9
 _MOST_VOXELS = 0.5
 _MOST_SHIFT_VOXELS = 0.25
+_REFILL_MM = 1.5
 _MEND_SPACINGS, _MEND_ROUNDS, _MEND_BY_CONTOUR = 2.0, 5, 3
 
 
@@ -48,8 +50,19 @@ def faired(field: Field, smooth: float = 1.0) -> Draft:
     for _ in range(rounds if smooth > 0 else 0):
         vertices = _caged(cut, low_passed(vertices, faces, iterations, pass_band), cage)
     vertices = cut + smooth * (vertices - cut)
-    most_mm = _MOST_SHIFT_VOXELS * float(np.prod(field.voxel_mm)) ** (1 / 3)
-    return Draft(field, cut, _with_volume(vertices, faces, field.volume_mm3, most_mm), faces)
+    return _with_volume(Draft(field, cut, vertices, faces), np.ones(len(vertices)))
+
+
+def refilled(draft: Draft, before: Points) -> Draft:
+    """Give `draft` back the volume that it lost where its vertices moved away from `before` (V, 3).
+
+    It grows everywhere else, less and less up to where it had to give way.
+    """
+    moved = (draft.vertices != before).any(axis=1)
+    if not moved.any():
+        return draft
+    distance = cKDTree(draft.vertices[moved]).query(draft.vertices)[0]
+    return _with_volume(draft, np.clip(distance / _REFILL_MM - 1, 0, 1))
 
 
 def mended(draft: Draft, faults: Points, steps: int) -> Draft:
@@ -58,13 +71,23 @@ def mended(draft: Draft, faults: Points, steps: int) -> Draft:
     First the vertices there are evened out among their neighbours; from the third step on, they go back to the contour.
     """
     reach_mm = _MEND_SPACINGS * max(draft.field.grid.spacing_mm) * steps
-    distance = cKDTree(faults).query(draft.vertices, distance_upper_bound=reach_mm)[0]
-    share = np.clip(2 - 2 * distance / reach_mm, 0, 1)[:, None]
     if steps < _MEND_BY_CONTOUR:
-        target = _evened(draft.vertices, draft.faces[np.isfinite(distance)[draft.faces].any(axis=1)])
-    else:
-        target = draft.contour
-    return replace(draft, vertices=draft.vertices + share * (target - draft.vertices))
+        return replace(draft, vertices=evened_near(draft.vertices, draft.faces, faults, reach_mm))
+    share = _nearness(draft.vertices, faults, reach_mm)
+    return replace(draft, vertices=draft.vertices + share * (draft.contour - draft.vertices))
+
+
+def evened_near(vertices: Points, faces: Faces, faults: Points, reach_mm: float) -> Points:
+    """Even out the `vertices` (V, 3) near `faults` (N, 3) among their neighbours, ever less up to `reach_mm` away."""
+    share = _nearness(vertices, faults, reach_mm)
+    target = _evened(vertices, faces[(share > 0)[:, 0][faces].any(axis=1)])
+    return np.asarray(vertices + share * (target - vertices))
+
+
+def _nearness(points: Points, faults: Points, reach_mm: float) -> Points:
+    """Return for each point (P, 1): 1 up to half of `reach_mm` from the nearest of `faults`, falling to 0 there."""
+    distance = cKDTree(faults).query(points, distance_upper_bound=reach_mm)[0]
+    return np.asarray(np.clip(2 - 2 * distance / reach_mm, 0, 1)[:, None])
 
 
 def _evened(vertices: Points, faces: Faces) -> Points:
@@ -95,16 +118,19 @@ def _caged(centres: Points, moved: Points, cage: Points) -> Points:
     return np.asarray(centres + (away / np.maximum(length, 1)) @ cage.T)
 
 
-def _with_volume(vertices: Points, faces: Faces, volume_mm3: float, most_mm: float) -> Points:
-    """Shift all vertices along their normals by one distance, at most `most_mm`, so that the mesh has `volume_mm3`.
+def _with_volume(draft: Draft, shares: NDArray[np.float64]) -> Draft:
+    """Shift vertices along their normals by one distance times `shares` (V,), so that the mesh has its source's volume.
 
     A few steps suffice, since volume grows by area times distance.
     """
-    normals = vertex_normals(vertices, faces)
-    area_mm2 = float(areas(vertices, faces).sum())
-    shift, moved = 0.0, vertices
+    most_mm = _MOST_SHIFT_VOXELS * float(np.prod(draft.field.voxel_mm)) ** (1 / 3)
+    way = shares[:, None] * vertex_normals(draft.vertices, draft.faces)
+    area_mm2 = float(areas(draft.vertices, draft.faces) @ shares[draft.faces].mean(axis=1))
+    if area_mm2 <= 0:
+        return draft
+    shift, moved = 0.0, draft.vertices
     for _ in range(3):
-        missing = (volume_mm3 - volume(moved, faces)) / area_mm2
+        missing = (draft.field.volume_mm3 - volume(moved, draft.faces)) / area_mm2
         shift = float(np.clip(shift + missing, -most_mm, most_mm))
-        moved = vertices + shift * normals
-    return moved
+        moved = draft.vertices + shift * way
+    return replace(draft, vertices=moved)

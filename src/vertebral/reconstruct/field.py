@@ -23,7 +23,9 @@ _ISO_MARGIN = 0.02
 _STEP = 0.9
 # Grids that are contoured as they are; others are sampled anew between the two spacings.
 _MOST_ANISOTROPY = 1.5
-_LEAST_SPACING_MM, _MOST_SPACING_MM, _COARSE_MM = 0.75, 1.0, 1.7
+_FINE_MM, _COARSE_MM = 0.75, 1.7
+# Finer than 0.9 mm, phantoms came out no nearer to the truth (benchmarks/surfaces.py), with more triangles.
+_LEAST_SPACING_MM, _MOST_SPACING_MM = 0.9, 1.0
 _PLANES_PER_SLICE = 3
 _BLUR_VOXELS = 0.7
 # Distances count up to this many slices (or, without slices, voxels): what lies deeper says nothing of the surface.
@@ -79,7 +81,7 @@ def field_of(occupancy: NDArray[Any], box: Box, grid: Grid, level: Level, spacin
 
 def _spacing_for(spacing_mm: tuple[float, float, float]) -> float | None:
     least, most = min(spacing_mm), max(spacing_mm)
-    if most <= _MOST_ANISOTROPY * least and least >= _LEAST_SPACING_MM and most <= _COARSE_MM:
+    if most <= _MOST_ANISOTROPY * least and least >= _FINE_MM and most <= _COARSE_MM:
         return None
     return float(
         np.clip(most / _PLANES_PER_SLICE, max(_LEAST_SPACING_MM, min(least, _MOST_SPACING_MM)), _MOST_SPACING_MM)
