@@ -65,6 +65,8 @@ def _narrow_width(sampled: Sampled, middle_mm: float, depth_mm: float, height_mm
     level = np.abs(up) <= max(0.5 * height_mm, sampled.step_mm)
     exits = [first_exits(sampled.values, 0, sampled.zero[0], towards)[np.ix_(band, level)] for towards in (-1, 1)]
     known = np.sort(np.where(np.isfinite(exits), exits, np.inf).ravel())
+    if len(known) == 0:
+        return None
     found = float(known[len(known) // 4]) * sampled.step_mm
     return found if np.isfinite(found) else None
 
