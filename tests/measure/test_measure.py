@@ -100,7 +100,10 @@ def test_lordosis_is_the_sum_of_its_parts() -> None:
 
 def test_thoracic_kyphosis_and_cervical_lordosis_have_their_signs() -> None:
     thoracic = [Vertebra(f"T{n}", wedge_deg=4, **THORACIC) for n in range(4, 13)]
-    rows = {row.name: row for row in measured(stacked(thoracic, 5.0), (1.5, 1.5, 1.5)).regions}
+    rows = {
+        row.name: row
+        for row in measured([moved(bone, OBLIQUE) for bone in stacked(thoracic, 5.0)], (1.5, 1.5, 1.5)).regions
+    }
     assert number(rows["thoracic_kyphosis_T4_T12"], "angle_deg") == pytest.approx(36, abs=2)
 
 
@@ -326,3 +329,12 @@ def test_endplates_between_one_and_a_half_millimetre_voxels() -> None:
         assert number(row, "height_middle_mm") == pytest.approx(27, abs=0.3)
     for row in found.gaps:
         assert number(row, "angle_sagittal_deg") == pytest.approx(6, abs=0.5)
+
+
+def test_a_sliver_of_a_cervical_vertebra_has_no_width() -> None:
+    labels = painted([Vertebra("C6", **CERVICAL)], grid_around([Vertebra("C6", **CERVICAL)], (1, 1, 1), np.eye(3)))
+    middle = int(np.flatnonzero((labels.array == 6).any(axis=(0, 2))).mean())
+    sliver = np.zeros_like(labels.array)
+    sliver[:, middle] = labels.array[:, middle]
+    (row,) = measure(Volume(sliver, labels.affine)).vertebrae
+    assert row.figures["body_width_mm"].value is None or row.figures["body_width_mm"].quality == "check"

@@ -39,20 +39,20 @@ def find_walls(
 
     Each wall is the trimmed mean of rays from the middle plane, in a band around mid-height and the midline. A winged
     body stays in its midline, and its width is the narrow one among rays through its front half. None where the front
-    or back wall is missing, or a side of a body without wings.
+    or back wall is missing, or a side of a body without wings, or where opposite walls are one.
     """
     right, ahead, up = sampled.axes_mm
     level = np.abs(up) <= max(_WALL_BAND * half[2], sampled.step_mm)
     middle = np.abs(right) <= _WALL_BAND * half[0]
     back, front = (_wall(sampled, 1, towards, middle, level) for towards in (-1, 1))
-    if back is None or front is None:
+    if back is None or front is None or back + front < sampled.step_mm:
         return None
     shift, depth = np.array([0.0, (front - back) / 2, 0.0]), (front + back) / 2
     if winged:
         width = _narrow_width(sampled, shift[1], depth, half[2])
         return shift, (width or half[0], depth, half[2]), width is not None
     left, right_side = (_wall(sampled, 0, towards, np.abs(ahead) <= _WALL_BAND * half[1], level) for towards in (-1, 1))
-    if left is None or right_side is None:
+    if left is None or right_side is None or left + right_side < sampled.step_mm:
         return None
     shift[0] = (right_side - left) / 2
     return shift, ((right_side + left) / 2, depth, half[2]), True
@@ -65,6 +65,8 @@ def _narrow_width(sampled: Sampled, middle_mm: float, depth_mm: float, height_mm
     level = np.abs(up) <= max(0.5 * height_mm, sampled.step_mm)
     exits = [first_exits(sampled.values, 0, sampled.zero[0], towards)[np.ix_(band, level)] for towards in (-1, 1)]
     known = np.sort(np.where(np.isfinite(exits), exits, np.inf).ravel())
+    if len(known) == 0:
+        return None
     found = float(known[len(known) // 4]) * sampled.step_mm
     return found if np.isfinite(found) else None
 
