@@ -3,7 +3,8 @@
 Of all ways to cut the column into bodies and gaps the cheapest, by dynamic programming. A body pays for
 
 - a height (base-2 logarithm, squared) other than that of its level, times one scale for the whole scan: `TALL_SHARE`
-  times that if it is too high, since no disease makes a body higher; less where the end of the column may cut it. One
+  times that if it is too high, since no disease makes a body higher, but for the outermost, where the column may run on
+  into the arch; less where the end of the column may cut it. One
   that is too low pays `SHORT_SHARE` of that, and `CROWDED_SHORT_SHARE` of it for each neighbour that touches it:
   between two discs it is a fractured vertebra, not a part of one;
 - `EMPTY_COST_PER_MM` for each mm of disc inside it: places on the column where less than half is bone;
@@ -159,7 +160,9 @@ def _cheapest(profile: Profile, scale: float) -> tuple[float, list[Body]]:
         cut = ((a == 0) | (b == places)) & (height < 0)
         short = np.where(cut, 0, CROWDED_SHORT_SHARE * np.minimum(height, 0) ** 2)
         own = BODY_COST + empty[b] - empty[a] + MIXED_COST * mixed / expected
-        own += np.where(cut, CUT_SHARE, np.where(height < 0, SHORT_SHARE, TALL_SHARE)) * height**2
+        outermost = (bone[a] < _LEAST_MM / STEP_MM) | (bone[-1] - bone[b] < _LEAST_MM / STEP_MM)
+        tall = np.where(outermost, 1.0, TALL_SHARE)
+        own += np.where(cut, CUT_SHARE, np.where(height < 0, SHORT_SHARE, tall)) * height**2
         is_pure = mixed < PURE_SHARE * (b - a)
         ordered = is_pure & pure[a] & (label > best[a])
         meet = np.where(label == best[a], FUSED_COST, np.where(ordered, ORDERED_COST, TOUCH_COST))
