@@ -335,6 +335,15 @@ def test_centres_set_by_hand_give_their_vertebrae_in_order(phantom: Phantom) -> 
         refine_at(centres_mm, phantom.ct, nothing, CONFIG, CPU)
 
 
+def test_what_the_border_of_the_scan_cuts_touches_it(phantom: Phantom) -> None:
+    """The scan ends in the middle of T12; the other two are whole."""
+    middle = round(np.argwhere(phantom.labels.array == BY_NAME["T12"].verse_id).mean(0)[2])
+    view = (slice(None), slice(None), slice(0, middle))
+    cut = replace(phantom, ct=phantom.ct.cropped(view), labels=phantom.labels.cropped(view))
+    assert [item.touches_border for item in refined(cut, bone_at_mark).items] == [True, False, False]
+    assert [item.touches_border for item in refined(phantom, bone_at_mark).items] == [False] * 3
+
+
 class FakeEye:
     """Gives one part wherever it looks, and notes where that was."""
 

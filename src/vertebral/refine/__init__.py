@@ -106,7 +106,7 @@ def refine(
     lost: list[Instance] = []
     for entry, part in zip(single, kept_apart(parts), strict=True):
         if part.own.any():
-            items.append(_with_part(entry.item, part, eye.grid))
+            items.append(_with_part(entry.item, part, eye.grid, eye.scan))
         else:
             lost.append(entry.item)
     notes = [
@@ -146,16 +146,16 @@ def refine_at(
         if not part.own.any():
             where = ", ".join(f"{value:.0f}" for value in centre)
             raise ModelError(f"no vertebra was found at ({where}) mm (RAS): set its centre anew")
-        items.append(_with_part(_instance(part, np.zeros(0), eye.grid), part, eye.grid))
+        items.append(_with_part(_instance(part, np.zeros(0), eye.grid), part, eye.grid, eye.scan))
     return Instances(tuple(items), (), eye.grid)
 
 
-def _levels(found: list[_Found], instances: Instances, evidence: Evidence, grid: Grid) -> list[Level | None]:
+def _levels(found: list[_Found], instances: Instances, evidence: Evidence, eye: Eye) -> list[Level | None]:
     """The levels of what was found so far; None where it fits none."""
-    items = [_with_part(entry.item, part, grid) for entry, part in _with_own_voxels(found)]
+    items = [_with_part(entry.item, part, eye.grid, eye.scan) for entry, part in _with_own_voxels(found)]
     order = sorted(range(len(items)), key=lambda n: -items[n].centroid_mm[2])
     ordered = tuple(items[n] for n in order)
-    named = identify(_with_class_masses(replace(instances, items=ordered, grid=grid), evidence))
+    named = identify(_with_class_masses(replace(instances, items=ordered, grid=eye.grid), evidence))
     level_at = {vertebra.instance.centroid_mm: vertebra.level for vertebra in named.vertebrae}
     return [level_at.get(item.centroid_mm) for item in items]
 
@@ -195,7 +195,7 @@ def _without_twins(found: list[_Found]) -> tuple[list[_Found], list[Instance]]:
 def _with_missed(found: list[_Found], instances: Instances, evidence: Evidence, eye: Eye, ends: bool) -> list[_Found]:
     """Rule 4: `found`, some of it seen anew, and what it misses."""
     seen = [entry for entry in found if entry.part.own.any()]
-    levels = _levels(seen, instances, evidence, eye.grid)
+    levels = _levels(seen, instances, evidence, eye)
     anew, new = find_missed([entry.part for entry in seen], levels, evidence, eye, ends)
     masses = np.zeros(len(instances.levels) + 1)
     return [
@@ -218,8 +218,8 @@ def _seen_again(found: list[_Found], instances: Instances, eye: Eye) -> list[_Fo
     return again
 
 
-def _with_part(item: Instance, part: Part, grid: Grid) -> Instance:
-    """`item` with its own voxels of `part` and a margin around them."""
+def _with_part(item: Instance, part: Part, grid: Grid, scan: Grid) -> Instance:
+    """`item` with its own voxels of `part` and a margin around them, and whether the border of `scan` cuts it."""
     own = part.own
     inner = ndimage.find_objects(own.astype(np.uint8))[0]
     box = tuple(
@@ -228,9 +228,15 @@ def _with_part(item: Instance, part: Part, grid: Grid) -> Instance:
     )
     near = ndimage.binary_dilation(own[box], ndimage.generate_binary_structure(3, 3), iterations=_MARGIN_VOXELS)
     i, j, k = (slice(s.start + p.start, s.stop + p.start) for s, p in zip(box, part.box, strict=True))
-    x, y, z = grid.to_world(np.argwhere(own[box]).mean(0) + np.array([i.start, j.start, k.start]))
+    voxels = np.argwhere(own[box]) + np.array([i.start, j.start, k.start])
+    x, y, z = grid.to_world(voxels.mean(0))
+    # A fine voxel reaches half its size around its centre; the scan knows nothing beyond its outermost centres.
+    on_scan = scan.to_voxel(grid.to_world(voxels))
+    reach = np.array(grid.spacing_mm) / np.array(scan.spacing_mm) / 2
+    cut = bool((on_scan < reach).any() or (on_scan > np.array(scan.shape) - 1 - reach).any())
     occupancy = np.where(near, part.values[box], np.float32(0))
-    return replace(item, occupancy=occupancy, box=(i, j, k), centroid_mm=(float(x), float(y), float(z)))
+    place = (float(x), float(y), float(z))
+    return replace(item, occupancy=occupancy, box=(i, j, k), centroid_mm=place, touches_border=cut)
 
 
 def _with_class_masses(instances: Instances, evidence: Evidence) -> Instances:

@@ -39,6 +39,7 @@ class Eye:
             low, high = min(box[axis].start for box in boxes), max(box[axis].stop for box in boxes)
             parts.append(slice(max(0, low - margin), min(size, high + margin)))
         self._volume = prepare(ras.cropped((parts[0], parts[1], parts[2])), config.preprocess).volume
+        self.scan = ras.grid
         self._mark = centre_mark(config.inference.window, config.preprocess.spacing_mm)
 
     @property
