@@ -26,7 +26,7 @@ def self_intersections(vertices: Points, faces: Faces, moved: NDArray[np.bool_] 
     `vertices` (V, 3) in mm, `faces` (F, 3). Of a mesh that had none, `moved` (V,) tells which vertices have moved
     since: pairs of faces without any of these are passed over.
     """
-    changed = None if moved is None else moved[faces].any(axis=1)
+    changed = None if moved is None else np.asarray(moved[faces].any(axis=1))
     corners = vertices[faces]
     normals = face_normals(vertices, faces)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
@@ -49,7 +49,7 @@ def _flat_fans(corners: Points, normals: Points, faces: Faces, count: int) -> ND
     """
     flat = faces.ravel()
     mean = np.column_stack([np.bincount(flat, np.repeat(normals[:, axis], 3), count) for axis in range(3)])
-    mean /= np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-30)
+    mean = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-30)
     turn, least = np.zeros(count), np.ones(count)
     for n in range(3):
         at, view = faces[:, n], mean[faces[:, n]]
