@@ -17,7 +17,7 @@ def mesh(
     ] = "stl,glb",
     smooth: Annotated[float, typer.Option(help="From 0, the voxels' stairs, to 1.")] = 1.0,
     max_error_mm: Annotated[
-        float, typer.Option(help="How far fewer triangles may move the surface; 0 keeps all.")
+        float, typer.Option(help="How far fewer triangles may move 999 of 1000 points; 0 keeps all.")
     ] = 0.15,
     target_edge_mm: Annotated[
         float | None, typer.Option(help="Even triangles of about this edge, none removed.")
