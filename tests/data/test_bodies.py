@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vertebral.anatomy import BY_NAME
 from vertebral.data.bodies import Body, load_body, with_cortex
 from vertebral.data.tissues import TISSUE_ID
 from vertebral.errors import ReadError
@@ -16,57 +15,6 @@ from vertebral.volume import Volume
 
 MM = 2.0
 FAT, MUSCLE, BONE = TISSUE_ID["fat"], TISSUE_ID["muscle"], TISSUE_ID["vertebra_interior"]
-# From head to tail.
-LUMBAR = ("T12", "L1", "L2", "L3", "L4", "L5")
-
-
-def verse_id(name: str) -> int:
-    return BY_NAME[name].verse_id
-
-
-def column(
-    levels: tuple[str, ...],
-    shape: tuple[int, int, int],
-    centre: tuple[int, int],
-    half: int,
-    top: int,
-    step: int = 8,
-    height: int = 5,
-) -> NDArray[np.uint8]:
-    """Cubes (2 `half` + 1 wide, `height` high), one level below the other; the first one's upper voxel is `top`."""
-    labels = np.zeros(shape, np.uint8)
-    i, j = centre
-    for number, name in enumerate(levels):
-        low = top - number * step - height + 1
-        labels[i - half : i + half + 1, j - half : j + half + 1, max(0, low) : low + height] = verse_id(name)
-    return labels
-
-
-def block_body() -> Body:
-    """T12 to sacrum, 16 mm apart, in a box of fat in air. Its T12 is centred at (0, 0, 100) mm."""
-    labels = column((*LUMBAR, "sacrum"), (31, 25, 64), (15, 12), 4, 60)
-    tissue = np.zeros(labels.shape, np.uint8)
-    tissue[2:-2, 2:-2] = FAT
-    tissue[labels > 0] = BONE
-    affine = np.diag([MM, MM, MM, 1.0])
-    affine[:3, 3] = np.array([0, 0, 100]) - MM * np.array([15, 12, 58])
-    return Body(tissue, labels, MM, affine)
-
-
-def subject_of(
-    levels: tuple[str, ...], top: int = 60, shift_mm: tuple[float, float, float] = (0, 0, 0), half: int = 3
-) -> Volume:
-    """A vertebra-only map whose first level is centred at `shift_mm`, on a grid of its own, in LPS order."""
-    labels = column(levels, (21, 21, 64), (10, 10), half, top)
-    affine = np.diag([MM, MM, MM, 1.0])
-    affine[:3, 3] = np.array(shift_mm) - MM * np.array([10, 10, top - 2])
-    return Volume(labels, affine).reoriented("LPS")
-
-
-def centre_mm(body: Body, name: str) -> NDArray[np.float64]:
-    voxels = np.argwhere(body.labels == verse_id(name))
-    assert len(voxels), f"{name} is not in the body"
-    return np.asarray(body.affine[:3, :3] @ voxels.mean(0) + body.affine[:3, 3])
 
 
 def test_cortex_is_one_voxel_thick_and_per_vertebra() -> None:

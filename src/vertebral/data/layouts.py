@@ -16,10 +16,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from vertebral.io.names import LABEL_ENDINGS, subject_of, without_ending
+from vertebral.io.names import shared_stem, subject_of, without_ending
 from vertebral.io.opened import IMAGE_SUFFIXES, suffix_of
 
-_PLAIN_ENDINGS = (*LABEL_ENDINGS, "_ct")
 _CENTROID_ENDINGS = ("_seg-subreg_ctd", "_seg-vb_ctd", "_ctd")
 _SUBSET = re.compile(r"(?<![a-z])(train|valid|val|test)(ing|ation)?(?![a-z])")
 _SUBSETS = {"train": "training", "valid": "validation", "val": "validation", "test": "test"}
@@ -117,10 +116,7 @@ def _role(folder: str, stem: str, is_json: bool) -> tuple[str, str, str] | None:
     if folder == "derivatives" and stem.endswith("_seg-vert_msk"):
         return "verse", "labels", stem.removesuffix("_seg-vert_msk")
     if folder in ("images", "labels"):
-        shared = stem
-        while (shorter := without_ending(shared, _PLAIN_ENDINGS)) != shared:
-            shared = shorter
-        return "plain", "ct" if folder == "images" else "labels", shared
+        return "plain", "ct" if folder == "images" else "labels", shared_stem(stem)
     if folder in ("imagesTr", "imagesTs") and stem.endswith("_0000"):
         return folder[-2:], "ct", stem.removesuffix("_0000")
     if folder in ("labelsTr", "labelsTs"):

@@ -4,9 +4,9 @@ Of all ways to cut the column into bodies and gaps the cheapest, by dynamic prog
 
 - a height (base-2 logarithm, squared) other than that of its level, times one scale for the whole scan: `TALL_SHARE`
   times that if it is too high, since no disease makes a body higher, but for the outermost, where the column may run on
-  into the arch; less where the end of the column may cut it. One
-  that is too low pays `SHORT_SHARE` of that, and `CROWDED_SHORT_SHARE` of it for each neighbour that touches it:
-  between two discs it is a fractured vertebra, not a part of one;
+  into the arch; less where the end of the column may cut it. One that is too low pays `SHORT_SHARE` of that, and
+  `CROWDED_SHORT_SHARE` of it for each neighbour that touches it: between two discs it is a fractured vertebra, not a
+  part of one;
 - `EMPTY_COST_PER_MM` for each mm of disc inside it: places on the column where less than half is bone;
 - `MIXED_COST` times the share of its bone that does not carry its commonest label, in usual heights;
 - `BODY_COST`, that there be no more of them than needed.

@@ -6,14 +6,18 @@ from pathlib import Path
 from vertebral.errors import ConfigError
 from vertebral.io.opened import IMAGE_SUFFIXES, suffix_of
 
-LABEL_ENDINGS = ("_seg-vert_msk", "_msk", "_seg")
+_ENDINGS = ("_seg-vert_msk", "_msk", "_seg", "_ct")
 _SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
 
 
 def case_of(path: Path) -> str:
     """The stem that a CT and its label maps share: without suffix, `_ct` and the usual endings of label maps."""
-    stem = path.name.removesuffix(path.name[len(path.name) - len(suffix_of(path, IMAGE_SUFFIXES)) :])
-    while (shorter := without_ending(stem, (*LABEL_ENDINGS, "_ct"))) != stem:
+    return shared_stem(path.name.removesuffix(path.name[len(path.name) - len(suffix_of(path, IMAGE_SUFFIXES)) :]))
+
+
+def shared_stem(stem: str) -> str:
+    """`stem` without `_ct` and the usual endings of label maps."""
+    while (shorter := without_ending(stem, _ENDINGS)) != stem:
         stem = shorter
     return stem
 

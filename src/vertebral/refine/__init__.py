@@ -35,11 +35,10 @@ from vertebral.preprocess import box_on, occupancy_on
 from vertebral.records import Evidence, Instance, Instances
 from vertebral.refine.eye import Eye
 from vertebral.refine.missed import find_missed
-from vertebral.refine.part import OWN, Part, dice, kept_apart, without_crumbs
+from vertebral.refine.part import OWN, SAME_DICE, Part, dice, kept_apart, without_crumbs
 from vertebral.volume import Grid, Volume
 
 MIN_DICE = 0.25
-SAME_DICE = 0.5
 MOVED_MM = 2.0
 ROUNDS = 2
 _MARGIN_VOXELS = 2
@@ -106,7 +105,7 @@ def refine(
     lost: list[Instance] = []
     for entry, part in zip(single, kept_apart(parts), strict=True):
         if part.own.any():
-            items.append(_with_part(entry.item, part, eye.grid, eye.scan))
+            items.append(_with_part(entry.item, part, eye))
         else:
             lost.append(entry.item)
     notes = [
@@ -146,13 +145,13 @@ def refine_at(
         if not part.own.any():
             where = ", ".join(f"{value:.0f}" for value in centre)
             raise ModelError(f"no vertebra was found at ({where}) mm (RAS): set its centre anew")
-        items.append(_with_part(_instance(part, np.zeros(0), eye.grid), part, eye.grid, eye.scan))
+        items.append(_with_part(_instance(part, np.zeros(0), eye.grid), part, eye))
     return Instances(tuple(items), (), eye.grid)
 
 
 def _levels(found: list[_Found], instances: Instances, evidence: Evidence, eye: Eye) -> list[Level | None]:
     """The levels of what was found so far; None where it fits none."""
-    items = [_with_part(entry.item, part, eye.grid, eye.scan) for entry, part in _with_own_voxels(found)]
+    items = [_with_part(entry.item, part, eye) for entry, part in _with_own_voxels(found)]
     order = sorted(range(len(items)), key=lambda n: -items[n].centroid_mm[2])
     ordered = tuple(items[n] for n in order)
     named = identify(_with_class_masses(replace(instances, items=ordered, grid=eye.grid), evidence))
@@ -218,8 +217,8 @@ def _seen_again(found: list[_Found], instances: Instances, eye: Eye) -> list[_Fo
     return again
 
 
-def _with_part(item: Instance, part: Part, grid: Grid, scan: Grid) -> Instance:
-    """`item` with its own voxels of `part` and a margin around them, and whether the border of `scan` cuts it."""
+def _with_part(item: Instance, part: Part, eye: Eye) -> Instance:
+    """`item` with its own voxels of `part` and a margin around them, and whether the border of the scan cuts it."""
     own = part.own
     inner = ndimage.find_objects(own.astype(np.uint8))[0]
     box = tuple(
@@ -229,11 +228,11 @@ def _with_part(item: Instance, part: Part, grid: Grid, scan: Grid) -> Instance:
     near = ndimage.binary_dilation(own[box], ndimage.generate_binary_structure(3, 3), iterations=_MARGIN_VOXELS)
     i, j, k = (slice(s.start + p.start, s.stop + p.start) for s, p in zip(box, part.box, strict=True))
     voxels = np.argwhere(own[box]) + np.array([i.start, j.start, k.start])
-    x, y, z = grid.to_world(voxels.mean(0))
+    x, y, z = eye.grid.to_world(voxels.mean(0))
     # A fine voxel reaches half its size around its centre; the scan knows nothing beyond its outermost centres.
-    on_scan = scan.to_voxel(grid.to_world(voxels))
-    reach = np.array(grid.spacing_mm) / np.array(scan.spacing_mm) / 2
-    cut = bool((on_scan < reach).any() or (on_scan > np.array(scan.shape) - 1 - reach).any())
+    on_scan = eye.scan.to_voxel(eye.grid.to_world(voxels))
+    reach = np.array(eye.grid.spacing_mm) / np.array(eye.scan.spacing_mm) / 2
+    cut = bool((on_scan < reach).any() or (on_scan > np.array(eye.scan.shape) - 1 - reach).any())
     occupancy = np.where(near, part.values[box], np.float32(0))
     place = (float(x), float(y), float(z))
     return replace(item, occupancy=occupancy, box=(i, j, k), centroid_mm=place, touches_border=cut)

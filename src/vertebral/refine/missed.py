@@ -2,7 +2,7 @@
 
 Where the levels of two neighbours are not in a row, the coarse network has taken two vertebrae for one, or none. The
 network looks where the two and those between them should lie, as usual steps along the spine between their own
-neighbours say. Where all answers are apart from each other and from the rest (Dice below `NEW_DICE`), they stand; else
+neighbours say. Where all answers are apart from each other and from the rest (Dice below `SAME_DICE`), they stand; else
 the two stay, and it looks between them alone: an answer that is apart from all others, holds `NEW_SHARE` of its smaller
 neighbour and no more than `NEW_MOST` of its larger one is new. It looks a step beyond either end as well, and goes on
 while what it finds there is new, lies where it was looked for (within `NEAR_AIM` steps), further out than
@@ -21,10 +21,9 @@ from vertebral.instances.bone import find_bone
 from vertebral.preprocess import box_on, occupancy_on
 from vertebral.records import Evidence, Instance
 from vertebral.refine.eye import Eye
-from vertebral.refine.part import OWN, Part, Values, dice
+from vertebral.refine.part import OWN, SAME_DICE, Part, Values, dice
 from vertebral.volume import Grid
 
-NEW_DICE = 0.5
 NEW_SHARE = 0.4
 NEW_EVIDENCE = 0.2
 NEAR_AIM = 0.75
@@ -93,7 +92,7 @@ def _apart(seen: list[Part], others: list[Part]) -> list[Part]:
     """Those of `seen`, not empty, that share little with `others` and with those before them."""
     kept: list[Part] = []
     for part in seen:
-        if part.own.any() and all(dice(part, other) < NEW_DICE for other in [*others, *kept]):
+        if part.own.any() and all(dice(part, other) < SAME_DICE for other in [*others, *kept]):
             kept.append(part)
     return kept
 

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from vertebral.records import Box
 
 MIN_PART_SHARE = 0.05
+# Answers that share this Dice or more are one vertebra.
+SAME_DICE = 0.5
 # As in `instances`: the lowest value of an own voxel and the highest of another's, which stay apart in 8 bits.
 OWN, _NOT_OWN = np.float32(128 / 255), np.float32(127 / 255)
 
