@@ -311,7 +311,9 @@ class VertebraeConfig(Config):
 
     Bodies are cut to `crop_margin_mm` around the box of their vertebrae; null keeps all. A patch's middle misses the
     vertebra's centroid by a normal error with a standard deviation of `centre_error_mm` along each axis, never above
-    twice that, for a vertebra of 40 ml; a smaller one is missed by less, with the cube root of its volume.
+    twice that, for a vertebra of 40 ml; a smaller one is missed by less, with the cube root of its volume. A body's
+    vertebrae are drawn with weights of volume to the power of -`smallness`: 0 draws each as often as the others, 0.5 a
+    cervical one about twice as often as a lumbar one.
     """
 
     kind: Literal["vertebrae"]
@@ -319,6 +321,7 @@ class VertebraeConfig(Config):
     crop_margin_mm: float | None = Field(60.0, gt=0)
     synthesis: SynthesisConfig = SynthesisConfig()
     centre_error_mm: float = Field(4.0, ge=0)
+    smallness: float = Field(0.0, ge=0)
 
 
 class OptimizerConfig(Config):

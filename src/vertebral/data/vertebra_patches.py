@@ -24,7 +24,7 @@ class VertebraPatches(Dataset[Sample]):
     """An endless series of (image (2, I, J, K) float32: CT and mark, classes (I, J, K) uint8: 1 in the vertebra).
 
     Number n is a function of (config.seed, n) alone, whatever process draws it. A body is drawn by weight, then one of
-    its vertebrae, each as often as the others; one that the body's border cuts is never drawn. The middle of the patch
+    its vertebrae, weighed by its size; one that the body's border cuts is never drawn. The middle of the patch
     is the vertebra's centroid, missed as a coarse network misses it. Raises ConfigError for a body that shows no whole
     vertebra.
     """
@@ -35,6 +35,10 @@ class VertebraPatches(Dataset[Sample]):
         self._settings = settings
         self._weights = torch.tensor([body.weight for body in bodies])
         self._vertebrae = [_whole_vertebrae(body, settings.synthesis.cache_spacing_mm) for body in bodies]
+        self._draws = [
+            torch.tensor([volume_ml for _, _, volume_ml in vertebrae]) ** -settings.smallness
+            for vertebrae in self._vertebrae
+        ]
         self._mark = torch.from_numpy(centre_mark(config.patch, config.model.preprocess.spacing_mm))
 
     def __getitem__(self, index: int) -> Sample:
@@ -42,7 +46,7 @@ class VertebraPatches(Dataset[Sample]):
         generator = torch.Generator().manual_seed(seed_of(config.seed, index))
         which = int(torch.multinomial(self._weights, 1, generator=generator))
         body, vertebrae = self._bodies[which], self._vertebrae[which]
-        verse_id, centroid, volume_ml = vertebrae[int(torch.randint(0, len(vertebrae), (), generator=generator))]
+        verse_id, centroid, volume_ml = vertebrae[int(torch.multinomial(self._draws[which], 1, generator=generator))]
         fine = config.model.preprocess.spacing_mm
         error = torch.randn(3, generator=generator).clamp(-2, 2) * min(1.0, (volume_ml / _USUAL_ML) ** (1 / 3))
         pose_mm = draw_pose(config.patch, fine, generator, synthesis) + self._settings.centre_error_mm * error
