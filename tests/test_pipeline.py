@@ -239,7 +239,7 @@ def test_a_reference_beside_the_scan_is_not_replaced(
 @pytest.mark.parametrize(
     ("name", "error"),
     [
-        ("load_model", VertebralError("broken")),
+        ("load_models", VertebralError("broken")),
         ("infer", KeyboardInterrupt()),
         ("reconstruct", RuntimeError("broken")),
         ("write_glb", KeyboardInterrupt()),

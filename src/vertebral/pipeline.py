@@ -2,7 +2,6 @@
 
 import json
 import platform
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,21 +16,23 @@ from vertebral import DISCLAIMER, __version__
 from vertebral.anatomy import BY_NAME, LEVELS, SPINE, level_named
 from vertebral.config import ModelConfig, PreprocessConfig, RunConfig
 from vertebral.digest import file_sha256
-from vertebral.errors import ModelError, OutputExistsError, RenderError
+from vertebral.errors import OutputExistsError, RenderError
 from vertebral.identify import RARE, identify
-from vertebral.inference import choose_device, infer
+from vertebral.inference import infer
 from vertebral.instances import find_instances
 from vertebral.io.meshes import write_glb, write_stl
 from vertebral.io.occupancies import write_occupancies
 from vertebral.io.read import read_scan
 from vertebral.io.staging import staging_in, writing
 from vertebral.io.write import write_centroids, write_json, write_labels
+from vertebral.loading import Models, load_models
+from vertebral.memory import peak_memory_gb, restart_peak
 from vertebral.preprocess import prepare, restore
 from vertebral.reconstruct import check_surface, reconstruct
 from vertebral.records import Scan, Segmentation, Spine, Surface
 from vertebral.refine import refine
 from vertebral.report import preview
-from vertebral.weights import Model, load_model, load_refiner
+from vertebral.weights import Model
 
 Progress = Callable[[str, float], None]
 MANIFEST = "manifest.json"
@@ -42,22 +43,44 @@ _OCCUPANCIES = "occupancy.npz"
 
 @dataclass
 class _Clock:
-    """Seconds per stage, in the order of the stages; tells `progress` where the run is."""
+    """Seconds and peak memory per stage, in the order of the stages; tells `progress` where the run is."""
 
     progress: Progress
     seconds: dict[str, float] = field(default_factory=dict)
+    memory_gb: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Callable[[float], None]]:
         self.progress(name, 0.0)
-        start = time.perf_counter()
+        apart, start = restart_peak(), time.perf_counter()
         yield lambda share: self.progress(name, share)
         self.seconds[name] = round(time.perf_counter() - start, 3)
+        peak_gb = peak_memory_gb()
+        if apart and peak_gb is not None:  # else it would be that of all stages so far
+            self.memory_gb[name] = peak_gb
         self.progress(name, 1.0)
 
 
 def run(source: Path, out: Path, config: RunConfig, progress: Progress = lambda name, share: None) -> dict[str, Any]:
     """Take one CT from its file to the results in `out`; return the manifest.
+
+    Otherwise as `run_scan`.
+    """
+
+    def read() -> Scan:
+        return read_scan(source, config.series, config.max_memory_gb)
+
+    return run_scan(read, out, config, lambda: load_models(config), progress)
+
+
+def run_scan(
+    read: Callable[[], Scan],
+    out: Path,
+    config: RunConfig,
+    load: Callable[[], Models],
+    progress: Progress = lambda name, share: None,
+) -> dict[str, Any]:
+    """Take the CT that `read` gives, with the networks that `load` gives, to the results in `out`; return the manifest.
 
     `progress(stage, share)` is called as the work goes on. Results are made in a hidden folder inside `out` and moved
     to their place at the end, the manifest last. Raises InputError (and its kin) for what cannot be run and
@@ -67,12 +90,11 @@ def run(source: Path, out: Path, config: RunConfig, progress: Progress = lambda 
     clock = _Clock(progress)
     with staging_in(out) as staging:
         with clock.stage("load model"):
-            device = choose_device(config.device)
-            model = _finder(load_model(config.model))
-            refiner = load_refiner(config.model, model.config) if config.refine else None
+            models = load()
+            model, refiner, device = models.finder, models.refiner, models.device
             preprocess, warnings = _preprocessing(model.config, config.spacing_mm)
         with clock.stage("read"):
-            scan = read_scan(source, config.series, config.max_memory_gb)
+            scan = read()
             _refuse_other_files(out, scan.stem, config.overwrite)
         with clock.stage("prepare"):
             prepared = prepare(scan.volume, preprocess)
@@ -115,7 +137,8 @@ def run(source: Path, out: Path, config: RunConfig, progress: Progress = lambda 
                 "runner_up": spine.runner_up,
                 "warnings": [*scan.notes, *warnings, *spine.warnings, *_implausible(segmentation)],
                 "seconds": clock.seconds,
-                "peak_memory_gb": _peak_memory_gb(),
+                "memory_gb": clock.memory_gb,
+                "peak_memory_gb": max(clock.memory_gb.values(), default=peak_memory_gb()),
                 "outputs": _output_rows(staging),
             }
             write_json(manifest, staging / MANIFEST)
@@ -152,15 +175,6 @@ def _refuse_other_files(out: Path, stem: str, overwrite: bool) -> None:
     taken = [name for name in (f"{stem}_{ending}" for ending in endings) if (out / name).exists()]
     if taken and not overwrite:
         raise OutputExistsError(f"{out / taken[0]}: is there already; add --overwrite, or choose another --out")
-
-
-def _finder(model: Model) -> Model:
-    if model.config.network.guided:
-        raise ModelError(
-            f"model {model.config.name}: refines what another model found and finds nothing itself; "
-            "give the model that names it as its refiner"
-        )
-    return model
 
 
 def _preprocessing(model: ModelConfig, spacing_mm: float | None) -> tuple[PreprocessConfig, list[str]]:
@@ -258,16 +272,6 @@ def _output_rows(folder: Path) -> list[dict[str, Any]]:
         {"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
         for path in sorted(folder.iterdir())
     ]
-
-
-def _peak_memory_gb() -> float | None:
-    """Peak resident memory of this process, in GB (1e9 bytes); None on Windows, which does not tell."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)
 
 
 def _publish(staging: Path, out: Path) -> None:

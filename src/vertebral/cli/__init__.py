@@ -32,6 +32,7 @@ app = typer.Typer(
 
 app.command(
     epilog="Examples: vertebral run scan.nii.gz --out result\n\nvertebral run dicom_folder --out result --levels T12-L5"
+    "\n\nvertebral run folder_of_scans --out results --jobs 2"
 )(run)
 app.command(epilog="Example: vertebral sample --out sample")(sample)
 app.command(epilog="Example: vertebral phantom --out phantom --levels T8-sacrum --seed 3")(phantom)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from vertebral import DISCLAIMER
+from vertebral.cli.batch import Printing, run_many
 from vertebral.cli.console import (
     AsJson,
     Device,
@@ -21,7 +22,13 @@ from vertebral.cli.console import (
 
 
 def run(
-    ct: Annotated[Path, typer.Argument(help="NIfTI, NRRD, MHA, a DICOM folder, or a zip of one.")],
+    ct: Annotated[
+        Path,
+        typer.Argument(
+            help="NIfTI, NRRD, MHA, a DICOM folder, or a zip of one. With --jobs a folder of such scans, or a .txt "
+            "file with a path a line."
+        ),
+    ],
     out: OutFolder,
     model: Annotated[str, typer.Option(help="A shipped model's name, or a model folder.")] = "default",
     device: Device = "auto",
@@ -30,11 +37,18 @@ def run(
     refine: Annotated[bool, typer.Option(help="Refine each vertebra, if the model can; without it is faster.")] = True,
     series: Annotated[str | None, typer.Option(help="SeriesInstanceUID (or its start) of a DICOM folder.")] = None,
     max_memory_gb: Annotated[float | None, typer.Option(help="Refuse a CT that would need more.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Run many scans, so many at once; what is done already is skipped.")
+    ] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find, name and mesh the vertebrae of one CT."""
+    """Find, name and mesh the vertebrae of one CT, or of many.
+
+    Of many, each has a folder of its own in --out, beside scans.csv and scans.jsonl, which tell what became of each.
+    The exit code is 1 where one failed; the same command then runs what is missing.
+    """
     with errors(as_json), interruptible():
         from vertebral.anatomy import parse_levels
         from vertebral.config import RunConfig, parse_config
@@ -52,6 +66,9 @@ def run(
             "overwrite": overwrite,
         }
         config = parse_config(RunConfig, options, "command line")
+        if jobs is not None or ct.suffix.lower() == ".txt":
+            run_many(ct, out, config, jobs or 1, Printing(quiet, as_json))
+            return
         with stages(quiet or as_json) as progress:
             progress("start", 0.0)
             from vertebral import pipeline

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from vertebral.errors import InputError, VertebralError
 
+_PREFIX = ".partial-"
+
 
 @contextmanager
 def staging_in(out: Path) -> Iterator[Path]:
@@ -18,7 +20,7 @@ def staging_in(out: Path) -> Iterator[Path]:
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
+        staging = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=out))
     except OSError as error:
         raise InputError(f"{out}: cannot be written to ({error.strerror}); choose another --out") from error
     try:
@@ -29,6 +31,12 @@ def staging_in(out: Path) -> Iterator[Path]:
             if any(folder.iterdir()):
                 break
             folder.rmdir()
+
+
+def remove_leftovers(out: Path) -> None:
+    """Remove what `staging_in` left in `out` where its process was killed; nobody else may be working there."""
+    for folder in out.glob(f"{_PREFIX}*") if out.is_dir() else ():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

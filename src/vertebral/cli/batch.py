@@ -1,0 +1,62 @@
+"""Many CTs from the command line."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from vertebral import DISCLAIMER
+from vertebral.cli.console import counted, print_json
+
+if TYPE_CHECKING:
+    from vertebral.batch.worker import Row
+    from vertebral.config import RunConfig
+
+_MOST_SHOWN = 100
+_COLOURS = {"done": "green", "skipped": "", "failed": "red"}
+
+
+@dataclass(frozen=True)
+class Printing:
+    """What is printed: nothing but errors, or one JSON document, or tables."""
+
+    quiet: bool
+    as_json: bool
+
+
+def run_many(place: Path, out: Path, config: "RunConfig", jobs: int, printing: Printing) -> None:
+    """Run all scans of `place` and print what became of them. Raises Exit with code 1 where one failed."""
+    from vertebral.batch import TABLE, counts, run_scans
+
+    with counted(printing.quiet or printing.as_json) as show:
+        rows = run_scans(place, out, config, jobs, show)
+    found = counts(rows)
+    if printing.as_json:
+        print_json({"out": str(out), "counts": found, "scans": [asdict(row) for row in rows]})
+    elif not printing.quiet:
+        _print_rows(rows)
+        print(f"{', '.join(f'{count} {status}' for status, count in found.items())}. {DISCLAIMER}")
+        print(out / TABLE)
+    if found["failed"]:
+        raise typer.Exit(1)
+
+
+def _print_rows(rows: "list[Row]") -> None:
+    """A table of all scans, or of those that failed where there are very many."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    shown = rows if len(rows) <= _MOST_SHOWN else [row for row in rows if row.status == "failed"]
+    table = Table("scan", "", "vertebrae", "to review", "warnings", "seconds", "GB", "error")
+    for row in shown:
+        status = f"[{_COLOURS[row.status]}]{row.status}[/]" if _COLOURS[row.status] else row.status
+        numbers = (row.vertebrae, row.to_review, row.warnings, row.seconds, row.peak_memory_gb)
+        table.add_row(escape(row.name), status, *map(_text, numbers), escape(row.error or ""))
+    if shown:
+        Console().print(table)
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
