@@ -407,11 +407,13 @@ class TrainConfig(Config):
 class RunConfig(Config):
     """What a user chooses for one run. `levels` None keeps all; `spacing_mm` None is the model's own.
 
-    `refine` False leaves the model's refiner out: faster and coarser.
+    `refine` False leaves the model's refiner out: faster and coarser. `backend` computes the networks; auto is OpenVINO
+    on a CPU where it is installed, and PyTorch else.
     """
 
     model: str = "default"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    backend: Literal["auto", "torch", "openvino"] = "auto"
     levels: tuple[str, ...] | None = None
     spacing_mm: float | None = Field(None, gt=0)
     refine: bool = True

@@ -249,12 +249,12 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
         return torch.autocast(device.type, torch.bfloat16)
     if precision == "auto" and device.type == "cuda":
         return torch.autocast("cuda", torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16)
-    if precision == "auto" and device.type == "cpu" and _cpu_computes_bfloat16():
+    if precision == "auto" and device.type == "cpu" and cpu_computes_bfloat16():
         return torch.autocast("cpu", torch.bfloat16)
     return nullcontext()
 
 
-def _cpu_computes_bfloat16() -> bool:
+def cpu_computes_bfloat16() -> bool:
     """True where the CPU has AVX512-BF16 or AMX; without them bfloat16 is emulated and slower than float32."""
     checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(bool(check()) for check in checks if check is not None)

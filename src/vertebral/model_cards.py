@@ -42,6 +42,11 @@ class ModelCard:
         return str(self.values.get("licence", "unknown"))
 
     @property
+    def provenance(self) -> dict[str, Any]:
+        """What the card tells of the weights' making."""
+        return {key: value for key, value in self.values.items() if key not in ("config", "sha256")}
+
+    @property
     def weights(self) -> Path:
         """The file of the weights."""
         return self.folder / WEIGHTS_FILE

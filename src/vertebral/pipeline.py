@@ -93,6 +93,7 @@ def run_scan(
             models = load()
             model, refiner, device = models.finder, models.refiner, models.device
             preprocess, warnings = _preprocessing(model.config, config.spacing_mm)
+            warnings.extend(models.notes)
         with clock.stage("read"):
             scan = read()
             _refuse_other_files(out, scan.stem, config.overwrite)
@@ -131,7 +132,7 @@ def run_scan(
                 warnings.append(str(error))
         with writing(out):
             manifest = {
-                **_provenance(scan, model, refiner, preprocess, config, device),
+                **_provenance(scan, models, preprocess, config),
                 "levels": _level_rows(spine, segmentation, surfaces),
                 "level_shift": {f"{by:+d}": round(share, 3) for by, share in spine.shift_probability.items()},
                 "runner_up": spine.runner_up,
@@ -214,15 +215,10 @@ def _write_results(
         write_occupancies(spine, folder / f"{scan.stem}_{_OCCUPANCIES}")
 
 
-def _provenance(
-    scan: Scan,
-    model: Model,
-    refiner: Model | None,
-    preprocess: PreprocessConfig,
-    config: RunConfig,
-    device: torch.device,
-) -> dict[str, Any]:
-    packages = ("torch", "monai", "numpy", "scipy", "vtk", "nibabel")
+def _provenance(scan: Scan, models: Models, preprocess: PreprocessConfig, config: RunConfig) -> dict[str, Any]:
+    packages = ["torch", "monai", "numpy", "scipy", "vtk", "nibabel"]
+    if models.backend == "openvino":
+        packages.append("openvino")
     return {
         "disclaimer": DISCLAIMER,
         "input": {
@@ -236,11 +232,12 @@ def _provenance(
         },
         "versions": {"vertebral": __version__, "python": platform.python_version()}
         | {name: version(name) for name in packages},
-        "model": _identity(model),
-        "refiner": _identity(refiner) if refiner is not None else None,
+        "model": _identity(models.finder),
+        "refiner": _identity(models.refiner) if models.refiner is not None else None,
         "preprocess": preprocess.model_dump(mode="json"),
         "options": config.model_dump(mode="json"),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name(models.device) if models.device.type == "cuda" else "cpu",
+        "backend": models.backend,
         "threads": torch.get_num_threads(),
     }
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from vertebral.config import ModelConfig, TrainConfig, parse_config
 from vertebral.digest import file_sha256
 from vertebral.errors import ConfigError, ModelError
-from vertebral.model import AUXILIARY, build_network
 from vertebral.model_cards import (
     CARD_FILE,
     WEIGHTS_FILE,
@@ -51,7 +51,9 @@ def load_model(name_or_path: str | Path) -> Model:
     return _load_folder(path) if path.is_dir() else _load_checkpoint(path)
 
 
-def load_refiner(name_or_path: str | Path, config: ModelConfig) -> Model | None:
+def load_refiner(
+    name_or_path: str | Path, config: ModelConfig, load: Callable[[Path], Model] = load_model
+) -> Model | None:
     """Load what refines the results of the model `name_or_path` with this `config`; None where nothing does.
 
     Raises ModelError where it is not there, or is no refiner.
@@ -59,7 +61,7 @@ def load_refiner(name_or_path: str | Path, config: ModelConfig) -> Model | None:
     place = find_refiner(name_or_path, config)
     if place is None:
         return None
-    refiner = load_model(place)
+    refiner = load(place)
     if not refiner.config.network.guided:
         raise ModelError(
             f"{place}: the refiner of model {config.name} is not guided; name another one in its {CARD_FILE}"
@@ -103,8 +105,7 @@ def _load_folder(folder: Path) -> Model:
         state = load_file(card.weights)
     except (OSError, ValueError, SafetensorError) as error:
         raise damaged(folder, error) from None
-    provenance = {key: value for key, value in card.values.items() if key not in ("config", "sha256")}
-    return _assembled(card.config, state, digest, provenance, folder)
+    return _assembled(card.config, state, digest, card.provenance, folder)
 
 
 def _load_checkpoint(path: Path) -> Model:
@@ -135,6 +136,8 @@ def _bad_checkpoint(path: Path, error: Exception) -> ModelError:
 
 def _assembled(config: ModelConfig, state: State, digest: str, provenance: dict[str, Any], place: Path) -> Model:
     """Put the weights, which may be in half precision, into a new float32 network."""
+    from vertebral.model import build_network  # MONAI takes seconds, and a converted network does without
+
     config = for_inference(config)
     network = build_network(config.network)
     try:
@@ -147,4 +150,6 @@ def _assembled(config: ModelConfig, state: State, digest: str, provenance: dict[
 
 
 def _without_auxiliary(state: State) -> State:
+    from vertebral.model import AUXILIARY
+
     return {name: value for name, value in state.items() if AUXILIARY not in name}

@@ -27,7 +27,7 @@ from vertebral.records import Scan
 Status = Literal["done", "skipped", "failed"]
 Earlier = dict[str, Any]
 # What changes where and how a result is made, and not what it is; the model is compared by its weights.
-_NEUTRAL_OPTIONS = {"model", "device", "max_memory_gb", "overwrite"}
+_NEUTRAL_OPTIONS = {"model", "device", "backend", "max_memory_gb", "overwrite"}
 
 
 @dataclass(frozen=True)

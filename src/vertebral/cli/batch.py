@@ -49,13 +49,16 @@ def _print_rows(rows: "list[Row]") -> None:
     from rich.table import Table
 
     shown = rows if len(rows) <= _MOST_SHOWN else [row for row in rows if row.status == "failed"]
-    table = Table("scan", "", "vertebrae", "to review", "warnings", "seconds", "GB", "error")
+    console, table = Console(), Table("scan", "", "vertebrae", "to review", "warnings", "seconds", "GB")
     for row in shown:
         status = f"[{_COLOURS[row.status]}]{row.status}[/]" if _COLOURS[row.status] else row.status
         numbers = (row.vertebrae, row.to_review, row.warnings, row.seconds, row.peak_memory_gb)
-        table.add_row(escape(row.name), status, *map(_text, numbers), escape(row.error or ""))
+        table.add_row(escape(row.name), status, *map(_text, numbers))
     if shown:
-        Console().print(table)
+        console.print(table)
+    for row in shown:
+        if row.error:
+            console.print(f"[red]{escape(row.name)}:[/red] {escape(row.error)}", soft_wrap=True)
 
 
 def _text(value: Any) -> str:

@@ -32,6 +32,9 @@ def run(
     out: OutFolder,
     model: Annotated[str, typer.Option(help="A shipped model's name, or a model folder.")] = "default",
     device: Device = "auto",
+    backend: Annotated[
+        str, typer.Option(help="auto, torch or openvino; auto takes OpenVINO on a CPU where it is installed.")
+    ] = "auto",
     levels: Annotated[str | None, typer.Option(help="Keep these levels only, as in L1-L5 or T12,L1.")] = None,
     spacing_mm: Annotated[float | None, typer.Option(help="Working spacing; the model's own is best.")] = None,
     refine: Annotated[bool, typer.Option(help="Refine each vertebra, if the model can; without it is faster.")] = True,
@@ -58,6 +61,7 @@ def run(
         options = {
             "model": model,
             "device": device,
+            "backend": backend,
             "levels": names,
             "spacing_mm": spacing_mm,
             "refine": refine,
