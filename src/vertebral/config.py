@@ -408,7 +408,7 @@ class RunConfig(Config):
     """What a user chooses for one run. `levels` None keeps all; `spacing_mm` None is the model's own.
 
     `refine` False leaves the model's refiner out: faster and coarser. `backend` computes the networks; auto is OpenVINO
-    on a CPU where it is installed, and PyTorch else.
+    on a CPU where it is installed, and PyTorch else. `exact` looks at all of the scan, not only where a spine may be.
     """
 
     model: str = "default"
@@ -417,6 +417,7 @@ class RunConfig(Config):
     levels: tuple[str, ...] | None = None
     spacing_mm: float | None = Field(None, gt=0)
     refine: bool = True
+    exact: bool = False
     series: str | None = None
     max_memory_gb: float | None = Field(None, gt=0)
     overwrite: bool = False

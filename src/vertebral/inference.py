@@ -8,7 +8,6 @@ classes x one window's depth, never classes x volume.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -16,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from vertebral.anatomy import Level
-from vertebral.config import OFFSET_UNIT_MM, InferenceConfig, PreprocessConfig
+from vertebral.config import OFFSET_UNIT_MM, InferenceConfig, NetworkConfig, PreprocessConfig, UNetConfig
 from vertebral.errors import ConfigError, ModelError, VertebralError
 from vertebral.records import Evidence, Prepared
+from vertebral.windows import LEAST_FOUND_ML, Corner, Economy, Plan, Search, every, plan_windows
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Index = tuple[slice, ...]
@@ -41,46 +41,54 @@ def infer(
     progress: Callable[[float], None] | None = None,
     precision: Precision = "auto",
     offsets: bool = False,
+    economy: Economy | None = None,
 ) -> Evidence:
     """Run `network` over the prepared grid; class 0 is background and class n is `levels[n - 1]`.
 
-    The network takes (1, 1, I, J, K) of `config.window` and gives logits (1, classes, I, J, K); it is moved to `device`
-    and left in eval mode. With `offsets` three more channels follow the classes (see `model.ResUNet`). A volume smaller
-    than the window is padded with air on both sides. Windows of nothing but air are skipped: they have no say where
-    another window looks too, and elsewhere the evidence is background with probability 255; the evidence of any voxel
-    above air is the same as without skipping. `progress` is called with the finished share in (0, 1]. `precision`
-    `auto` is bfloat16 on CUDA (float16 where the GPU lacks it), bfloat16 on a CPU
+    The network takes (1, 1, I, J, K) of `config.window`, or longer with `economy`, and gives logits (1, classes, I,
+    J, K); it is moved to `device` and left in eval mode. With `offsets` three more channels follow the classes (see
+    `model.ResUNet`). A volume smaller than the window is padded with air on both sides. Windows of nothing but air are
+    skipped: they have no say where another window looks too, and elsewhere the evidence is background with probability
+    255; the evidence of any voxel above air is the same as without skipping. With `economy` only windows that may show
+    the spine are seen (see `windows`), and what lies in no other is background too. `progress` is called with the
+    finished share in (0, 1]. `precision` `auto` is bfloat16 on CUDA (float16 where the GPU lacks it), bfloat16 on a CPU
     that has instructions for it, and float32 elsewhere.
 
     Raises ModelError where the network's output does not fit `levels` and the window, or is not finite, and
     VertebralError where the GPU's memory does not suffice.
     """
-    array, window = prepared.volume.array, config.window
-    starts = [_starts(size, extent, config.overlap) for size, extent in zip(array.shape, window, strict=True)]
-    axis = int(np.argmax(array.shape))
-    across = [starts[other] for other in range(3) if other != axis]
+    array = prepared.volume.array
+    plan = plan_windows(array.shape, config, economy)
     air, air_limit = air_values(prepared.config)
-    network.to(device).eval()
-    done, count = 0, int(np.prod([len(s) for s in starts]))
+    place_network(network, device)
+    class_count = len(levels) + 1
+    steps = _Steps(plan, progress)
+    search = Search(plan, LEAST_FOUND_ML * 1000 / prepared.config.spacing_mm**3)
     try:
         with torch.inference_mode(), autocast(device, precision):
-            slab = _Slab(array.shape, window, axis, len(levels) + 1, offsets, device)
-            for start in starts[axis]:
+            slab = _Slab(array.shape, plan.window, plan.axis, class_count, offsets, device)
+
+            def look(corner: Corner) -> NDArray[np.bool_] | None:
+                steps.window()
+                values = cut_window(array, corner, plan.window, air)
+                if values.max() <= air_limit:
+                    return None
+                output = _output(network, values, class_count, offsets, device)
+                slab.add(output, corner)
+                if economy is None:
+                    return None
+                return np.asarray((output[1:class_count].amax(0) > output[0]).cpu().numpy())
+
+            for start in plan.layers:
                 slab.advance(start)
-                for corner in product(*across):
-                    corner = (*corner[:axis], start, *corner[axis:])
-                    values = cut_window(array, corner, window, air)
-                    if values.max() > air_limit:
-                        slab.add(_output(network, values, len(levels) + 1, offsets, device), corner)
-                    done += 1
-                    if progress is not None:
-                        progress(done / count)
-            slab.advance(array.shape[axis])
+                every(plan, look, start) if economy is None else search.follow(look, start)
+                steps.layer()
+            slab.advance(array.shape[plan.axis])
     except RuntimeError as error:  # torch says so of a lack of memory, on a GPU (a subclass) and on a CPU
         if not isinstance(error, torch.cuda.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
         raise VertebralError(
-            f"the GPU ran out of memory with windows of {'x'.join(map(str, window))} voxels: close other programs "
+            f"the GPU ran out of memory with windows of {'x'.join(map(str, plan.window))} voxels: close other programs "
             f"on it, use a smaller window or the device cpu ({str(error).splitlines()[0]})"
         ) from error
     return Evidence(**slab.result, levels=levels, grid=prepared.volume.grid)
@@ -93,6 +101,21 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def economy_for(network: NetworkConfig) -> Economy:
+    """How windows can be saved for a network: a U-Net takes windows of any size that its strides divide."""
+    return Economy(network.size_factor if isinstance(network, UNetConfig) else None)
+
+
+def place_network(network: torch.nn.Module, device: torch.device) -> None:
+    """Put `network` on `device`, in eval mode and in the memory format that `memory_format` says."""
+    network.to(device=device, memory_format=memory_format(device)).eval()  # type: ignore[call-overload]
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """Channels last on a GPU, whose half-precision convolutions want them so; PyTorch's usual order on a CPU."""
+    return torch.channels_last_3d if device.type == "cuda" else torch.contiguous_format
+
+
 def top2(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The best and second best along axis 0: (first, second, first score, second score), indices int64.
 
@@ -102,6 +125,28 @@ def top2(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
     scores.scatter_(0, first[None], -torch.inf)
     second_score, second = scores.max(0)
     return first, second, first_score, second_score
+
+
+class _Steps:
+    """Tells `progress` how far the windows are; a layer may be done before all of its windows were seen."""
+
+    def __init__(self, plan: Plan, progress: Callable[[float], None] | None) -> None:
+        self._layers, self._windows = len(plan.layers), plan.windows_per_layer
+        self._progress, self._layer, self._window = progress, 0, 0
+
+    def window(self) -> None:
+        self._window += 1
+        self._tell(self._layer + self._window / self._windows)
+
+    def layer(self) -> None:
+        self._layer += 1
+        if self._window < self._windows:
+            self._tell(self._layer)
+        self._window = 0
+
+    def _tell(self, layers: float) -> None:
+        if self._progress is not None:
+            self._progress(layers / self._layers)
 
 
 class _Slab:
@@ -193,14 +238,6 @@ class _Slab:
             self.result["offset_mm"][(slice(None), *where)] = offset_mm.to(torch.int8).cpu().numpy()
 
 
-def _starts(size: int, extent: int, overlap: float) -> list[int]:
-    """First voxels of the fewest windows that overlap by at least `overlap`, evenly spread; negative where padded."""
-    if size <= extent:
-        return [-((extent - size) // 2)]
-    steps = int(np.ceil((size - extent) / max(1, int(extent * (1 - overlap)))))
-    return [int(n) for n in np.rint(np.linspace(0, size - extent, steps + 1))]
-
-
 def _importance(window: tuple[int, int, int]) -> torch.Tensor:
     """Gaussian weights (I, J, K) of a window's voxels, 1 in its middle."""
     weights = torch.ones(1)
@@ -225,7 +262,7 @@ def _output(
     network: torch.nn.Module, values: NDArray[np.float32], class_count: int, offsets: bool, device: torch.device
 ) -> torch.Tensor:
     """The network's output (channels, I, J, K) for one window. Raises ModelError where its shape is another."""
-    output = network(torch.from_numpy(values)[None, None].to(device))
+    output = network(torch.from_numpy(values)[None, None].to(device, memory_format=memory_format(device)))
     expected = (1, class_count + (3 if offsets else 0), *values.shape)
     if not isinstance(output, torch.Tensor) or tuple(output.shape) != expected:
         found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__

@@ -38,6 +38,9 @@ def run(
     levels: Annotated[str | None, typer.Option(help="Keep these levels only, as in L1-L5 or T12,L1.")] = None,
     spacing_mm: Annotated[float | None, typer.Option(help="Working spacing; the model's own is best.")] = None,
     refine: Annotated[bool, typer.Option(help="Refine each vertebra, if the model can; without it is faster.")] = True,
+    exact: Annotated[
+        bool, typer.Option(help="Look at all of the scan, and not only where a spine may be: several times as long.")
+    ] = False,
     series: Annotated[str | None, typer.Option(help="SeriesInstanceUID (or its start) of a DICOM folder.")] = None,
     max_memory_gb: Annotated[float | None, typer.Option(help="Refuse a CT that would need more.")] = None,
     jobs: Annotated[
@@ -65,6 +68,7 @@ def run(
             "levels": names,
             "spacing_mm": spacing_mm,
             "refine": refine,
+            "exact": exact,
             "series": series,
             "max_memory_gb": max_memory_gb,
             "overwrite": overwrite,

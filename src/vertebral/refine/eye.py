@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from vertebral.config import ModelConfig
 from vertebral.errors import ModelError
-from vertebral.inference import air_values, cut_window
+from vertebral.inference import air_values, cut_window, memory_format, place_network
 from vertebral.preprocess import centre_mark, prepare
 from vertebral.refine.part import Part, Values, within, without_crumbs
 from vertebral.volume import Grid, Volume
@@ -30,7 +30,8 @@ class Eye:
         boxes: Sequence[Sequence[slice]],
     ) -> None:
         """Prepare, at the refiner's spacing, the part of `ras` that holds `boxes` of it and the windows around them."""
-        self._network, self._config, self._device = network.to(device).eval(), config, device
+        place_network(network, device)
+        self._network, self._config, self._device = network, config, device
         parts = []
         for axis, size in enumerate(ras.array.shape):
             # The window's middle lies in the vertebra's box or near it, so it reaches half its size beyond it at most.
@@ -70,7 +71,8 @@ class Eye:
 
     def _probability(self, image: Values) -> Values:
         """Run the network on `image` (2, I, J, K); return the vertebra's probability (I, J, K)."""
-        output = self._network(torch.from_numpy(image)[None].to(self._device))
+        image_there = torch.from_numpy(image)[None].to(self._device, memory_format=memory_format(self._device))
+        output = self._network(image_there)
         expected = (1, 2, *image.shape[1:])
         if not isinstance(output, torch.Tensor) or tuple(output.shape) != expected:
             found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
