@@ -83,7 +83,7 @@ def perfect_inference(labels: Volume) -> Callable[..., Evidence]:
         device: object,
         progress: Any,
         offsets: bool,
-        economy: object,
+        follow: bool,
     ) -> Evidence:
         truth = prepare_labels(labels, prepared.config.spacing_mm)
         assert truth.grid.matches(prepared.volume.grid)

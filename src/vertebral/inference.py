@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from vertebral.anatomy import Level
-from vertebral.config import OFFSET_UNIT_MM, InferenceConfig, NetworkConfig, PreprocessConfig, UNetConfig
+from vertebral.config import OFFSET_UNIT_MM, InferenceConfig, PreprocessConfig
 from vertebral.errors import ConfigError, ModelError, VertebralError
 from vertebral.records import Evidence, Prepared
-from vertebral.windows import LEAST_FOUND_ML, Corner, Economy, Plan, Search, every, plan_windows
+from vertebral.windows import BODY_AXIS, LEAST_FOUND_ML, Corner, Plan, Search, every, plan_windows
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Index = tuple[slice, ...]
@@ -41,15 +41,15 @@ def infer(
     progress: Callable[[float], None] | None = None,
     precision: Precision = "auto",
     offsets: bool = False,
-    economy: Economy | None = None,
+    follow: bool = False,
 ) -> Evidence:
     """Run `network` over the prepared grid; class 0 is background and class n is `levels[n - 1]`.
 
-    The network takes (1, 1, I, J, K) of `config.window`, or longer with `economy`, and gives logits (1, classes, I,
-    J, K); it is moved to `device` and left in eval mode. With `offsets` three more channels follow the classes (see
+    The network takes (1, 1, I, J, K) of `config.window` and gives logits (1, classes, I, J, K); it is moved to `device`
+    and left in eval mode. With `offsets` three more channels follow the classes (see
     `model.ResUNet`). A volume smaller than the window is padded with air on both sides. Windows of nothing but air are
     skipped: they have no say where another window looks too, and elsewhere the evidence is background with probability
-    255; the evidence of any voxel above air is the same as without skipping. With `economy` only windows that may show
+    255; the evidence of any voxel above air is the same as without skipping. With `follow` only windows that may show
     the spine are seen (see `windows`), and what lies in no other is background too. `progress` is called with the
     finished share in (0, 1]. `precision` `auto` is bfloat16 on CUDA (float16 where the GPU lacks it), bfloat16 on a CPU
     that has instructions for it, and float32 elsewhere.
@@ -58,7 +58,7 @@ def infer(
     VertebralError where the GPU's memory does not suffice.
     """
     array = prepared.volume.array
-    plan = plan_windows(array.shape, config, economy)
+    plan = plan_windows(array.shape, config, BODY_AXIS if follow else int(np.argmax(array.shape)))
     air, air_limit = air_values(prepared.config)
     place_network(network, device)
     class_count = len(levels) + 1
@@ -75,13 +75,13 @@ def infer(
                     return None
                 output = _output(network, values, class_count, offsets, device)
                 slab.add(output, corner)
-                if economy is None:
+                if not follow:
                     return None
                 return np.asarray((output[1:class_count].amax(0) > output[0]).cpu().numpy())
 
             for start in plan.layers:
                 slab.advance(start)
-                every(plan, look, start) if economy is None else search.follow(look, start)
+                search.follow(look, start) if follow else every(plan, look, start)
                 steps.layer()
             slab.advance(array.shape[plan.axis])
     except RuntimeError as error:  # torch says so of a lack of memory, on a GPU (a subclass) and on a CPU
@@ -99,11 +99,6 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device cuda: PyTorch finds no CUDA GPU here; use --device cpu or auto")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def economy_for(network: NetworkConfig) -> Economy:
-    """How windows can be saved for a network: a U-Net takes windows of any size that its strides divide."""
-    return Economy(network.size_factor if isinstance(network, UNetConfig) else None)
 
 
 def place_network(network: torch.nn.Module, device: torch.device) -> None:

@@ -18,7 +18,7 @@ from vertebral.config import ModelConfig, PreprocessConfig, RunConfig
 from vertebral.digest import file_sha256
 from vertebral.errors import OutputExistsError, RenderError
 from vertebral.identify import RARE, identify
-from vertebral.inference import economy_for, infer
+from vertebral.inference import infer
 from vertebral.instances import find_instances
 from vertebral.io.meshes import write_glb, write_stl
 from vertebral.io.occupancies import write_occupancies
@@ -109,7 +109,7 @@ def run_scan(
                 device,
                 share,
                 offsets=model.config.network.offsets,
-                economy=None if config.exact else economy_for(model.config.network),
+                follow=not config.exact,
             )
         with clock.stage("instances"):
             instances = find_instances(evidence)

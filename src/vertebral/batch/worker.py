@@ -60,15 +60,18 @@ def serve(connection: Connection, out: Path, config: RunConfig, threads: int) ->
     torch.set_num_threads(threads)
     load = cache(lambda: load_models(config))
     todo: deque[tuple[Source, Future[Scan | Earlier]]] = deque()
+    ended = False
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt), ThreadPoolExecutor(1) as reader:
-        while True:
-            while not todo or connection.poll():
+        while todo or not ended:
+            while not ended and (not todo or connection.poll()):
                 source: Source | None = connection.recv()
                 if source is None:
-                    return
-                todo.append((source, reader.submit(_fetch, source, out / source.name, config)))
-            source, fetched = todo.popleft()
-            connection.send(_row(source, out / source.name, config, load, fetched))
+                    ended = True
+                else:
+                    todo.append((source, reader.submit(_fetch, source, out / source.name, config)))
+            if todo:
+                current, fetched = todo.popleft()
+                connection.send(_row(current, out / current.name, config, load, fetched))
 
 
 def _fetch(source: Source, out: Path, config: RunConfig) -> Scan | Earlier:
