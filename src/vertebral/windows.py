@@ -18,6 +18,10 @@ from vertebral.config import InferenceConfig
 
 # C1 alone has more, and what is taken for a vertebra by mistake mostly less.
 LEAST_FOUND_ML = 10.0
+# Less of it near a side is a stray voxel or the tip of a process.
+_NEAR_SHARE = 0.5
+# Where a window of the layer before held less than this of what the fullest one did, it was not the spine.
+_KEPT_SHARE = 0.1
 BODY_AXIS = 2
 # So near to the side of a window a network knows too little of what lies beyond: an eighth and a half of 64 voxels.
 _SIDE_SHARE = 3 / 16
@@ -105,14 +109,15 @@ class Search:
                 if place not in seen:
                     found = look(_corner(self.plan, layer, place))
                     seen[place] = 0 if found is None else int(np.count_nonzero(found))
-        self._before = frozenset(place for place, voxels in seen.items() if voxels >= self.least_voxels)
+        most = max(*seen.values(), self.least_voxels)
+        self._before = frozenset(place for place, voxels in seen.items() if voxels >= _KEPT_SHARE * most)
 
     def _middle(self) -> Iterator[tuple[int, int]]:
         counts = [len(self.plan.starts[axis]) for axis in self.plan.across]
         yield from product(*({(count - 1) // 2, count // 2} for count in counts))
 
     def _reached(self, found: Found, place: tuple[int, int]) -> Iterator[tuple[int, int]]:
-        """The neighbours at the sides that a voxel which is `found` comes near to."""
+        """The neighbours at the sides near which enough was `found`."""
         for shift in product((-1, 0, 1), repeat=2):
             there = (place[0] + shift[0], place[1] + shift[1])
             counts = [len(self.plan.starts[axis]) for axis in self.plan.across]
@@ -122,7 +127,7 @@ class Search:
             for axis, step in zip(self.plan.across, shift, strict=True):
                 near = round(_SIDE_SHARE * self.plan.window[axis])
                 part[axis] = {-1: slice(None, near), 0: slice(None), 1: slice(-near, None)}[step]
-            if found[tuple(part)].any():
+            if np.count_nonzero(found[tuple(part)]) >= _NEAR_SHARE * self.least_voxels:
                 yield there
 
 
