@@ -61,7 +61,7 @@ def stl_bytes(surface: Surface, frame: Frame) -> bytes:
     triangles["corners"] = corners
     triangles["normal"] = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
     header = f"vertebral {surface.name} mm SPACE={frame}".encode("ascii").ljust(80, b" ")
-    return header + np.uint32(len(triangles)).astype("<u4").tobytes() + triangles.tobytes()
+    return header + len(triangles).to_bytes(4, "little") + triangles.tobytes()
 
 
 def read_stl(path: Path, level: Level) -> Surface:

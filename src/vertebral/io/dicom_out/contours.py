@@ -79,7 +79,9 @@ def _without_straight(loop: Polygon) -> Polygon:
     """Return the corners at which the loop turns."""
     before, after = loop[-1:] + loop[:-1], loop[1:] + loop[:1]
     return [
-        b for a, b, c in zip(before, loop, after, strict=True) if (b[0] - a[0], b[1] - a[1]) != (c[0] - b[0], c[1] - b[1])
+        b
+        for a, b, c in zip(before, loop, after, strict=True)
+        if (b[0] - a[0], b[1] - a[1]) != (c[0] - b[0], c[1] - b[1])
     ]
 
 

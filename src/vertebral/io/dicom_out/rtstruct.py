@@ -1,6 +1,6 @@
 """RT Structure Set: one region a level, as closed planar contours on the slices of the source series."""
 
-from typing import Any
+from typing import Any, cast
 
 import highdicom as hd
 import numpy as np
@@ -43,7 +43,7 @@ def make_rtstruct(labels: Volume, source: SourceSeries, maker: Maker) -> Dataset
         made.ROIContourSequence.append(_contours(number, level, array, boxes[level.verse_id - 1], source))
         made.RTROIObservationsSequence.append(_observation(number, level))
     made.ApprovalStatus = "UNAPPROVED"
-    return made
+    return cast(Dataset, made)
 
 
 def _frame_of_reference(source: SourceSeries) -> Dataset:
@@ -86,12 +86,12 @@ def _contours(number: int, level: Level, array: Array, box: Box, source: SourceS
     found: list[Dataset] = []
     for k in np.flatnonzero(mask.any(axis=(0, 1))).tolist():
         for polygon in outlines(mask[:, :, k]):
-            corners = np.asarray(polygon, np.float64) + (columns.start, rows.start)
+            corners = np.add(polygon, (columns.start, rows.start))
             found.append(_contour(len(found) + 1, corners, planes.start + k, source))
     return _item(ReferencedROINumber=number, ROIDisplayColor=list(level.rgb), ContourSequence=found)
 
 
-def _contour(number: int, corners: NDArray[np.float64], k: int, source: SourceSeries) -> Dataset:
+def _contour(number: int, corners: NDArray[np.integer], k: int, source: SourceSeries) -> Dataset:
     slice_ = source.slices[k]
     # Corners of pixels; a pixel's centre is where its index is whole.
     along = (corners - 0.5) * slice_.pixel_mm

@@ -20,7 +20,9 @@ def levels_in(labels: Volume) -> tuple[Level, ...]:
     ids = np.unique(labels.array).tolist()
     unknown = [value for value in ids if value and value not in BY_VERSE_ID]
     if unknown:
-        raise InputError(f"the label map holds {', '.join(map(str, unknown))}, which are no VerSe ids: relabel it first")
+        raise InputError(
+            f"the label map holds {', '.join(map(str, unknown))}, which are no VerSe ids: relabel it first"
+        )
     levels = sort_levels(BY_VERSE_ID[value] for value in ids if value)
     if not levels:
         raise InputError("the label map holds no vertebra: there is nothing to export as DICOM")
@@ -36,9 +38,9 @@ def make_seg(labels: Volume, source: SourceSeries, maker: Maker) -> Dataset:
     """
     levels = levels_in(labels)
     planes = _segment_numbers(aligned(labels, source).array, levels)
-    order = [slice_.frame for slice_ in source.slices]
-    if order[0] is not None:  # frames of an enhanced file need not be in the order of the stack
-        planes = planes[np.argsort(order)]
+    frames = [slice_.frame for slice_ in source.slices if slice_.frame is not None]
+    if frames:  # those of an enhanced file need not be in the order of the stack
+        planes = planes[np.argsort(frames)]
     with quiet():
         seg = hd.seg.Segmentation(
             source_images=list(source.headers),

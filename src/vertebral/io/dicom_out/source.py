@@ -68,7 +68,9 @@ def read_source(path: Path, series: str | None = None) -> SourceSeries:
             raise InputError(f"{path}: is no DICOM; DICOM results need the DICOM series that the CT came from")
         headers = tuple(_header(file) for file in found.files)
     if len(headers) not in (1, len(found.slices)):
-        raise ReadError(f"{path}: {len(headers)} multi-frame files; DICOM results are made for one, or for single slices")
+        raise ReadError(
+            f"{path}: {len(headers)} multi-frame files; DICOM results are made for one, or for single slices"
+        )
     for slice_, header in zip(found.slices, headers, strict=False):
         _require_uids(header, f"{path}: slice {slice_.name}")
     frames = {str(header.FrameOfReferenceUID) for header in headers}

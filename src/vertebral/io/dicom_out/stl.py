@@ -1,6 +1,7 @@
 """Encapsulated STL: a surface inside a DICOM object, in the frame of reference of the CT."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import highdicom as hd
 import numpy as np
@@ -51,7 +52,7 @@ def _encapsulated(
     made.ContentDescription = f"{surface.name}. {DISCLAIMER}"
     made.DerivationAlgorithmSequence = algorithm(maker)
     made.RecommendedDisplayCIELabValue = list(hd.color.CIELabColor.from_rgb(*surface.level.rgb).value)
-    return made
+    return cast(Dataset, made)
 
 
 def _slices_of(surface: Surface, source: SourceSeries) -> list[int]:
