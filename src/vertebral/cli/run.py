@@ -66,15 +66,14 @@ def run(
         }
         config = parse_config(RunConfig, options, "command line")
         check_store(store, ct, config.formats)
-        with stages(quiet or as_json) as progress:
+        with stages(quiet or as_json) as progress, brought(ct, pacs_credentials, pacs_ca, progress) as place:
             progress("start", 0.0)
             from vertebral import pipeline
 
             progress("start", 1.0)
-            with brought(ct, pacs_credentials, pacs_ca, progress) as place:
-                manifest = pipeline.run(place.path, out, config, progress)
-                if store and place.send is not None:
-                    place.send([out / row["file"] for row in manifest["outputs"] if row["file"].endswith(".dcm")])
+            manifest = pipeline.run(place.path, out, config, progress)
+            if store and place.send is not None:
+                place.send([out / row["file"] for row in manifest["outputs"] if row["file"].endswith(".dcm")])
     if as_json:
         print_json({"out": str(out), **manifest})
     elif not quiet:

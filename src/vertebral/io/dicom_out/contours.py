@@ -107,4 +107,6 @@ def _join(outers: list[Polygon], hole: Polygon) -> None:
     column, number, n = best
     outer, gate = outers[number], (column, r0)
     inner = [*hole[first:], *hole[:first], hole[first]]
-    outers[number] = [*outer[: n + 1], gate, *inner, gate, *outer[n + 1 :]]
+    before = [] if outer[n] == gate else [gate]
+    after = [] if outer[(n + 1) % len(outer)] == gate else [gate]
+    outers[number] = [*outer[: n + 1], *before, *inner, *after, *outer[n + 1 :]]

@@ -65,7 +65,7 @@ def read_source(path: Path, series: str | None = None) -> SourceSeries:
     path = Path(path)
     with opened(path, series) as found:
         if not found.slices:
-            raise InputError(f"{path}: is no DICOM; DICOM results need the DICOM series that the CT came from")
+            raise InputError(f"{path}: is no DICOM: give the DICOM series of the CT, or leave the DICOM formats out")
         headers = tuple(_header(file) for file in found.files)
     if len(headers) not in (1, len(found.slices)):
         raise ReadError(
