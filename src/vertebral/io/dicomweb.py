@@ -1,6 +1,7 @@
 """A series from a DICOMweb server, and results back to it (QIDO-RS, WADO-RS, STOW-RS)."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,6 @@ from vertebral.io.pacs_access import PASSWORD, TOKEN, USER, Access, Address
 Progress = Callable[[float], None]
 
 _CONNECT_S, _READ_S = 10.0, 120.0
-_ATTEMPTS, _WAIT_MS = 3, 500
 _BYTES_AT_ONCE = 16 << 20
 _ANY_SYNTAX = (("application/dicom", "*"),)
 
@@ -68,17 +68,20 @@ def _client(address: Address, access: Access) -> Any:
         raise ConfigError("a PACS needs dicomweb-client: pip install 'vertebral[pacs]'") from None
     if (access.user or access.token) and not address.is_private:
         raise ConfigError(f"{address.base_url}: would send credentials readable for all on the way; use dicomwebs://")
-    logging.getLogger("dicomweb_client").setLevel(logging.CRITICAL + 1)  # it logs addresses with UIDs, and headers
+    for name in ("dicomweb_client", "retrying"):  # they log UIDs, headers and whole tracebacks
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     session = requests.Session()
+    session.trust_env = False  # else ~/.netrc adds credentials, and REQUESTS_CA_BUNDLE wins over the bundle given
+    session.proxies.update(requests.utils.get_environ_proxies(address.base_url))
+    session.verify = str(access.ca_bundle or os.environ.get("REQUESTS_CA_BUNDLE") or requests.certs.where())
     session.auth = _authorize(access)
-    session.verify = True if access.ca_bundle is None else str(access.ca_bundle)
     client = DICOMwebClient(address.base_url, session=session, timeout=(_CONNECT_S, _READ_S), chunk_size=_BYTES_AT_ONCE)
-    client.set_http_retry_params(max_attempts=_ATTEMPTS, wait_exponential_multiplier=_WAIT_MS)
+    client.set_http_retry_params(retry=False)
     return client
 
 
 def _authorize(access: Access) -> Callable[[Any], Any]:
-    """Return what adds credentials to a request; given always, so that requests looks for none in ~/.netrc."""
+    """Return what adds the credentials, if any, to a request."""
     from requests.auth import HTTPBasicAuth
 
     def add(request: Any) -> Any:
