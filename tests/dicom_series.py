@@ -43,10 +43,11 @@ POSES = {
 
 @dataclass
 class Series:
-    """A CT of noise to write; `study`, `series` and `frame` are its UIDs."""
+    """A CT to write, of noise or of `values`; `study`, `series` and `frame` are its UIDs."""
 
     pose: Pose = field(default_factory=Pose)
     shape: tuple[int, int, int] = SHAPE
+    values: NDArray[np.int16] | None = None
     study: str = field(default_factory=generate_uid)
     series: str = field(default_factory=generate_uid)
     frame: str = field(default_factory=generate_uid)
@@ -54,6 +55,8 @@ class Series:
     @property
     def hu(self) -> NDArray[np.int16]:
         """Values that pass for a CT: air, tissue, some bone; (columns, rows, slices)."""
+        if self.values is not None:
+            return self.values
         rng = np.random.default_rng(3)
         hu = rng.integers(-1000, -900, self.shape)
         inner = tuple(slice(1, n - 1) for n in self.shape)
@@ -121,6 +124,15 @@ class Series:
         ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 0
         ds.Columns, ds.Rows = self.shape[:2]
         return ds
+
+
+def series_of(ct: Volume) -> Series:
+    """Return a series with the values of a CT whose axes run along those of the patient."""
+    turned = ct.reoriented("LPS")
+    columns_mm, rows_mm, slices_mm = turned.spacing_mm
+    x, y, z = (turned.affine[:3, 3] * (-1, -1, 1)).tolist()
+    pose = Pose(origin=(x, y, z), step=(0.0, 0.0, slices_mm), pixel_mm=(columns_mm, rows_mm))
+    return Series(pose, turned.grid.shape, np.clip(turned.array, -1024, 3000).astype(np.int16))
 
 
 def lopsided(shape: tuple[int, int, int] = SHAPE) -> NDArray[np.uint8]:

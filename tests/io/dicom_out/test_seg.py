@@ -1,5 +1,7 @@
 """SEG read back by hand from the standard's formulas (PS3.3 C.7.6.2.1.1), and by highdicom."""
 
+import warnings
+
 import highdicom as hd
 import numpy as np
 import pydicom
@@ -117,6 +119,16 @@ def test_what_the_header_says(tmp_path):
     assert np.abs(np.subtract(colour, BY_NAME["T12"].rgb)).max() <= 1
     assert seg.ContentQualification == "RESEARCH"
     assert seg.DeviceSerialNumber == "b2eb333ff1bc6b30"
+
+
+def test_names_stay_off_the_screen(tmp_path, caplog):
+    """A name without the standard's form is passed on, and not talked about."""
+    folder = Series().write(tmp_path / "ct", lambda n, ds: setattr(ds, "PatientName", "Jane Doe"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        seg, _ = written(folder, tmp_path)
+    assert str(seg.PatientName) == "Jane Doe"
+    assert "Jane" not in caplog.text
 
 
 def test_levels_have_codes():

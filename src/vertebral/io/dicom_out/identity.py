@@ -1,5 +1,6 @@
 """Who made an object and what it belongs to: patient, study, equipment, algorithm."""
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,6 +88,12 @@ def save(dataset: Dataset, path: Path) -> None:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep pydicom's and highdicom's remarks on values of the source's header, which hold names, off the screen."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    logger = logging.getLogger("highdicom")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
