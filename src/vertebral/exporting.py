@@ -9,12 +9,7 @@ from vertebral.anatomy import LEVELS, SPINE, level_named
 from vertebral.config import DICOM_FORMATS, ExportConfig, ExportRunConfig, MeshConfig
 from vertebral.digest import file_sha256
 from vertebral.errors import ConfigError, OutputExistsError, ReadError
-from vertebral.io.dicom_out.identity import Maker, save
-from vertebral.io.dicom_out.report import make_report
-from vertebral.io.dicom_out.rtstruct import make_rtstruct
-from vertebral.io.dicom_out.seg import make_seg
 from vertebral.io.dicom_out.source import SourceSeries, aligned, read_source
-from vertebral.io.dicom_out.stl import make_stls
 from vertebral.io.label_tables import WRITERS, in_scheme, names_of, require_consecutive
 from vertebral.io.meshes import read_stl
 from vertebral.io.opened import stem_of
@@ -105,6 +100,13 @@ def write_exports(
 
 
 def _write_dicom(result: Exportable, kinds: Sequence[str], source: SourceSeries, folder: Path) -> None:
+    # highdicom takes half a second to import, which a run without DICOM results does not need.
+    from vertebral.io.dicom_out.identity import Maker, save
+    from vertebral.io.dicom_out.report import make_report
+    from vertebral.io.dicom_out.rtstruct import make_rtstruct
+    from vertebral.io.dicom_out.seg import make_seg
+    from vertebral.io.dicom_out.stl import make_stls
+
     maker = Maker(result.model, result.weights_sha256)
     seg = None
     if "seg" in kinds:

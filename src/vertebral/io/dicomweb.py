@@ -73,7 +73,7 @@ def _client(address: Address, access: Access) -> Any:
     session = requests.Session()
     session.trust_env = False  # else ~/.netrc adds credentials, and REQUESTS_CA_BUNDLE wins over the bundle given
     session.proxies.update(requests.utils.get_environ_proxies(address.base_url))
-    session.verify = str(access.ca_bundle or os.environ.get("REQUESTS_CA_BUNDLE") or requests.certs.where())
+    session.verify = str(access.ca_bundle or os.environ.get("REQUESTS_CA_BUNDLE") or "") or True
     session.auth = _authorize(access)
     client = DICOMwebClient(address.base_url, session=session, timeout=(_CONNECT_S, _READ_S), chunk_size=_BYTES_AT_ONCE)
     client.set_http_retry_params(retry=False)
