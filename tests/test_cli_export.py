@@ -164,6 +164,9 @@ def test_from_the_pacs_and_back(phantom, model, tmp_path, caplog, monkeypatch):
         assert result.exit_code == 0, result.stderr
         assert server.modalities() == ["CT", "M3D", "RTSTRUCT", "SEG", "SR"]
         (content,) = server.files("SEG")
+        again = ["export", out, "--source", address, "--out", tmp_path / "again", "--store", "-q"]
+        assert invoke(*again, **access).exit_code == 0
+        assert server.modalities().count("SEG") == 2
     assert "fetch" in result.stderr and "store" in result.stderr
     (written,) = out.glob("ct_*_seg.dcm")
     assert pydicom.dcmread(io.BytesIO(content)).PixelData == pydicom.dcmread(written).PixelData

@@ -10,8 +10,8 @@ from dicom_series import POSES, Series, labels_on
 from vertebral.anatomy import BY_NAME
 from vertebral.config import ExportConfig, ExportRunConfig
 from vertebral.digest import file_sha256
-from vertebral.errors import ConfigError, GeometryError, InputError, OutputExistsError, ReadError
-from vertebral.exporting import Exportable, export, exported_names, source_for, write_exports
+from vertebral.errors import ConfigError, GeometryError, InputError, OutputExistsError, ReadError, VertebralError
+from vertebral.exporting import Exportable, export, exported_names, source_for, write_exports, write_exports_in_run
 from vertebral.io.meshes import read_stl, write_stl
 from vertebral.io.read import read_scan
 from vertebral.io.write import write_labels
@@ -138,6 +138,29 @@ def test_settings_are_checked_before_any_work(ct):
         write_labels(Volume(np.zeros((9, 9, 9), np.uint8), np.eye(4)), ct / "a.nii.gz")
         source_for(ExportConfig(formats=("seg",)), ct / "a.nii.gz")
     assert source_for(ExportConfig(formats=("nifti",)), ct) is None
+
+
+def test_in_a_run_what_fails_is_said_and_the_rest_is_written(ct, tmp_path):
+    scan = read_scan(ct).volume
+    array = np.zeros(scan.grid.shape, np.uint8)
+    array[2, 2, 2:4] = 28
+    result = Exportable("case", Volume(array, scan.affine), (), scan)
+    config = ExportConfig(formats=("nifti", "seg.nrrd", "seg"), scheme="totalsegmentator")
+    notes = write_exports_in_run(result, config, source_for(config, ct), tmp_path)
+    assert [note.partition(":")[0] for note in notes] == ["not written as nifti", "not written as seg.nrrd"]
+    assert "has no id for T13" in notes[0]
+    assert [path.name for path in tmp_path.glob("case*")] == ["case_seg.dcm"]
+
+
+def test_a_header_that_cannot_be_carried_on_is_an_error_without_its_values(ct, tmp_path):
+    scan = read_scan(ct).volume
+    config = ExportConfig(formats=("seg",))
+    source = source_for(config, ct)
+    source.first.PatientSex = "SECRET"
+    result = Exportable("case", labels_on(scan), (), scan)
+    with pytest.raises(VertebralError, match=r"its header has a value .* \(ValueError\)") as caught:
+        write_exports(result, config, source, tmp_path)
+    assert "SECRET" not in str(caught.value)
 
 
 def test_no_level_gives_no_dicom_but_a_note(ct, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 from vertebral.anatomy import LEVELS, SPINE, level_named
 from vertebral.config import DICOM_FORMATS, ExportConfig, ExportRunConfig, MeshConfig
 from vertebral.digest import file_sha256
-from vertebral.errors import ConfigError, OutputExistsError, ReadError
+from vertebral.errors import ConfigError, OutputExistsError, ReadError, VertebralError
 from vertebral.io.dicom_out.source import SourceSeries, aligned, read_source
 from vertebral.io.label_tables import WRITERS, in_scheme, names_of, require_consecutive
 from vertebral.io.meshes import read_stl
@@ -94,9 +94,29 @@ def write_exports(
     if not result.labels.array.any():
         return [f"no level was found: no {', '.join(dicom)} was written"]
     aligned(result.labels, source)
-    _write_dicom(result, dicom, source, folder)
+    try:
+        _write_dicom(result, dicom, source, folder)
+    except (ValueError, TypeError, AttributeError) as error:  # the message would hold values of the header
+        raise VertebralError(
+            f"{source.path}: its header has a value that no DICOM result can carry on ({type(error).__name__}): "
+            "export the series again, or write formats that are not DICOM"
+        ) from error
     progress(1.0)
     return []
+
+
+def write_exports_in_run(
+    result: Exportable, config: ExportConfig, source: SourceSeries | None, folder: Path
+) -> list[str]:
+    """As `write_exports`, but what cannot be written becomes a sentence too: minutes of work are not lost for it."""
+    notes: list[str] = []
+    dicom = tuple(kind for kind in config.formats if kind in DICOM_FORMATS)
+    for kinds in (*((kind,) for kind in config.formats if kind not in DICOM_FORMATS), *([dicom] if dicom else [])):
+        try:
+            notes += write_exports(result, config.model_copy(update={"formats": kinds}), source, folder)
+        except VertebralError as error:
+            notes.append(f"not written as {', '.join(kinds)}: {error}")
+    return notes
 
 
 def _write_dicom(result: Exportable, kinds: Sequence[str], source: SourceSeries, folder: Path) -> None:

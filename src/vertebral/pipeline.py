@@ -18,7 +18,7 @@ from vertebral.anatomy import BY_NAME, LEVELS, SPINE, level_named
 from vertebral.config import ModelConfig, PreprocessConfig, RunConfig
 from vertebral.digest import file_sha256
 from vertebral.errors import ModelError, OutputExistsError, RenderError
-from vertebral.exporting import Exportable, exported_names, source_for, write_exports
+from vertebral.exporting import Exportable, exported_names, source_for, write_exports_in_run
 from vertebral.identify import RARE, identify
 from vertebral.inference import choose_device, infer
 from vertebral.instances import find_instances
@@ -114,7 +114,7 @@ def run(source: Path, out: Path, config: RunConfig, progress: Progress = lambda 
                 result = Exportable(
                     scan.stem, segmentation.labels, surfaces, scan.volume, model.config.name, model.sha256
                 )
-                warnings += write_exports(result, config, series, staging)
+                warnings += write_exports_in_run(result, config, series, staging)
         with writing(out):
             manifest = {
                 **_provenance(scan, model, refiner, preprocess, config, device),

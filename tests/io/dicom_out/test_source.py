@@ -1,5 +1,8 @@
 """What results refer to: the slices in the order of the label map, and what keeps them from it."""
 
+import shutil
+import warnings
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -34,13 +37,26 @@ def test_enhanced_file_has_one_header_and_frames(tmp_path):
 def test_text_is_utf8_and_what_may_be_empty_is_there(tmp_path):
     def edit(_, ds):
         del ds.AccessionNumber
-        ds.PatientSex = "U"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ds.PatientSex, ds.PatientBirthDate, ds.StudyTime = "U", "unknown", "25:99"
 
     header = read_source(Series().write(tmp_path / "ct", edit)).first
     assert header.SpecificCharacterSet == "ISO_IR 192"
     assert str(header.PatientName) == PATIENT
     assert header.AccessionNumber in (None, "")
     assert header.PatientSex in (None, "")
+    assert header.PatientBirthDate in (None, "")
+    assert header.StudyTime in (None, "")
+    assert header.StudyDate == "20240229"
+
+
+def test_a_zip_and_one_file_are_as_good_as_the_folder(tmp_path):
+    folder = Series().write(tmp_path / "ct")
+    shutil.make_archive(str(tmp_path / "ct"), "zip", folder)
+    uids = [header.SOPInstanceUID for header in read_source(folder).headers]
+    for path in (tmp_path / "ct.zip", folder / "3.dcm"):
+        assert [header.SOPInstanceUID for header in read_source(path).headers] == uids
 
 
 def test_no_dicom(tmp_path):

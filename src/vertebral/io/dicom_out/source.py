@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.valuerep import DA, TM
 
 from vertebral.errors import GeometryError, InputError, ReadError
 from vertebral.io.dicom_slices import Slice
@@ -101,17 +102,22 @@ def _described(grid: Grid) -> str:
 
 
 def _header(file: Path) -> Dataset:
-    """Return the header with what may be empty present, and without values that the standard forbids."""
+    """Return the header with what may be empty present, and without sexes, dates and times that are none."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # they would show values of the header
         header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
         header.decode()
-    for keyword in _MAY_BE_EMPTY:
-        if keyword not in header:
-            setattr(header, keyword, None)
-    header.SpecificCharacterSet = "ISO_IR 192"  # text was decoded above; what is made from it is UTF-8
-    if header.PatientSex and header.PatientSex not in _SEXES:
-        header.PatientSex = None
+        for keyword in _MAY_BE_EMPTY:
+            if keyword not in header:
+                setattr(header, keyword, None)
+        header.SpecificCharacterSet = "ISO_IR 192"  # text was decoded above; what is made from it is UTF-8
+        if header.PatientSex and header.PatientSex not in _SEXES:
+            header.PatientSex = None
+        for keyword, kind in (("PatientBirthDate", DA), ("StudyDate", DA), ("StudyTime", TM)):
+            try:
+                kind(header[keyword].value)
+            except (ValueError, TypeError):
+                header[keyword].value = None
     return header
 
 
