@@ -87,7 +87,7 @@ class Series:
         folder.mkdir(parents=True, exist_ok=True)
         ds = self._header(EnhancedCTImageStorage)
         orientation, measures, rescale = Dataset(), Dataset(), Dataset()
-        orientation.ImageOrientationPatient = [*self.pose.column, *self.pose.row]
+        orientation.ImageOrientationPatient = [round(x, 9) for x in (*self.pose.column, *self.pose.row)]
         measures.PixelSpacing, measures.SliceThickness = [self.pose.pixel_mm[1], self.pose.pixel_mm[0]], 2.5
         rescale.RescaleSlope, rescale.RescaleIntercept, rescale.RescaleType = 1, -1024, "HU"
         shared = Dataset()
