@@ -152,6 +152,16 @@ def test_in_a_run_what_fails_is_said_and_the_rest_is_written(ct, tmp_path):
     assert [path.name for path in tmp_path.glob("case*")] == ["case_seg.dcm"]
 
 
+def test_in_a_run_paths_stay_out_of_what_is_said(ct, tmp_path):
+    config = ExportConfig(formats=("nifti", "seg"))
+    elsewhere = Volume(np.full((4, 4, 4), 20, np.uint8), np.eye(4))
+    folder = tmp_path / "missing"
+    notes = write_exports_in_run(Exportable("case", elsewhere, (), None), config, source_for(config, ct), folder)
+    assert [note[:30].partition(":")[0] for note in notes] == ["not written as nifti", "not written as seg"]
+    assert "the DICOM series: this series has" in notes[1]
+    assert str(tmp_path) not in " ".join(notes)
+
+
 def test_a_header_that_cannot_be_carried_on_is_an_error_without_its_values(ct, tmp_path):
     scan = read_scan(ct).volume
     config = ExportConfig(formats=("seg",))

@@ -1,6 +1,7 @@
 """From a result to files for other tools and for the PACS."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,7 +116,10 @@ def write_exports_in_run(
         try:
             notes += write_exports(result, config.model_copy(update={"formats": kinds}), source, folder)
         except VertebralError as error:
-            notes.append(f"not written as {', '.join(kinds)}: {error}")
+            reason = str(error).replace(f"{folder}{os.sep}", "")
+            if source is not None:  # a manifest must not hold paths, which can hold names
+                reason = reason.replace(str(source.path), "the DICOM series")
+            notes.append(f"not written as {', '.join(kinds)}: {reason}")
     return notes
 
 
