@@ -65,7 +65,6 @@ def run(source: Path, out: Path, config: RunConfig, progress: Progress = lambda 
     VertebralError for a full disk; `out` is then as it was.
     """
     _refuse_results(out, config.overwrite)
-    series = source_for(config, source, config.series)
     clock = _Clock(progress)
     with staging_in(out) as staging:
         with clock.stage("load model"):
@@ -75,6 +74,7 @@ def run(source: Path, out: Path, config: RunConfig, progress: Progress = lambda 
             preprocess, warnings = _preprocessing(model.config, config.spacing_mm)
         with clock.stage("read"):
             scan = read_scan(source, config.series, config.max_memory_gb)
+            series = source_for(config, scan.path, config.series)
             _refuse_other_files(out, scan.stem, config)
         with clock.stage("prepare"):
             prepared = prepare(scan.volume, preprocess)
