@@ -31,7 +31,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP) --editable '.[train,onnx,dev]'
+	$(PIP) --editable '.[train,onnx,pacs,dev]'
 	touch $@
 
 clean:

@@ -1,5 +1,6 @@
 """What stays loaded from one scan to the next: the networks, and the device that they compute on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,8 +11,11 @@ from vertebral import openvino_network
 from vertebral.config import RunConfig
 from vertebral.errors import ConfigError, ModelError, VertebralError
 from vertebral.inference import choose_device
-from vertebral.model_cards import check_weights, find_model, read_card
+from vertebral.io.read import working_memory_gb
+from vertebral.memory_need import estimate_gb
+from vertebral.model_cards import check_weights, find_model, find_refiner, read_card
 from vertebral.openvino_network import as_openvino
+from vertebral.volume import Grid
 from vertebral.weights import Model, for_inference, load_model, load_refiner
 
 Backend = Literal["torch", "openvino"]
@@ -49,6 +53,17 @@ def load_models(config: RunConfig) -> Models:
             raise
         models = _load(config, device, "torch")
         return Models(models.finder, models.refiner, device, "torch", (f"run with PyTorch instead: {error}",))
+
+
+def need_of(config: RunConfig) -> Callable[[Grid], float]:
+    """Return what tells how many GB a run on a CT of a grid will need; by the cards of the models, without loading."""
+    place, _ = find_model(config.model)
+    if not place.is_dir():  # a checkpoint tells nothing before it is loaded
+        return working_memory_gb
+    finder = read_card(place).config
+    refined = find_refiner(config.model, finder) if config.refine else None
+    refiner = read_card(refined).config if refined is not None else None
+    return lambda grid: estimate_gb(grid, finder, refiner, config.exact)
 
 
 def load_for_openvino(name_or_path: str | Path) -> Model:

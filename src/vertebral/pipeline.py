@@ -2,10 +2,8 @@
 
 import json
 import platform
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,11 @@ import torch
 
 from vertebral import DISCLAIMER, __version__
 from vertebral.anatomy import BY_NAME, LEVELS, SPINE, level_named
+from vertebral.clock import Clock, Progress
 from vertebral.config import ModelConfig, PreprocessConfig, RunConfig
 from vertebral.digest import file_sha256
 from vertebral.errors import OutputExistsError, RenderError
+from vertebral.exporting import Exportable, exported_names, source_for, write_exports_in_run
 from vertebral.identify import RARE, identify
 from vertebral.inference import infer
 from vertebral.instances import find_instances
@@ -25,8 +25,7 @@ from vertebral.io.occupancies import write_occupancies
 from vertebral.io.read import read_scan
 from vertebral.io.staging import staging_in, writing
 from vertebral.io.write import write_centroids, write_json, write_labels
-from vertebral.loading import Models, load_models
-from vertebral.memory import peak_memory_gb, restart_peak
+from vertebral.loading import Models, load_models, need_of
 from vertebral.preprocess import prepare, restore
 from vertebral.reconstruct import check_surface, reconstruct
 from vertebral.records import Scan, Segmentation, Spine, Surface
@@ -34,31 +33,10 @@ from vertebral.refine import refine
 from vertebral.report import preview
 from vertebral.weights import Model
 
-Progress = Callable[[str, float], None]
 MANIFEST = "manifest.json"
 _MOST_PLAUSIBLE_ML = 200.0
 _LABELS, _CENTROIDS, _SPINE, _PREVIEW = "seg-vert_msk.nii.gz", "seg-subreg_ctd.json", "spine.glb", "preview.png"
 _OCCUPANCIES = "occupancy.npz"
-
-
-@dataclass
-class _Clock:
-    """Seconds and peak memory per stage, in the order of the stages; tells `progress` where the run is."""
-
-    progress: Progress
-    seconds: dict[str, float] = field(default_factory=dict)
-    memory_gb: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[Callable[[float], None]]:
-        self.progress(name, 0.0)
-        apart, start = restart_peak(), time.perf_counter()
-        yield lambda share: self.progress(name, share)
-        self.seconds[name] = round(time.perf_counter() - start, 3)
-        peak_gb = peak_memory_gb()
-        if apart and peak_gb is not None:  # else it would be that of all stages so far
-            self.memory_gb[name] = peak_gb
-        self.progress(name, 1.0)
 
 
 def run(source: Path, out: Path, config: RunConfig, progress: Progress = lambda name, share: None) -> dict[str, Any]:
@@ -68,7 +46,7 @@ def run(source: Path, out: Path, config: RunConfig, progress: Progress = lambda 
     """
 
     def read() -> Scan:
-        return read_scan(source, config.series, config.max_memory_gb)
+        return read_scan(source, config.series, config.max_memory_gb, need_of(config))
 
     return run_scan(read, out, config, lambda: load_models(config), progress)
 
@@ -87,7 +65,7 @@ def run_scan(
     VertebralError for a full disk; `out` is then as it was.
     """
     _refuse_results(out, config.overwrite)
-    clock = _Clock(progress)
+    clock = Clock(progress)
     with staging_in(out) as staging:
         with clock.stage("load model"):
             models = load()
@@ -96,7 +74,8 @@ def run_scan(
             warnings.extend(models.notes)
         with clock.stage("read"):
             scan = read()
-            _refuse_other_files(out, scan.stem, config.overwrite)
+            series = source_for(config, scan.path, config.series)
+            _refuse_other_files(out, scan.stem, config)
         with clock.stage("prepare"):
             prepared = prepare(scan.volume, preprocess)
         with clock.stage("infer") as share:
@@ -131,6 +110,12 @@ def run_scan(
                 preview(scan.volume, segmentation.labels, surfaces, picture, f"{scan.stem} ({model.config.name})")
             except RenderError as error:
                 warnings.append(str(error))
+        if config.formats:
+            with clock.stage("export"), writing(out):
+                result = Exportable(
+                    scan.stem, segmentation.labels, surfaces, scan.volume, model.config.name, model.sha256
+                )
+                warnings += write_exports_in_run(result, config, series, staging)
         with writing(out):
             manifest = {
                 **_provenance(scan, models, preprocess, config),
@@ -140,7 +125,8 @@ def run_scan(
                 "warnings": [*scan.notes, *warnings, *spine.warnings, *_implausible(segmentation)],
                 "seconds": clock.seconds,
                 "memory_gb": clock.memory_gb,
-                "peak_memory_gb": max(clock.memory_gb.values(), default=peak_memory_gb()),
+                "estimated_memory_gb": round(need_of(config)(scan.volume.grid), 2),
+                "peak_memory_gb": clock.peak_memory_gb,
                 "outputs": _output_rows(staging),
             }
             write_json(manifest, staging / MANIFEST)
@@ -164,7 +150,7 @@ def _refuse_results(out: Path, overwrite: bool) -> None:
         raise OutputExistsError(f"{out}: holds results already; add --overwrite, or choose another --out")
 
 
-def _refuse_other_files(out: Path, stem: str, overwrite: bool) -> None:
+def _refuse_other_files(out: Path, stem: str, config: RunConfig) -> None:
     """Refuse to replace what no manifest speaks of, such as a reference label map that lies beside its CT."""
     endings = (
         _LABELS,
@@ -174,8 +160,9 @@ def _refuse_other_files(out: Path, stem: str, overwrite: bool) -> None:
         _PREVIEW,
         *(f"{level.name}.stl" for level in (*LEVELS, SPINE)),
     )
-    taken = [name for name in (f"{stem}_{ending}" for ending in endings) if (out / name).exists()]
-    if taken and not overwrite:
+    names = (*(f"{stem}_{ending}" for ending in endings), *exported_names(stem, config))
+    taken = [name for name in names if (out / name).exists()]
+    if taken and not config.overwrite:
         raise OutputExistsError(f"{out / taken[0]}: is there already; add --overwrite, or choose another --out")
 
 

@@ -35,7 +35,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """What the worker does: a scan's text is its hash; `bad` cannot be read and `broken` breaks on the way."""
     made: list[str] = []
 
-    def read_scan(path: Path, series: str | None, max_memory_gb: float | None) -> Any:
+    def read_scan(path: Path, series: str | None, max_memory_gb: float | None, need_gb: object) -> Any:
         made.append(f"read {path.stem}")
         if path.stem == "bad":
             raise ReadError(f"{path}: no CT")
@@ -63,6 +63,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     monkeypatch.setattr(worker, "read_digest", lambda path, series: path.read_text())
     monkeypatch.setattr(worker, "run_scan", run_scan)
     monkeypatch.setattr(worker, "load_models", load_models)
+    monkeypatch.setattr(worker, "need_of", lambda config: None)
     handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
     threads = torch.get_num_threads()
     yield made

@@ -20,7 +20,7 @@ from vertebral.config import RunConfig
 from vertebral.errors import OutputExistsError, ReadError, VertebralError
 from vertebral.io.read import read_digest, read_scan
 from vertebral.io.staging import remove_leftovers
-from vertebral.loading import Models, load_models
+from vertebral.loading import Models, load_models, need_of
 from vertebral.pipeline import MANIFEST, run_scan
 from vertebral.records import Scan
 
@@ -81,7 +81,7 @@ def _fetch(source: Source, out: Path, config: RunConfig) -> Scan | Earlier:
     except (OSError, ValueError):
         earlier = None
     if earlier is None or config.overwrite:
-        return read_scan(source.path, config.series, config.max_memory_gb)
+        return read_scan(source.path, config.series, config.max_memory_gb, need_of(config))
     try:
         same = earlier["input"]["sha256"] == read_digest(source.path, config.series)
         same = same and _deciding(earlier["options"]) == _deciding(config.model_dump(mode="json"))

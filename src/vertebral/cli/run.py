@@ -19,14 +19,17 @@ from vertebral.cli.console import (
     print_json,
     stages,
 )
+from vertebral.cli.export import Scheme
+from vertebral.cli.pacs import CaBundle, Credentials, Store, brought, check_store, formats_of
+from vertebral.errors import ConfigError
 
 
 def run(
     ct: Annotated[
-        Path,
+        str,
         typer.Argument(
-            help="NIfTI, NRRD, MHA, a DICOM folder, or a zip of one. With --jobs a folder of such scans, or a .txt "
-            "file with a path a line."
+            help="NIfTI, NRRD, MHA, a DICOM folder, a zip of one, or dicomwebs://.../series/UID. With --jobs a folder "
+            "of such scans, or a .txt file with a path a line."
         ),
     ],
     out: OutFolder,
@@ -46,6 +49,13 @@ def run(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Run many scans, so many at once; what is done already is skipped.")
     ] = None,
+    formats: Annotated[
+        str | None, typer.Option("--format", help="Write these too: formats of `vertebral export`, by comma.")
+    ] = None,
+    scheme: Scheme = "verse",
+    store: Store = False,
+    pacs_credentials: Credentials = None,
+    pacs_ca: CaBundle = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -71,18 +81,25 @@ def run(
             "exact": exact,
             "series": series,
             "max_memory_gb": max_memory_gb,
+            "formats": formats_of(formats),
+            "scheme": scheme,
             "overwrite": overwrite,
         }
         config = parse_config(RunConfig, options, "command line")
-        if jobs is not None or ct.suffix.lower() == ".txt":
-            run_many(ct, out, config, jobs or 1, Printing(quiet, as_json))
+        if jobs is not None or ct.lower().endswith(".txt"):
+            if store:
+                raise ConfigError("--store: is for one scan; leave out --jobs")
+            run_many(Path(ct), out, config, jobs or 1, Printing(quiet, as_json))
             return
-        with stages(quiet or as_json) as progress:
+        check_store(store, ct, config.formats)
+        with stages(quiet or as_json) as progress, brought(ct, pacs_credentials, pacs_ca, progress) as place:
             progress("start", 0.0)
             from vertebral import pipeline
 
             progress("start", 1.0)
-            manifest = pipeline.run(ct, out, config, progress)
+            manifest = pipeline.run(place.path, out, config, progress)
+            if store and place.send is not None:
+                place.send([out / row["file"] for row in manifest["outputs"] if row["file"].endswith(".dcm")])
     if as_json:
         print_json({"out": str(out), **manifest})
     elif not quiet:

@@ -1,7 +1,7 @@
 """From a path to a CT: finds the format, refuses what is no CT, and names the file in every error."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -17,7 +17,7 @@ from vertebral.io.opened import IMAGE_SUFFIXES, NIFTI_SUFFIXES, Opened, stem_of,
 from vertebral.records import Scan
 from vertebral.volume import Grid, Volume
 
-WORKING_BYTES_PER_VOXEL = 12
+_WORKING_BYTES_PER_VOXEL = 12
 
 _LEAST_SPACING_MM, _MOST_SPACING_MM = 0.02, 20.0
 _FORMATS = (
@@ -25,21 +25,31 @@ _FORMATS = (
 )
 
 
-def read_scan(path: Path, series: str | None = None, max_memory_gb: float | None = None) -> Scan:
+def working_memory_gb(grid: Grid) -> float:
+    """What work on an image of `grid` takes at a rough guess: 12 bytes a voxel, in GB (1e9 bytes)."""
+    return prod(grid.shape) * _WORKING_BYTES_PER_VOXEL / 1e9
+
+
+def read_scan(
+    path: Path,
+    series: str | None = None,
+    max_memory_gb: float | None = None,
+    need_gb: Callable[[Grid], float] = working_memory_gb,
+) -> Scan:
     """Read a CT in HU on its own grid, from NIfTI, NRRD, MetaImage, DICOM (folder or one file of it), or a zip of one.
 
     `series` is the SeriesInstanceUID, or the start of it, where a DICOM folder holds several CT series; one file of a
     series names it too. The array is (I, J, K) int16, or float32 where HU are not whole. `sha256` is over the file's
     bytes; for a detached header over its data too; for DICOM over the files of the series from one end of the stack to
-    the other. Before any values are read, the need is estimated at 12 bytes a voxel and compared with `max_memory_gb`
-    (1 GB = 1e9 bytes), or with what is free where that is None.
+    the other. Before any values are read, what `need_gb` says is compared with `max_memory_gb` (1 GB = 1e9 bytes), or
+    with what is free where that is None.
 
     Raises ReadError where this is no CT that can be read faithfully, and GeometryError for a grid that cannot be used.
     """
     path = Path(path)
     with _named(path), _opened(path, series) as opened:
         _require_plausible(opened.grid)
-        _require_memory(opened.grid, max_memory_gb)
+        _require_memory(opened.grid, max_memory_gb, need_gb(opened.grid))
         array, notes = to_hounsfield(opened.load())
         digest = files_sha256(_files(path, opened))
         volume = Volume(array, opened.grid.affine)
@@ -65,7 +75,7 @@ def read_labels(path: Path) -> Volume:
             raise ReadError(f"label maps are read from {', '.join(IMAGE_SUFFIXES)}: convert it to one of these")
         with _opened(path, None) as opened:
             _require_plausible(opened.grid)
-            _require_memory(opened.grid, None)
+            _require_memory(opened.grid, None, working_memory_gb(opened.grid))
             return Volume(to_labels(opened.load()), opened.grid.affine)
 
 
@@ -83,6 +93,16 @@ def read_geometry(path: Path) -> Grid:
 def _files(path: Path, opened: Opened) -> tuple[Path, ...]:
     """The files whose bytes tell one scan from another: a zip is one whole."""
     return (path,) if suffix_of(path) == ".zip" else opened.files
+
+
+@contextmanager
+def opened(path: Path, series: str | None = None) -> Iterator[Opened]:
+    """Give the header of what `read_scan` takes; what is unpacked for it stays until the end of the block.
+
+    Raises ReadError for a file whose header cannot be read, and GeometryError for a grid that cannot be used.
+    """
+    with _named(path), _opened(path, series) as found:
+        yield found
 
 
 @contextmanager
@@ -149,8 +169,7 @@ def _require_plausible(grid: Grid) -> None:
         raise GeometryError(f"spacing {spacing} mm is not that of a CT of a patient ({limits}): is the header in mm?")
 
 
-def _require_memory(grid: Grid, max_memory_gb: float | None) -> None:
-    need_gb = prod(grid.shape) * WORKING_BYTES_PER_VOXEL / 1e9
+def _require_memory(grid: Grid, max_memory_gb: float | None, need_gb: float) -> None:
     have_gb = free_memory_gb() if max_memory_gb is None else max_memory_gb
     if have_gb is not None and need_gb > have_gb:
         size = " x ".join(map(str, grid.shape))
