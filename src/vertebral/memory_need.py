@@ -20,7 +20,7 @@ _WORK_VALUES = 160
 
 def estimate_gb(grid: Grid, finder: ModelConfig, refiner: ModelConfig | None, exact: bool = False) -> float:
     """The memory, in GB (1e9 bytes), that a run on a CT of `grid` will need at most."""
-    source = prod(grid.shape)
+    source = float(prod(grid.shape))
     coarse = _resampled(grid, finder.preprocess.spacing_mm)
     window = finder.inference.window
     cross: float = min(prod(coarse) / size * min(size, extent) for size, extent in zip(coarse, window, strict=True))
