@@ -7,8 +7,8 @@ the spine), `exact` looks at all windows, `torch` is `exact` with PyTorch, `mona
 (third-order spline), ScaleIntensityRanged, sliding_window_inference (Gaussian, the same window and overlap) and
 Invertd, with the same network. `nnunet` is nnU-Net v2's own predictor (where installed) with its usual resampling, at
 the same spacing, window and step and without mirroring; it gets a network of the same kind and size without training,
-so only its time and memory count. The others name a voxel by the network's best class. Each runs in a process of its own; imports
-and weights are loaded before the clock starts. Memory is the peak of the process, less what it held before.
+so only its time and memory count. The others name a voxel by the network's best class. Each runs in a process of its
+own; imports and weights are loaded before the clock starts. Memory is the peak of the process less what it held then.
 """
 
 import argparse

@@ -1,5 +1,5 @@
 # mypy: allow-untyped-calls
-"""The process in which `rendering` lets VTK draw: `python -m vertebral.report.offscreen job.npz pictures.npz`.
+"""The process in which `rendering` lets VTK draw: `python offscreen.py job.npz pictures.npz`.
 
 Alone in its process, since VTK ends the process where a machine cannot render without a screen.
 """
