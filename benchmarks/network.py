@@ -60,9 +60,8 @@ def main() -> None:
         found = seconds[name]
         middle = statistics.median(found)
         spread = f"{middle:.3f} ({min(found):.3f}-{max(found):.3f})"
-        print(
-            f"| {name} | {operations / 1e9:.1f} | {spread} | {operations / middle / 1e9:.0f} | {operations / middle / peak:.0%} |"
-        )
+        rate = operations / middle
+        print(f"| {name} | {operations / 1e9:.1f} | {spread} | {rate / 1e9:.0f} | {rate / peak:.0%} |")
 
 
 if __name__ == "__main__":

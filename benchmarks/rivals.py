@@ -67,7 +67,6 @@ def ours(ct: Path, backend: str, exact: bool) -> Work:
 def monai(ct: Path) -> Work:
     """MONAI's dictionary transforms around its sliding window."""
     import torch
-    from monai.data.utils import decollate_batch
     from monai.inferers.utils import sliding_window_inference
     from monai.transforms import (
         Compose,
@@ -109,10 +108,8 @@ def monai(ct: Path) -> Work:
                 overlap=config.inference.overlap,
                 mode="gaussian",
             )
-        data["found"] = data["image"].clone()
-        data["found"].set_(logits.argmax(1).float())
-        (item,) = decollate_batch({name: value[None] for name, value in data.items()})
-        return ids[after(item)["found"][0].numpy().round().astype(int)]
+        data["found"] = logits.argmax(1).float()
+        return ids[after(data)["found"][0].numpy().round().astype(int)]
 
     return work
 
