@@ -101,7 +101,7 @@ def monai(ct: Path) -> Work:
         data = before({"image": str(ct)})
         with torch.inference_mode():
             logits = sliding_window_inference(
-                data["image"][None].as_tensor(),
+                data["image"].as_tensor()[None],
                 config.inference.window,
                 1,
                 lambda values: model.network(values)[:, :count],

@@ -3,6 +3,7 @@
 import json
 import platform
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -100,10 +101,14 @@ def run_scan(
         spine = _chosen(spine, config.levels)
         with clock.stage("restore"):
             segmentation = restore(spine, prepared.source)
-        with clock.stage("reconstruct"):
-            surfaces = reconstruct(spine)
-        with clock.stage("write"), writing(out):
-            _write_results(staging, scan, spine, segmentation, surfaces)
+        # Compressing a large label map takes as long as its surfaces do.
+        with ThreadPoolExecutor(1) as beside:
+            labels = beside.submit(write_labels, segmentation.labels, staging / f"{scan.stem}_{_LABELS}")
+            with clock.stage("reconstruct"):
+                surfaces = reconstruct(spine)
+            with clock.stage("write"), writing(out):
+                _write_results(staging, scan, spine, surfaces)
+                labels.result()
         with clock.stage("preview"), writing(out):
             try:
                 picture = staging / f"{scan.stem}_{_PREVIEW}"
@@ -190,10 +195,7 @@ def _only_passed(levels: tuple[str, ...]) -> set[str]:
     return {name for name in RARE if {BY_NAME[name].rank - 1, BY_NAME[name].rank + 1} <= ranks}
 
 
-def _write_results(
-    folder: Path, scan: Scan, spine: Spine, segmentation: Segmentation, surfaces: tuple[Surface, ...]
-) -> None:
-    write_labels(segmentation.labels, folder / f"{scan.stem}_{_LABELS}")
+def _write_results(folder: Path, scan: Scan, spine: Spine, surfaces: tuple[Surface, ...]) -> None:
     centroids = [(v.level.verse_id, v.instance.centroid_mm) for v in spine.vertebrae]
     write_centroids(centroids, scan.volume.grid, folder / f"{scan.stem}_{_CENTROIDS}")
     for surface in surfaces:
