@@ -67,6 +67,7 @@ def ours(ct: Path, backend: str, exact: bool) -> Work:
 def monai(ct: Path) -> Work:
     """MONAI's dictionary transforms around its sliding window."""
     import torch
+    from monai.data.meta_tensor import MetaTensor
     from monai.inferers.utils import sliding_window_inference
     from monai.transforms import (
         Compose,
@@ -108,7 +109,7 @@ def monai(ct: Path) -> Work:
                 overlap=config.inference.overlap,
                 mode="gaussian",
             )
-        data["found"] = logits.argmax(1).float()
+        data["found"] = MetaTensor(logits.argmax(1).float())
         return ids[after(data)["found"][0].numpy().round().astype(int)]
 
     return work

@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,14 @@ _SPEC = importlib.util.spec_from_file_location("verse_layout", Path(__file__).pa
 assert _SPEC is not None and _SPEC.loader is not None
 _VERSE_LAYOUT = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(_VERSE_LAYOUT)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep converted networks out of the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VERTEBRAL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

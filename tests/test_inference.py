@@ -6,12 +6,13 @@ from monai.inferers.utils import sliding_window_inference
 from vertebral.anatomy import LEVELS
 from vertebral.config import InferenceConfig, PreprocessConfig
 from vertebral.errors import ModelError, VertebralError
-from vertebral.inference import infer, top2
+from vertebral.inference import autocast, infer, memory_format, place_network, top2
 from vertebral.records import Evidence, Prepared
 from vertebral.volume import Volume
 
 CPU = torch.device("cpu")
 CONFIG = InferenceConfig(window=(16, 16, 16))
+CONFIG_4_MM = PreprocessConfig(spacing_mm=4.0)
 
 
 class RandomNetwork(torch.nn.Module):
@@ -204,3 +205,45 @@ def test_offsets_are_blended_in_mm_and_end_at_127() -> None:
 def test_offsets_that_were_not_asked_for_are_refused() -> None:
     with pytest.raises(ModelError, match="5"):
         infer(random_image((16, 16, 16)), Pointing(), CONFIG, LEVELS[:1], CPU)
+
+
+@pytest.mark.parametrize(("supported", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_a_gpu_gets_half_precision_and_channels_last(
+    supported: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[tuple[str, torch.dtype]] = []
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+    monkeypatch.setattr(torch, "autocast", lambda kind, dtype: chosen.append((kind, dtype)))
+    autocast(torch.device("cuda"), "auto")
+    assert chosen == [("cuda", expected)]
+    assert memory_format(torch.device("cuda")) == torch.channels_last_3d
+
+
+def test_a_network_goes_where_it_computes() -> None:
+    network = RandomNetwork(3).train()
+    place_network(network, CPU)
+    assert not network.training and network.first.weight.is_contiguous()
+    assert memory_format(CPU) == torch.contiguous_format
+
+
+def test_following_the_spine_leaves_the_rest_as_background() -> None:
+    """A network that calls bright voxels spine: what it says in windows that were seen is what all windows say."""
+
+    class Bright(torch.nn.Module):
+        calls = 0
+
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            return torch.cat([0.5 - values, values - 0.5], 1) * 20
+
+    array = np.full((64, 64, 40), 0.1, np.float32)
+    array[29:35, 29:35] = 1
+    array[2:4, 2:4, 2:4] = 1  # a stray, far away
+    prepared = Prepared(Volume(array, np.diag([4.0, 4, 4, 1])), random_image((2, 2, 2)).source, CONFIG_4_MM)
+    seen, everything = Bright(), Bright()
+    fast = infer(prepared, seen, CONFIG, LEVELS[:1], CPU, follow=True)
+    exact = infer(prepared, everything, CONFIG, LEVELS[:1], CPU)
+    assert (seen.calls, everything.calls) == (3, 5 * 5 * 3)
+    assert exact.first[2:4, 2:4, 2:4].all() and not fast.first[2:4, 2:4, 2:4].any()
+    np.testing.assert_array_equal(fast.first[24:40, 24:40], exact.first[24:40, 24:40])
+    assert (fast.first_probability[:10, :10] == 255).all()
