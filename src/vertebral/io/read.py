@@ -152,7 +152,8 @@ def _open_folder(folder: Path, name: str, series: str | None) -> Opened:
     if not images or any(is_dicom(file) for file in files):
         return open_dicom(files, folder, name, series)
     if len(images) > 1:
-        raise ReadError(f"no DICOM but {len(images)} images ({_some_names(images, folder)}): give one of these files")
+        shown = _some_names(images, folder)
+        raise ReadError(f"no DICOM but {len(images)} images ({shown}): give one of these files, or --jobs to run all")
     opened = _open_image(images[0], series)
     return Opened(opened.grid, opened.load, opened.files, stem_of(Path(name)), opened.notes, opened.metadata)
 
