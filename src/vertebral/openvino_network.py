@@ -111,6 +111,8 @@ def _converted(config: ModelConfig, network: torch.nn.Module, file: Path) -> Ope
             decoder = TorchScriptPythonDecoder(traced, example_input=(example,), shared_memory=False)
             frontend = FrontEndManager().load_by_framework("pytorch")
             model = frontend.convert(frontend.load(decoder))
+        if not isinstance(config.network, UNetConfig):  # Swin UNETR: its windows are cut for the traced size alone
+            model.reshape(list(example.shape))
         openvino.save_model(model, str(file), compress_to_fp16=False)
         converted = OpenVinoNetwork(file)
         same = agreement(network, converted, config)
