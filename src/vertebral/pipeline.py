@@ -26,6 +26,7 @@ from vertebral.io.occupancies import write_occupancies
 from vertebral.io.read import read_scan
 from vertebral.io.staging import staging_in, writing
 from vertebral.io.write import write_centroids, write_json, write_labels
+from vertebral.page import PAGE, add_page
 from vertebral.preprocess import prepare, restore
 from vertebral.reconstruct import check_surface, reconstruct
 from vertebral.records import Scan, Segmentation, Spine, Surface
@@ -107,17 +108,18 @@ def run(source: Path, out: Path, config: RunConfig, progress: Progress = lambda 
                 preview(scan.volume, segmentation.labels, surfaces, picture, f"{scan.stem} ({model.config.name})")
             except RenderError as error:
                 warnings.append(str(error))
+        manifest = {
+            **_provenance(scan, model, refiner, preprocess, config, device),
+            "levels": _level_rows(spine, segmentation, surfaces),
+            "level_shift": {f"{by:+d}": round(share, 3) for by, share in spine.shift_probability.items()},
+            "runner_up": spine.runner_up,
+            "warnings": [*scan.notes, *warnings, *spine.warnings, *_implausible(segmentation)],
+            "seconds": clock.seconds,
+        }
+        with clock.stage("page"), writing(out):
+            manifest["warnings"] += add_page(staging, manifest, scan.volume, segmentation.labels, surfaces)
         with writing(out):
-            manifest = {
-                **_provenance(scan, model, refiner, preprocess, config, device),
-                "levels": _level_rows(spine, segmentation, surfaces),
-                "level_shift": {f"{by:+d}": round(share, 3) for by, share in spine.shift_probability.items()},
-                "runner_up": spine.runner_up,
-                "warnings": [*scan.notes, *warnings, *spine.warnings, *_implausible(segmentation)],
-                "seconds": clock.seconds,
-                "peak_memory_gb": _peak_memory_gb(),
-                "outputs": _output_rows(staging),
-            }
+            manifest |= {"peak_memory_gb": _peak_memory_gb(), "outputs": _output_rows(staging)}
             write_json(manifest, staging / MANIFEST)
             _publish(staging, out)
     return manifest
@@ -149,7 +151,7 @@ def _refuse_other_files(out: Path, stem: str, overwrite: bool) -> None:
         _PREVIEW,
         *(f"{level.name}.stl" for level in (*LEVELS, SPINE)),
     )
-    taken = [name for name in (f"{stem}_{ending}" for ending in endings) if (out / name).exists()]
+    taken = [name for name in (PAGE, *(f"{stem}_{ending}" for ending in endings)) if (out / name).exists()]
     if taken and not overwrite:
         raise OutputExistsError(f"{out / taken[0]}: is there already; add --overwrite, or choose another --out")
 

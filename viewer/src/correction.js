@@ -8,8 +8,17 @@ export function correction(name, say) {
   const undo = facts.corrections.length ? el('button', { type: 'button', onclick: () => send([], say, status) }, say('correctUndo')) : null
   if (!level || !facts.known.includes(name)) return el('div', { class: 'correction' }, undo, status)
   const choice = el('select', { id: 'correct-to' }, facts.known.map((other) => el('option', { value: other, selected: other === name }, other)))
-  const go = el('button', { type: 'button', id: 'correct', onclick: () => choice.value !== name && send([...facts.pins, { level: choice.value, point_mm: level.centroid_ras_mm }], say, status) }, say('correctGo'))
+  const go = el('button', { type: 'button', id: 'correct', onclick: () => choice.value !== name && send(withPin(choice.value, level.centroid_ras_mm), say, status) }, say('correctGo'))
   return el('div', { class: 'correction' }, el('label', { for: 'correct-to' }, say('correctHelp', name)), choice, go, undo, status)
+}
+
+// Two centroids this near are one vertebra's.
+const SAME_MM = 5
+
+/** All that was given by hand so far and this; what was said of the same vertebra before no longer counts. */
+function withPin(name, point) {
+  const others = facts.pins.filter((pin) => Math.hypot(...pin.point_mm.map((value, n) => value - point[n])) > SAME_MM)
+  return [...others, { level: name, point_mm: point }]
 }
 
 async function send(pins, say, status) {

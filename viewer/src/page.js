@@ -8,7 +8,7 @@ import { Spine } from './spine.js'
 import { curves, downloads, levelDetails, levelTable, number, provenance, warnings } from './tables.js'
 import { TEXTS } from './texts.js'
 
-const VIEWS = { front: [180, 5], left: [270, 5], back: [0, 5], right: [90, 5], top: [180, 89] }
+const VIEWS = { front: [180, 5], left: [90, 5], back: [0, 5], right: [270, 5], top: [180, 89] }
 
 let code = language()
 let say = speaker(TEXTS, code)

@@ -7,6 +7,7 @@ export function number(value, digits = 1) {
   return typeof value === 'number' ? value.toFixed(digits) : String(value)
 }
 
+const WHOLE = new Set(['core_mean_hu', 'genant_grade'])
 const measured = new Map(facts.measured.vertebrae.map((row) => [row.name, row]))
 
 export function levelTable(say, handlers) {
@@ -42,7 +43,7 @@ function levelRow(level, say, { onSelect, onHide }) {
 
 function figureCell(figure, name, say) {
   if (!figure) return el('td', {}, '–')
-  const text = number(figure.value, name === 'core_mean_hu' ? 0 : 1)
+  const text = number(figure.value, WHOLE.has(name) ? 0 : 1)
   const title = figure.reason ? `${figure.quality === 'check' ? `${say('check')}: ` : ''}${figure.reason}` : null
   return el('td', { class: figure.quality === 'check' ? 'check' : null, title }, text)
 }

@@ -17,6 +17,7 @@ from vertebral.cli.console import (
     interruptible,
     print_json,
     stages,
+    stages_as_json,
 )
 
 
@@ -33,6 +34,9 @@ def run(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
+    progress_json: Annotated[
+        bool, typer.Option("--progress-json", help="Tell progress as JSON lines on standard error.")
+    ] = False,
 ) -> None:
     """Find, name and mesh the vertebrae of one CT."""
     with errors(as_json), interruptible():
@@ -52,7 +56,7 @@ def run(
             "overwrite": overwrite,
         }
         config = parse_config(RunConfig, options, "command line")
-        with stages(quiet or as_json) as progress:
+        with stages_as_json() if progress_json else stages(quiet or as_json) as progress:
             progress("start", 0.0)
             from vertebral import pipeline
 
