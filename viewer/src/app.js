@@ -44,7 +44,7 @@ function dropZone() {
     { class: 'drop', id: 'drop' },
     el('p', { class: 'big' }, say('drop')),
     el('p', {}, el('button', { type: 'button', onclick: () => file.click() }, say('file')), ' ', el('button', { type: 'button', onclick: () => folder.click() }, say('folder'))),
-    el('p', { class: 'faint' }, say('local', uploadGb, keepDays)),
+    el('p', { class: 'faint' }, say('local', Number(uploadGb), Number(keepDays))),
     file,
     folder,
   )
@@ -127,8 +127,10 @@ function show(list) {
     }
     return card
   })
-  if (cards.length !== jobs.children.length || cards.some((card, n) => jobs.children[n] !== card)) {
-    jobs.replaceChildren(...(cards.length ? cards : [el('p', { class: 'faint' }, say('none'))]))
+  if (!cards.length) {
+    jobs.replaceChildren(el('p', { class: 'faint' }, say('none')))
+  } else if (cards.length !== jobs.children.length || cards.some((card, n) => jobs.children[n] !== card)) {
+    jobs.replaceChildren(...cards)
   }
 }
 

@@ -5,6 +5,7 @@ import { blob, facts } from './data.js'
 export const WINDOWS = { bone: [400, 1800], soft: [50, 400], wide: [300, 1370] }
 const CONTRAST_DRAG = 1
 const NEVER = 0
+const CROSSHAIR_PX = 1.3
 
 export class Slices {
   constructor(canvas, onMove, onClick, onWindow) {
@@ -17,8 +18,8 @@ export class Slices {
     this.nv = new Niivue({
       backColor: [0, 0, 0, 1],
       crosshairColor: [1, 1, 1, 0.75],
-      crosshairWidth: 1,
-      crosshairGap: 6,
+      crosshairWidthUnit: 'mm',
+      crosshairGap: 4,
       dragAndDropEnabled: false,
       dragMode: CONTRAST_DRAG,
       isOrientCube: false,
@@ -39,8 +40,17 @@ export class Slices {
     this.nv.addVolume(labels)
     this.nv.onLocationChange = (place) => this.onMove([...place.mm].slice(0, 3), this.hu(place), this.labelAt(place))
     this.nv.onIntensityChange = (volume) => this.onWindow((volume.cal_min + volume.cal_max) / 2, volume.cal_max - volume.cal_min)
+    new ResizeObserver(() => requestAnimationFrame(() => this.thin())).observe(this.canvas)
     this.canvas.addEventListener('pointerup', () => setTimeout(() => this.onClick(this.label), 0))
     this.canvas.parentElement.addEventListener('keydown', (event) => this.onKey(event), { capture: true })
+  }
+
+  /** Crosshairs of one pixel and a bit, whatever a pixel shows. */
+  thin() {
+    const tile = this.nv.screenSlices[0]
+    if (!tile?.fovMM[0]) return
+    this.nv.opts.crosshairWidth = (CROSSHAIR_PX * tile.fovMM[0]) / tile.leftTopWidthHeight[2]
+    this.nv.drawScene()
   }
 
   hu(place) {

@@ -32,6 +32,7 @@ def app(
     data: Annotated[Path, typer.Option("--data", help="Folder for uploads and results; made where it is missing.")],
     model: Annotated[str, typer.Option(help="A shipped model's name, or a model folder.")] = "default",
     device: Device = "auto",
+    refine: Annotated[bool, typer.Option(help="Refine each vertebra, if the model can; without it is faster.")] = True,
     max_upload_gb: Annotated[float, typer.Option(min=0.001, help="Largest CT that is taken.")] = 4.0,
     keep_days: Annotated[float, typer.Option(min=0, help="Uploads and results are deleted after so many days.")] = 30.0,
     port: Port = 0,
@@ -43,7 +44,8 @@ def app(
         _require_server()
         from vertebral.viewer.app import AppOptions, start_app
 
-        options = AppOptions(data, max_upload_gb, keep_days, ("--model", model, "--device", device))
+        run_options = ("--model", model, "--device", device, "--refine" if refine else "--no-refine")
+        options = AppOptions(data, max_upload_gb, keep_days, run_options)
         start_app(options, port, not no_browser, lambda url: print(url, flush=True))
 
 

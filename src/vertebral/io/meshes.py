@@ -136,6 +136,6 @@ def read_glb(path: Path) -> tuple[Surface, ...]:
             Surface(BY_NAME[level], np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64), part)
             for level, part, mesh in found
         ]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, NotImplementedError) as error:
         raise ReadError(f"{path}: not the meshes of `vertebral run` ({error!r})") from error
     return tuple(sorted(surfaces, key=lambda surface: (surface.level.rank, surface.part)))

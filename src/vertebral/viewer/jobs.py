@@ -105,8 +105,8 @@ class Jobs:
                 self.delete(job.id)
 
     def input_folder(self, job_id: str) -> Path:
-        """Where uploads go."""
-        return self.folder / job_id / "input"
+        """Where uploads go; results are called after it, or after its only file."""
+        return self.folder / job_id / "scan"
 
     def input_path(self, job_id: str) -> Path:
         """What to run: the only file, or the folder of several."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from vertebral.page.result import MANIFEST, Result, contents_of, read_ct, result
 from vertebral.page.volumes import around_spine
 from vertebral.volume import Volume
 
-# Above this, some 600 MB as a browser holds it twice, only what lies around the spine is shown; no voxel is changed.
-_MOST_VOXELS = 150_000_000
+# A browser holds a volume several times over: arms and table are left out, but no voxel is changed.
+_MARGIN_MM = 60.0
 _VOLUMES = {CT: "ct.nii", LABELS: "labels.nii"}
 
 
@@ -54,9 +53,8 @@ def make_shown(
 
 def _written(ct: Volume, labels: Volume, folder: Path) -> dict[str, Path]:
     ct, labels = ct.to_ras(), labels.to_ras()
-    if prod(ct.array.shape) > _MOST_VOXELS:
-        box = around_spine(labels)
-        ct, labels = ct.cropped(box), labels.cropped(box)
+    box = around_spine(labels, _MARGIN_MM)
+    ct, labels = ct.cropped(box), labels.cropped(box)
     kept = ct.array if ct.array.dtype == np.int16 else ct.array.astype(np.float32)
     files = {name: folder / file for name, file in _VOLUMES.items()}
     write_nifti(Volume(kept, ct.affine), files[CT])

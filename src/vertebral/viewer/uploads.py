@@ -22,7 +22,7 @@ def stored_name(number: int, name: str) -> str:
     suffix = suffix_of(Path(name), KNOWN_SUFFIXES)
     if suffix in _DETACHED:
         raise InputError(f"{suffix} names a second file: pack both into one zip and give that")
-    return f"{number:06d}{suffix}" if suffix else f"{number:06d}"
+    return f"scan-{number:06d}{suffix}" if number else f"scan{suffix}"
 
 
 def require_room(folder: Path, more_bytes: int, most_bytes: int) -> None:
