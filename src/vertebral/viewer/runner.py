@@ -92,8 +92,9 @@ class Runner:
         if self._stop.is_set() or job.id in self._cancelled:
             self._end_child(job.id)
         assert child.stderr is not None
-        for line in child.stderr:
-            _note(self.jobs, job.id, line)
+        with child.stderr:
+            for line in child.stderr:
+                _note(self.jobs, job.id, line)
         code = child.wait()
         with self._lock:
             self._child = None

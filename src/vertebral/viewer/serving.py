@@ -66,6 +66,7 @@ def listen(port: int) -> Address:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((HOST, port))
+        listening.listen(128)
     except (OSError, OverflowError) as error:
         listening.close()
         raise ConfigError(f"--port {port}: cannot be listened on ({error}): choose another, or 0 for any") from error
