@@ -51,8 +51,13 @@ class Watched:
         self.requests: list[str] = []
         self.page.set_default_timeout(PATIENCE_MS)
         self.page.on("pageerror", lambda error: self.trouble.append(str(error)))
-        self.page.on("console", lambda line: line.type in ("error",) and self.trouble.append(line.text))
+        self.page.on("console", self._listen)
         self.page.on("request", lambda request: self.requests.append(request.url))
+
+    def _listen(self, line: Any) -> None:
+        # An answer of 400 is what a refused upload gets; the page tells the reason.
+        if line.type == "error" and "status of 400" not in line.text:
+            self.trouble.append(line.text)
 
     def open(self, url: str) -> Any:
         """Go to a page of a result and wait for its pictures."""

@@ -29,7 +29,7 @@ from vertebral.viewer.jobs import ENDED, Job, Jobs
 from vertebral.viewer.runner import Runner
 from vertebral.viewer.serving import guarded, listen, serve
 from vertebral.viewer.shown import Shown, make_shown, result_routes
-from vertebral.viewer.uploads import require_room, stored_name, take
+from vertebral.viewer.uploads import check_upload, require_room, stored_name, take
 
 _STATIC = Path(__file__).parent / "static"
 _MOST_JSON_BYTES = 100_000
@@ -110,6 +110,7 @@ class App:
         if action == "start":
             job = self._job(request, "uploading")
             await run_in_threadpool(require_room, self.jobs.input_folder(job.id), 0, int(self.options.max_upload_gb * 1e9))
+            await run_in_threadpool(check_upload, self.jobs.input_path(job.id))
             self.runner.queue(job.id)
         elif action == "restart":
             self.runner.queue(self._job(request, *ENDED).id)

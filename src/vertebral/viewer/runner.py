@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vertebral.viewer.jobs import Job, Jobs
+from vertebral.viewer.uploads import without_path
 
 _COMMAND = (sys.executable, "-c", "from vertebral.cli import app; app()", "run")
 _ENDS_WITHIN_S = 10.0
@@ -140,4 +141,4 @@ def _reason(code: int, told: Path, source: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         ended = f"by signal {-code}, perhaps for want of memory" if code < 0 else f"with code {code}"
         return f"the run ended unexpectedly ({ended}): try again, or run it with `vertebral run`"
-    return error.replace(f"{source}: ", "").replace(str(source), "the upload").replace(str(source.parent), "the upload")
+    return without_path(error, source)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vertebral.errors import InputError
 from vertebral.io.opened import KNOWN_SUFFIXES, suffix_of
+from vertebral.io.read import read_geometry
 
 MOST_FILES = 20_000
 _LEFT_FREE_BYTES = 1_000_000_000
@@ -32,6 +33,19 @@ def require_room(folder: Path, more_bytes: int, most_bytes: int) -> None:
         raise InputError(f"the upload is larger than {most_bytes / 1e9:g} GB: raise --max-upload-gb or crop the CT")
     if shutil.disk_usage(folder).free - more_bytes < _LEFT_FREE_BYTES:
         raise InputError("the disk is nearly full: delete old results, or choose another --data")
+
+
+def check_upload(path: Path) -> None:
+    """Read the header of a complete upload, so that what is no CT shows at once. Raises InputError without its path."""
+    try:
+        read_geometry(path)
+    except InputError as error:
+        raise InputError(without_path(str(error), path)) from error
+
+
+def without_path(text: str, source: Path) -> str:
+    """Leave the path of an upload out of a message: the user never saw it."""
+    return text.replace(f"{source}: ", "").replace(str(source), "the upload").replace(str(source.parent), "the upload")
 
 
 async def take(stream: AsyncIterator[bytes], path: Path, most_bytes: int) -> None:
