@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from results import Made, manifest_of, phantom_parts, read_manifest, write_result
 from typer.testing import CliRunner
 
+from results import Made, manifest_of, phantom_parts, read_manifest, write_result
 from vertebral.cli import app
 from vertebral.errors import InputError, ReadError
 from vertebral.io.meshes import read_glb
@@ -34,8 +34,7 @@ def made() -> Made:
 
 
 def loaded(data: bytes) -> Any:
-    image = nib.Nifti1Image.from_bytes(gzip.decompress(data))
-    return image
+    return nib.Nifti1Image.from_bytes(gzip.decompress(data))
 
 
 def test_the_box_holds_all_labels_and_a_margin() -> None:
@@ -142,8 +141,10 @@ def test_a_page_can_be_read_back(made: Made, tmp_path: Path) -> None:
     write_page(contents, tmp_path / PAGE)
     assert read_page(tmp_path / PAGE) == contents
     served = page_html(contents, {CT: "volumes/ct.nii"}, {"files_at": "files/"})
-    assert f'data-name="{CT}"' not in served and '"files_at":"files/"' in served and "connect-src 'self'" in served.replace(
-        "&#39;", "'"
+    assert (
+        f'data-name="{CT}"' not in served
+        and '"files_at":"files/"' in served
+        and "connect-src 'self'" in served.replace("&#39;", "'")
     )
     (tmp_path / "other.html").write_text("<html></html>")
     with pytest.raises(ReadError, match=r"other\.html: not a page of `vertebral run`"):

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from chromium import Watched, chromium, count_hue, picture, wait_until
 from results import Made, manifest_of, phantom_parts, without_vertebrae, write_result
-
 from vertebral.anatomy import BY_NAME
 from vertebral.page import PAGE, add_page
 
@@ -113,7 +113,9 @@ def test_keys_turn_the_spine_and_move_the_slices(watched: Watched) -> None:
     page.keyboard.press("PageUp")
     assert page.evaluate(PLACE)[2] - place[2] == pytest.approx(4, abs=0.1)  # a voxel of the phantom
     page.get_by_role("button", name="Soft tissue").click()
-    assert page.evaluate("[vertebral.state.slices.nv.volumes[0].cal_min, vertebral.state.slices.nv.volumes[0].cal_max]") == [
+    assert page.evaluate(
+        "[vertebral.state.slices.nv.volumes[0].cal_min, vertebral.state.slices.nv.volumes[0].cal_max]"
+    ) == [
         -150,
         250,
     ]

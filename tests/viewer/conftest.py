@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import uvicorn
-from results import Made, phantom_parts
 from starlette.types import ASGIApp
 
+from results import Made, phantom_parts
 from vertebral.viewer.serving import Address, listen
 
 

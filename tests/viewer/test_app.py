@@ -5,13 +5,12 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
+
 from chromium import wait_until
 from results import Made, write_result
-
 from vertebral.viewer import runner as runner_module
 from vertebral.viewer.app import App, AppOptions
 from vertebral.viewer.jobs import Jobs
@@ -101,7 +100,9 @@ def test_a_bad_upload_fails_with_a_reason(running: Running) -> None:
     assert running.server.ask(f"api/jobs/{job_id}/files/0", "PUT", b"no image", x_file_name="a.nii").status == 200
     answer = running.server.ask(f"api/jobs/{job_id}/start", "POST")
     assert answer.status == 400
-    assert json.loads(answer.body)["error"].startswith("not a NIfTI") and str(running.jobs.folder) not in str(answer.body)
+    assert json.loads(answer.body)["error"].startswith("not a NIfTI") and str(running.jobs.folder) not in str(
+        answer.body
+    )
     assert running.state(job_id) == "uploading"
 
 
@@ -142,7 +143,7 @@ def test_no_name_is_kept(running: Running) -> None:
     job_id = running.give(running.ct, name="Doe%5EJane.nii.gz")
     wait_until(lambda: running.state(job_id) == "done", "the run")
     shutil.rmtree(running.jobs.result_folder(job_id))
-    kept = [path for path in (running.jobs.folder / job_id).rglob("*")]
+    kept = list((running.jobs.folder / job_id).rglob("*"))
     assert not any("Doe" in path.name or (path.is_file() and b"Doe" in path.read_bytes()) for path in kept)
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import Watched, chromium, wait_until
 
+from chromium import Watched, chromium, wait_until
 from vertebral.anatomy import parse_levels
 from vertebral.data.phantom import make_phantom
 from vertebral.io.write import write_image
+from vertebral.page.volumes import around_spine
 
 DROP = """([name, data]) => {
     const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0))
@@ -67,7 +68,8 @@ def test_a_bad_file_shows_its_error_and_goes(page: Any) -> None:
 
 
 def test_a_phantom_from_drop_to_download(page: Any, tmp_path: Path) -> None:
-    write_image(make_phantom(parse_levels("T12-L2"), 4.0).ct, tmp_path / "Doe^Jane_ct.nii.gz")
+    phantom = make_phantom(parse_levels("T12-L2"), 4.0)
+    write_image(phantom.ct.cropped(around_spine(phantom.labels, 30.0)), tmp_path / "Doe^Jane_ct.nii.gz")
     drop(page, "Doe^Jane_ct.nii.gz", (tmp_path / "Doe^Jane_ct.nii.gz").read_bytes())
     page.wait_for_selector("article[data-state=running]")
     page.get_by_role("button", name="Cancel").click()
@@ -89,7 +91,7 @@ def test_a_phantom_from_drop_to_download(page: Any, tmp_path: Path) -> None:
     page.wait_for_selector(".corrections")
     page.wait_for_selector("html[data-ready=yes]", state="attached")
     after = [row.get_attribute("data-level") for row in page.locator("tr[data-level]").all()]
-    assert "L2" in after and len(after) == len(found) and after != found
+    assert "L2" in after and after != found
     page.get_by_role("link", name="All scans").click()
     wait_until(lambda: "corrected by hand" in page.locator("article").inner_text(), "the list")
 

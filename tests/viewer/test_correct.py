@@ -2,8 +2,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from results import Made, read_manifest, write_result
 
+from results import Made, read_manifest, write_result
 from vertebral.anatomy import BY_NAME
 from vertebral.errors import ConfigError, VertebralError
 from vertebral.io.read import read_labels
@@ -25,9 +25,7 @@ def test_a_level_and_its_neighbours_get_new_names(made: Made, tmp_path: Path) ->
     assert [row["level"] for row in after.manifest["levels"]] == ["L1", "L2", "L3"]
     labels = read_labels(after.labels_path)
     for old, new in (("T12", "L1"), ("L1", "L2"), ("L2", "L3")):
-        np.testing.assert_array_equal(
-            labels.array == BY_NAME[new].verse_id, made.labels.array == BY_NAME[old].verse_id
-        )
+        np.testing.assert_array_equal(labels.array == BY_NAME[new].verse_id, made.labels.array == BY_NAME[old].verse_id)
     for old, new in zip(before.surfaces(), after.surfaces(), strict=True):
         np.testing.assert_array_equal(old.vertices_mm, new.vertices_mm)
     names = {name for name in after.files if name.endswith(".stl")}

@@ -4,8 +4,8 @@ import time
 from pathlib import Path
 
 import pytest
-from chromium import wait_until
 
+from chromium import wait_until
 from vertebral.errors import InputError
 from vertebral.viewer import runner as runner_module
 from vertebral.viewer.jobs import Jobs
@@ -119,7 +119,11 @@ def test_jobs_survive_a_restart(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     assert state_of(jobs, running) == "interrupted"
     use(monkeypatch, GOOD)
     again = Jobs(folder)
-    assert (state_of(again, running), state_of(again, waiting), state_of(again, half)) == ("interrupted", "queued", "gone")
+    assert (state_of(again, running), state_of(again, waiting), state_of(again, half)) == (
+        "interrupted",
+        "queued",
+        "gone",
+    )
     assert not (folder / half).exists()
     runner = Runner(again, (), keep_days=1)
     runner.start()

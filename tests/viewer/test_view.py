@@ -11,9 +11,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from results import Made, write_result
 from typer.testing import CliRunner
 
+from results import Made, write_result
 from vertebral.cli import app
 from vertebral.errors import ConfigError, InputError
 from vertebral.page.contents import CT, LABELS
@@ -136,7 +136,7 @@ def test_a_result_without_a_page_is_served_too(made: Made, tmp_path: Path) -> No
     shown = make_shown(open_result(out), None, tmp_path)
     assert set(shown.made.blobs) == {"T12.mz3", "L1.mz3", "L2.mz3"} and not shown.volumes
     assert set(make_shown(open_result(out), ct, tmp_path).volumes) == {CT, LABELS}
-    with pytest.raises(InputError, match="is it the|SHA-256|check the path"):
+    with pytest.raises(InputError, match="check the path"):
         make_shown(open_result(out), tmp_path / "none.nii.gz", tmp_path)
 
 
@@ -149,7 +149,9 @@ def test_view_serves_until_it_is_stopped(made: Made, tmp_path: Path) -> None:
     out, _ = write_result(made, tmp_path)
     code = "import sys; from vertebral.cli import app; app(sys.argv[1:])"
     command = [sys.executable, "-c", code, "view", str(out), "--no-browser", "--quiet"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}) as child:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
+    ) as child:
         assert child.stdout is not None and child.stderr is not None
         assert child.stdout.readline().startswith("http://127.0.0.1:")
         child.send_signal(signal.SIGINT)

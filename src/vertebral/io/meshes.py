@@ -130,7 +130,7 @@ def _linear_rgb(level: Level) -> NDArray[np.float64]:
 def read_glb(path: Path) -> tuple[Surface, ...]:
     """Read back the surfaces that `write_glb` wrote in RAS, from head to tail. Raises ReadError for another file."""
     try:
-        scene = trimesh.load(path, file_type="glb", process=False)
+        scene = trimesh.load_scene(path, file_type="glb", process=False)
         found = [(*name.partition("-")[::2], mesh) for name, mesh in scene.geometry.items()]
         surfaces = [
             Surface(BY_NAME[level], np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64), part)

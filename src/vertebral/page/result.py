@@ -62,9 +62,7 @@ def read_ct(path: Path, result: Result) -> Volume:
     """Read the CT that a result was made from (HU). Raises InputError where it is another one."""
     scan = read_scan(path)
     if scan.sha256 != result.manifest["input"]["sha256"]:
-        raise InputError(
-            f"{path}: not the CT that {result.folder} was made from (its SHA-256 differs): give that one"
-        )
+        raise InputError(f"{path}: not the CT that {result.folder} was made from (its SHA-256 differs): give that one")
     return scan.volume
 
 

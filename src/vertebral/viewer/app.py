@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import shutil
 import tempfile
 import threading
 import time
@@ -74,7 +73,11 @@ class App:
             Route("/jobs/{id}/files/{number:int}", self.upload, methods=["PUT"]),
             Route("/jobs/{id}/{action}", self.act, methods=["POST"]),
         ]
-        one = [*result_routes(self.find), Route("/all.zip", self.zipped), Route("/correct", self.correct, methods=["POST"])]
+        one = [
+            *result_routes(self.find),
+            Route("/all.zip", self.zipped),
+            Route("/correct", self.correct, methods=["POST"]),
+        ]
         routes = [Route("/", self.home), Mount("/api", routes=api), Mount("/jobs/{id}", routes=one)]
         return guarded(routes, token, exception_handlers={VertebralError: _told, HTTPException: _refused})
 
@@ -109,7 +112,9 @@ class App:
         action = request.path_params["action"]
         if action == "start":
             job = self._job(request, "uploading")
-            await run_in_threadpool(require_room, self.jobs.input_folder(job.id), 0, int(self.options.max_upload_gb * 1e9))
+            await run_in_threadpool(
+                require_room, self.jobs.input_folder(job.id), 0, int(self.options.max_upload_gb * 1e9)
+            )
             await run_in_threadpool(check_upload, self.jobs.input_path(job.id))
             self.runner.queue(job.id)
         elif action == "restart":
@@ -218,7 +223,9 @@ def _home_html(options: AppOptions) -> str:
         f"default-src 'none'; script-src 'sha256-{hashes[0]}'; style-src 'sha256-{hashes[1]}'; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'"
     )
-    environment = Environment(loader=PackageLoader("vertebral.viewer", "static"), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(
+        loader=PackageLoader("vertebral.viewer", "static"), autoescape=True, undefined=StrictUndefined
+    )
     return environment.get_template("app.html.j2").render(
         policy=policy,
         disclaimer=DISCLAIMER,

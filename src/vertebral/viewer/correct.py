@@ -16,7 +16,7 @@ from vertebral.io.meshes import write_glb, write_stl
 from vertebral.io.read import read_labels
 from vertebral.io.staging import staging_in, writing
 from vertebral.io.write import write_json
-from vertebral.page import PAGE, add_page
+from vertebral.page import add_page
 from vertebral.page.result import MANIFEST, Result, open_result, read_ct
 from vertebral.reconstruct import check_surface, fields_of_labels, mesh_fields
 from vertebral.records import Surface
