@@ -1,6 +1,7 @@
 """`report.html` from disk in Chromium: it draws, its parts are linked, and it asks nobody for anything."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from chromium import Watched, chromium, count_hue, picture, wait_until
 from results import Made, manifest_of, phantom_parts, without_vertebrae, write_result
 from vertebral.anatomy import BY_NAME
 from vertebral.page import PAGE, add_page
+from vertebral.volume import Volume
 
 PLACE = "[...vertebral.state.slices.nv.frac2mm(vertebral.state.slices.nv.scene.crosshairPos, 0, true)].slice(0, 3)"
 
@@ -45,6 +47,7 @@ def watched(opened: Watched) -> Iterator[Watched]:
     for box in opened.page.locator("tr[data-level] input:not(:checked)").all():
         box.check()
     opened.page.locator("#only").uncheck()
+    opened.page.evaluate("document.querySelector('.names').hidden = false")
     opened.page.evaluate("vertebral.select(null, false); vertebral.state.spine.look(110, 10)")
     yield opened
     assert opened.trouble == []
@@ -119,6 +122,23 @@ def test_keys_turn_the_spine_and_move_the_slices(watched: Watched) -> None:
         -150,
         250,
     ]
+
+
+def test_an_oblique_scan_is_shown_where_it_lies(made: Made, browser: Any, tmp_path: Path) -> None:
+    turn = np.eye(4)
+    turn[1:3, 1:3] = [[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]]
+    turn[:3, 3] = (30, -20, 10)
+    ct, labels = (Volume(volume.array, turn @ volume.affine).reoriented("LPS") for volume in (made.ct, made.labels))
+    surfaces = [replace(s, vertices_mm=s.vertices_mm @ turn[:3, :3].T + turn[:3, 3]) for s in made.surfaces]
+    oblique = Made(ct, labels, tuple(surfaces))
+    assert add_page(tmp_path, manifest_of(oblique, "oblique", "0"), ct, labels, surfaces) == []
+    watched = Watched(browser)
+    page = watched.open((tmp_path / PAGE).as_uri())
+    for level in page.evaluate("JSON.parse(document.getElementById('facts').textContent).levels"):
+        page.locator(f"tr[data-level={level['name']}]").click()
+        np.testing.assert_allclose(page.evaluate(PLACE), level["at_mm"], atol=0.1)
+        assert page.locator("#place").inner_text().endswith(level["name"])  # the label that is drawn there
+    watched.close()
 
 
 def test_it_speaks_spanish_and_switches(browser: Any, result: Path) -> None:

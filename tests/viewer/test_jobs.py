@@ -139,6 +139,7 @@ def test_a_crash_leaves_an_interrupted_job(folder: Path) -> None:
     jobs.update(job_id, state="running")
     (folder / "strange").mkdir()
     (folder / "strange" / "notes.txt").write_text("mine")
+    (folder / "strange" / "job.json").write_text('{"id": "strange", "state": "uploading"}')
     assert state_of(Jobs(folder), job_id) == "interrupted"
     assert (folder / "strange" / "notes.txt").exists()
 

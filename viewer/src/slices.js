@@ -49,7 +49,7 @@ export class Slices {
   thin() {
     const tile = this.nv.screenSlices[0]
     if (!tile?.fovMM[0]) return
-    this.nv.opts.crosshairWidth = (CROSSHAIR_PX * tile.fovMM[0]) / tile.leftTopWidthHeight[2]
+    this.nv.opts.crosshairWidth = (CROSSHAIR_PX * Math.abs(tile.fovMM[0])) / tile.leftTopWidthHeight[2]
     this.nv.drawScene()
   }
 

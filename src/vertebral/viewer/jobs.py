@@ -48,7 +48,9 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
         for record in sorted(folder.glob(f"*/{_RECORD}")):
             job = _read(record)
-            if job is None or job.state == "uploading":
+            if job is None:
+                continue  # not ours: it stays
+            if job.state == "uploading":
                 shutil.rmtree(record.parent)
                 continue
             self._jobs[job.id] = job
