@@ -187,6 +187,9 @@ def test_report_makes_the_page_again(made: Made, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["report", str(out), "--ct", str(ct), "--overwrite", "--json"])
     assert done.exit_code == 0 and json.loads(done.stdout) == {"report": str(out / PAGE)}
     assert CT in read_page(out / PAGE).blobs
+    assert stored_contents(open_result(out)) is not None  # the manifest lists the new page
+    done = CliRunner().invoke(app, ["report", str(out), "--out", str(tmp_path / "new"), "--quiet"])
+    assert done.exit_code == 0 and (tmp_path / "new" / PAGE).exists()
 
 
 def test_another_ct_is_refused(made: Made, tmp_path: Path) -> None:

@@ -17,14 +17,17 @@ export function levelTable(say, handlers) {
   body.addEventListener('keydown', (event) => moveFocus(event, rows, handlers))
   const heads = columns.map((name) => el('th', { scope: 'col', title: name === 'confidence' ? say('confidenceLong') : null }, say(name)))
   const head = el('tr', {}, el('th', { scope: 'col' }, say('show')), el('th', { scope: 'col' }, say('level')), heads)
-  const table = el('table', { class: 'levels' }, el('thead', {}, head), body)
-  table.select = (name) => rows.forEach((row) => mark(row, row.dataset.level === name))
+  const table = el('table', { class: 'levels', role: 'grid' }, el('thead', {}, head), body)
+  table.select = (name) => {
+    rows.forEach((row) => mark(row, row.dataset.level === name))
+    reachable(rows)
+  }
   return table
 }
 
 function levelRow(level, say, { onSelect, onHide }) {
   const figures = measured.get(level.name)?.figures ?? {}
-  const eye = el('input', { type: 'checkbox', checked: true, 'aria-label': `${say('show')} ${level.name}`, tabindex: '-1' })
+  const eye = el('input', { type: 'checkbox', checked: true, 'aria-label': `${say('show')} ${level.name}` })
   eye.addEventListener('change', () => onHide(level.name, !eye.checked))
   eye.addEventListener('click', (event) => event.stopPropagation())
   const notes = [...level.needs_review, ...(level.touches_border ? [say('border')] : [])]
@@ -32,7 +35,7 @@ function levelRow(level, say, { onSelect, onHide }) {
   const cells = facts.shown.map((name) => figureCell(figures[name], name, say))
   return el(
     'tr',
-    { 'data-level': level.name, tabindex: '0', 'aria-selected': 'false', onclick: () => onSelect(level.name) },
+    { 'data-level': level.name, 'aria-selected': 'false', onclick: () => onSelect(level.name) },
     el('td', {}, eye),
     el('th', { scope: 'row' }, dot(level.rgb), level.name, flag),
     el('td', { class: level.confidence < 0.8 ? 'low' : null }, number(level.confidence, 2)),
@@ -59,6 +62,15 @@ function moveFocus(event, rows, { onSelect }) {
     event.preventDefault()
     rows[next].focus()
     onSelect(rows[next].dataset.level)
+  }
+}
+
+/** One stop of the tab key for the table: the selected row, or the first; arrow keys go on from there. */
+function reachable(rows) {
+  const chosen = rows.find((row) => row.getAttribute('aria-selected') === 'true') ?? rows[0]
+  for (const row of rows) {
+    row.tabIndex = row === chosen ? 0 : -1
+    row.querySelector('input').tabIndex = row.tabIndex
   }
 }
 

@@ -34,7 +34,7 @@ def report(
 
 def _page(folder: Path, out: Path | None, ct: Path | None, overwrite: bool, silent: bool) -> Path:
     from vertebral.page.html import write_page
-    from vertebral.page.result import PAGE, contents_of, open_result, read_ct, result_labels
+    from vertebral.page.result import PAGE, contents_of, list_page, open_result, read_ct, result_labels
 
     path = (out or folder) / PAGE
     if path.exists() and not overwrite:
@@ -48,6 +48,8 @@ def _page(folder: Path, out: Path | None, ct: Path | None, overwrite: bool, sile
         made = contents_of(result, scan, labels, lambda share: progress("measure", share))
         path.parent.mkdir(parents=True, exist_ok=True)
         write_page(made, path)
+        if path.parent == folder:
+            list_page(result)
     return path
 
 

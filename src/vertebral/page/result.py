@@ -10,6 +10,7 @@ from vertebral.digest import file_sha256
 from vertebral.errors import InputError, ReadError
 from vertebral.io.meshes import read_glb
 from vertebral.io.read import read_labels, read_scan
+from vertebral.io.write import write_json
 from vertebral.measure import measure
 from vertebral.page.contents import Contents, contents, shown_volumes
 from vertebral.page.html import read_page
@@ -81,6 +82,15 @@ def stored_contents(result: Result) -> Contents | None:
     if PAGE not in hashes or not path.is_file() or file_sha256(path) != hashes[PAGE]:
         return None
     return read_page(path)
+
+
+def list_page(result: Result) -> None:
+    """Enter the page that lies in the folder, as it is now, in the manifest of the result."""
+    path = result.folder / PAGE
+    row = {"file": PAGE, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
+    others = [other for other in result.manifest["outputs"] if other["file"] != PAGE]
+    outputs = sorted([*others, row], key=lambda other: str(other["file"]))
+    write_json({**result.manifest, "outputs": outputs}, result.folder / MANIFEST)
 
 
 def result_labels(result: Result) -> Volume:

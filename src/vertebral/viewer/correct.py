@@ -72,7 +72,7 @@ def _complete(result: Result, mended: _Mended, pins: Sequence[Pin], folder: Path
         write_stl(surface, folder / f"{stem}_{surface.name}.stl")
     if surfaces:
         write_glb(surfaces, folder / f"{stem}_spine.glb")
-    said = [f"{pin.level.name} at {', '.join(f'{mm:.0f}' for mm in pin.point_mm)} mm (RAS)" for pin in pins]
+    said = [f"{pin.level.name} at {', '.join(str(round(mm)) for mm in pin.point_mm)} mm (RAS)" for pin in pins]
     manifest = {
         **result.manifest,
         "levels": _rows(result, mended.manifest, names, surfaces),
