@@ -134,6 +134,7 @@ def test_the_policy_allows_the_page_and_nothing_else(made: Made, tmp_path: Path)
     assert f"script-src 'sha256-{digest}';" in rules
     assert "default-src 'none'" in rules and "connect-src 'none'" in rules and "unsafe" not in rules
     assert not re.search(r'(src|href)="https?:', text)
+    assert "Copyright (c) 2021, Niivue" in text  # who passes the page on passes the scripts on
 
 
 def test_a_page_can_be_read_back(made: Made, tmp_path: Path) -> None:

@@ -118,11 +118,13 @@ function figureTable(rows, columns, say) {
   return el('table', {}, el('thead', {}, head), el('tbody', {}, body))
 }
 
+const licences = document.getElementById('licences').textContent
+
 export function provenance(say) {
   const shift = Object.values(facts.level_shift).map((share) => number(share, 3)).join(' / ')
   const rows = flat(facts.provenance).filter(([key]) => !['runner_up', 'level_shift', 'disclaimer'].some((name) => key.startsWith(name)))
   const own = [[say('naming'), facts.runner_up.join(' ') || '–'], [say('shift'), shift || '–']]
-  return el('details', {}, el('summary', {}, say('provenance')), el('table', { class: 'figures' }, el('tbody', {}, [...own, ...rows].map(([key, value]) => el('tr', {}, el('th', { scope: 'row' }, key), el('td', { class: 'why' }, value))))))
+  return el('details', {}, el('summary', {}, say('provenance')), el('table', { class: 'figures' }, el('tbody', {}, [...own, ...rows].map(([key, value]) => el('tr', {}, el('th', { scope: 'row' }, key), el('td', { class: 'why' }, value))))), el('details', {}, el('summary', {}, say('licences')), el('pre', {}, licences)))
 }
 
 function flat(value, prefix = '') {

@@ -47,6 +47,7 @@ def page_html(made: Contents, urls: Mapping[str, str] | None = None, extra: Mapp
         disclaimer=made.facts["disclaimer"],
         facts=Markup(_script_json(facts)),
         blobs=[(name, base64.b64encode(data).decode()) for name, data in made.blobs.items() if name not in urls],
+        licences=_static("LICENCES.txt"),
         script=Markup(script),
         style=Markup(style),
     )

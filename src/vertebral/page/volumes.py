@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vertebral.records import Box
-from vertebral.volume import Array, Grid, Volume
+from vertebral.volume import Grid, Volume
 
 MARGIN_MM = 35.0
 MOST_VOXELS = 11_000_000
@@ -37,17 +37,23 @@ def factors_for(grid: Grid, most_voxels: int = MOST_VOXELS) -> tuple[int, int, i
 
 def averaged(volume: Volume, factors: tuple[int, int, int]) -> Volume:
     """Join blocks of `factors` voxels to their mean (float32); what is left over at the far ends is dropped."""
-    blocks = _blocked(volume.array, factors)
     if factors == (1, 1, 1):
         return Volume(volume.array.astype(np.float32), volume.affine)
-    return Volume(blocks.mean(axis=(1, 3, 5), dtype=np.float32), _coarse_affine(volume.grid, factors))
+    a, b, c = _blocks(volume.array.shape, factors)
+    i, j, k = factors
+    joined = np.empty((a, b, c), np.float32)
+    for n in range(c):  # slab by slab: a long CT must not be in memory twice
+        slab = volume.array[: a * i, : b * j, k * n : k * (n + 1)].reshape(a, i, b, j, k)
+        joined[:, :, n] = slab.mean(axis=(1, 3, 4), dtype=np.float32)
+    return Volume(joined, _coarse_affine(volume.grid, factors))
 
 
 def picked(labels: Volume, factors: tuple[int, int, int]) -> Volume:
     """As `averaged`, for labels: each block becomes its middle voxel (the later one of two)."""
-    i, j, k = (factor // 2 for factor in factors)
-    blocks = _blocked(labels.array, factors)
-    return Volume(np.ascontiguousarray(blocks[:, i, :, j, :, k]), _coarse_affine(labels.grid, factors))
+    a, b, c = _blocks(labels.array.shape, factors)
+    i, j, k = factors
+    middles = labels.array[i // 2 : a * i : i, j // 2 : b * j : j, k // 2 : c * k : k]
+    return Volume(np.ascontiguousarray(middles), _coarse_affine(labels.grid, factors))
 
 
 def as_bytes(ct: Volume) -> tuple[Volume, float, float]:
@@ -58,12 +64,6 @@ def as_bytes(ct: Volume) -> tuple[Volume, float, float]:
 
 def _blocks(shape: tuple[int, ...], factors: list[int] | tuple[int, int, int]) -> list[int]:
     return [size // factor for size, factor in zip(shape, factors, strict=True)]
-
-
-def _blocked(array: Array, factors: tuple[int, int, int]) -> Array:
-    a, b, c = _blocks(array.shape, factors)
-    i, j, k = factors
-    return array[: a * i, : b * j, : c * k].reshape(a, i, b, j, c, k)
 
 
 def _coarse_affine(grid: Grid, factors: tuple[int, int, int]) -> NDArray[np.float64]:
