@@ -33,7 +33,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         yield child.stdout.readline().strip()
-        child.send_signal(signal.SIGINT)
+        child.send_signal(signal.SIGTERM)
         assert child.wait(60) == 0
 
 

@@ -145,7 +145,8 @@ def test_view_refuses_what_is_no_result(tmp_path: Path) -> None:
     assert done.exit_code == 2 and "holds no manifest.json" in done.stderr
 
 
-def test_view_serves_until_it_is_stopped(made: Made, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_view_serves_until_it_is_stopped(number: signal.Signals, made: Made, tmp_path: Path) -> None:
     out, _ = write_result(made, tmp_path)
     code = "import sys; from vertebral.cli import app; app(sys.argv[1:])"
     command = [sys.executable, "-c", code, "view", str(out), "--no-browser", "--quiet"]
@@ -154,6 +155,6 @@ def test_view_serves_until_it_is_stopped(made: Made, tmp_path: Path) -> None:
     ) as child:
         assert child.stdout is not None and child.stderr is not None
         assert child.stdout.readline().startswith("http://127.0.0.1:")
-        child.send_signal(signal.SIGINT)
+        child.send_signal(number)
         assert child.wait(30) == 0
         assert child.stderr.read() == ""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vertebral.cli.console import Device, Quiet, check_device, errors, stages
+from vertebral.cli.console import Device, Quiet, check_device, errors, interruptible, stages
 from vertebral.errors import ConfigError
 
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port of 127.0.0.1; 0 takes any free one.")]
@@ -20,7 +20,7 @@ def view(
     quiet: Quiet = False,
 ) -> None:
     """Look at a result in the browser; it is served on this computer only, until Ctrl-C."""
-    with errors(as_json=False):
+    with errors(as_json=False), interruptible():
         _require_server()
         from vertebral.viewer.view import view as show
 
@@ -39,7 +39,7 @@ def app(
     no_browser: NoBrowser = False,
 ) -> None:
     """Run CTs from the browser: drop one, see it run, look, put levels right, download; on this computer only."""
-    with errors(as_json=False):
+    with errors(as_json=False), interruptible():
         check_device(device)
         _require_server()
         from vertebral.viewer.app import AppOptions, start_app
