@@ -94,10 +94,10 @@ def serve(app: ASGIApp, address: Address, open_browser: bool, say: Callable[[str
         timeout_graceful_shutdown=3,
         ws="none",
     )
-    say(address.url)
-    if open_browser:
-        webbrowser.open(address.url)
     try:
+        say(address.url)
+        if open_browser:
+            webbrowser.open(address.url)
         uvicorn.Server(config).run(sockets=[address.listening])
     except KeyboardInterrupt:
         pass
