@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,10 @@ def test_view_serves_until_it_is_stopped(number: signal.Signals, made: Made, tmp
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
     ) as child:
         assert child.stdout is not None and child.stderr is not None
-        assert child.stdout.readline().startswith("http://127.0.0.1:")
+        url = child.stdout.readline().strip()
+        assert url.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            assert answer.status == 200
         child.send_signal(number)
         assert child.wait(30) == 0
         assert child.stderr.read() == ""
