@@ -150,7 +150,7 @@ async function start() {
 
 async function startSpine() {
   if (!facts.meshes.length) {
-    trouble(frames.spine, say('noLevels'))
+    trouble(frames.spine, say(facts.levels.length ? 'noMeshes' : 'noLevels'))
     return
   }
   const spine = new Spine(canvases.spine, names, (name) => select(name, true))

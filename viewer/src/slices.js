@@ -87,17 +87,26 @@ export class Slices {
   setWindow(level, width) {
     const [image] = this.nv.volumes
     ;[image.cal_min, image.cal_max] = range([level, width])
-    this.nv.updateGLVolume()
+    this.redraw()
     this.onWindow(level, width)
   }
 
   setOverlay(opacity) {
     this.opacity = opacity
-    this.nv.setOpacity(1, opacity)
+    this.nv.volumes[1].opacity = opacity
+    this.redraw()
   }
 
   setOutline(on) {
-    this.nv.setAtlasOutline(on ? 1 : 0)
+    this.outline = on
+    this.nv.opts.atlasOutline = on ? 1 : 0
+    this.redraw()
+  }
+
+  /** Once a frame at most, however fast a slider moves: all volumes are coloured anew. */
+  redraw() {
+    cancelAnimationFrame(this.waiting)
+    this.waiting = requestAnimationFrame(() => this.nv.updateGLVolume())
   }
 }
 
