@@ -35,7 +35,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP) --editable '.[train,onnx,app,dev]'
+	$(PIP) --editable '.[train,onnx,app,pacs,dev]'
 	touch $@
 
 clean:

@@ -24,9 +24,12 @@ from vertebral.measurements import Measurements, Row
 SIZES = {"lumbar": (44.0, 34.0, 27.0), "thoracic": (30.0, 27.0, 20.0), "cervical": (19.0, 16.0, 13.0)}
 LEVELS = {"lumbar": ("L2", "L3", "L4"), "thoracic": ("T7", "T8", "T9"), "cervical": ("C4", "C5", "C6")}
 DISC_MM = {"lumbar": 9.0, "thoracic": 5.0, "cervical": 5.0}
-SPACINGS_MM = ((1.0, 1.0, 1.0), (1.5, 1.5, 1.5), (3.0, 1.0, 1.0), (1.0, 1.0, 3.0))
+SPACINGS_MM = ((0.5, 0.5, 0.5), (1.0, 1.0, 1.0), (1.5, 1.5, 1.5), (3.0, 1.0, 1.0), (1.0, 1.0, 3.0))
 WEDGE_DEG, DISC_DEG, SLIP_MM = 8.0, 6.0, 3.0
 TURN = ((1.0, 0.4, 0.3), 9.0)
+# Against the grid, on top of wedges and discs, so that endplates lie along the voxels.
+ONE = ((1.0, 0.4, 0.3), 1.0)
+ALONG_MM = ((1.0, 1.0, 1.0),)
 # Means by level of Panjabi et al., Spine 1991;16:861 and 888, 1992;17:299 (from memory, not checked against print).
 _LEVELS_C3_L5 = [*(f"C{n}" for n in range(3, 8)), *(f"T{n}" for n in range(1, 13)), *(f"L{n}" for n in range(1, 6))]
 _PANJABI = """
@@ -43,14 +46,16 @@ PANJABI_MM = {
 PLOTTED = (*PANJABI_MM, "height_anterior_mm", "body_volume_ml", "volume_ml")
 
 
-def errors(region: str, spacing_mm: tuple[float, float, float]) -> dict[str, float]:
-    """The largest error of each figure over three analytic vertebrae of a region."""
+def errors(
+    region: str, spacing_mm: tuple[float, float, float], turn: tuple[tuple[float, float, float], float] = TURN
+) -> dict[str, tuple[float, str]]:
+    """The largest error of each figure over three analytic vertebrae of a region, and the worst quality."""
     from measure_solids import Vertebra, grid_around, moved, painted, stacked, turned
 
     width, depth, height = SIZES[region]
     shape = {"width": width, "depth": depth, "height": height, "wedge_deg": WEDGE_DEG}
     bones = stacked([Vertebra(level, **shape) for level in LEVELS[region]], DISC_MM[region], DISC_DEG, SLIP_MM)
-    bones = [moved(bone, turned(*TURN)) for bone in bones]
+    bones = [moved(bone, turned(*turn)) for bone in bones]
     found = measure(painted(bones, grid_around(bones, spacing_mm, np.eye(3))))
     truth = {
         "body_width_mm": [width] * 3,
@@ -59,25 +64,28 @@ def errors(region: str, spacing_mm: tuple[float, float, float]) -> dict[str, flo
         "height_posterior_mm": [bone.edge_height(-1) for bone in bones],
         "wedge_sagittal_deg": [WEDGE_DEG] * 3,
         "wedge_coronal_deg": [0.0] * 3,
+        "body_volume_ml": [bone.volume_ml() for bone in bones],
     }
     between = {"disc_height_middle_mm": DISC_MM[region], "angle_sagittal_deg": DISC_DEG, "listhesis_mm": SLIP_MM}
     worst = {name: off(found.vertebrae, name, values) for name, values in truth.items()}
     return worst | {name: off(found.gaps, name, [value] * 2) for name, value in between.items()}
 
 
-def off(rows: tuple[Row, ...], column: str, truth: list[float]) -> float:
-    """The largest error of a column; NaN where a row has no figure."""
+def off(rows: tuple[Row, ...], column: str, truth: list[float]) -> tuple[float, str]:
+    """The largest error of a column (NaN where a row has no figure) and its worst quality."""
     values = [row.value(column) for row in rows]
-    return max(abs((np.nan if v is None else float(v)) - t) for v, t in zip(values, truth, strict=True))
+    worst = max(abs((np.nan if v is None else float(v)) - t) for v, t in zip(values, truth, strict=True))
+    return worst, min((row.figures[column].quality for row in rows), key=("none", "check", "good").index)
 
 
 def exact() -> None:
     """Print a row for each region and spacing."""
     rows = {f"{region} {spacing}": errors(region, spacing) for spacing in SPACINGS_MM for region in SIZES}
+    rows |= {f"{region} {spacing}, 1 degree": errors(region, spacing, ONE) for spacing in ALONG_MM for region in SIZES}
     table = Table("region, spacing (mm)", *next(iter(rows.values())))
     for name, row in rows.items():
-        table.add_row(name, *(f"{value:.2f}" for value in row.values()))
-    Console(width=200).print(table)
+        table.add_row(name, *(f"{v:.2f}{'' if quality == 'good' else ' ' + quality}" for v, quality in row.values()))
+    Console(width=240).print(table)
 
 
 def human(paths: list[Path], plot: Path) -> None:

@@ -114,7 +114,18 @@ def test_a_broken_scan_is_a_row_with_its_error(cohort: Path) -> None:
     result = invoke(*words, "--out", cohort / "out", "--json")
     assert result.exit_code == 1
     (model,) = json.loads(result.stdout)["models"]
-    assert model["scans"] == 1 and "sub-1_ct.nii.gz" in model["failed"][0]["error"]
+    assert model["scans"] == 1 and model["failed"][0]["error"].startswith("sub-1_ct.nii.gz: ")
+
+
+def test_each_scan_in_a_process_of_its_own(cohort: Path) -> None:
+    """Nothing is replaced there: an untrained network finds nothing that it may keep, or something wrong."""
+    words = [cohort / "validation", "--model", cohort / "right", "--out", cohort / "out", "--limit", 1]
+    result = invoke(*words, "--jobs", 1, "--worst", 0, "--json")
+    assert result.exit_code == 0, result.output
+    (model,) = json.loads(result.stdout)["models"]
+    assert (model["scans"], model["failed"]) == (1, []) and model["metrics"]["dice_levels"]["mean"] < 0.5
+    manifest = json.loads((cohort / "out" / "predictions" / "right" / "sub-0" / "manifest.json").read_text())
+    assert manifest["peak_memory_gb"] > 0 and manifest["options"]["model"] == str(cohort / "right")
 
 
 def test_what_cannot_be_run_at_all(cohort: Path) -> None:

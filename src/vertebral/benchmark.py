@@ -78,7 +78,7 @@ def run_benchmark(
             if error is None:
                 made.append(replace(scan, prediction=_label_map(folder / scan.case)))
             else:
-                failed.append(Failed(scan.case, scan.subject, error))
+                failed.append(scan.failed(error))
         outcomes = score_cases(made, settings, out / CACHE / name, request.jobs, progress)
         scores = tuple(outcome for outcome in outcomes if isinstance(outcome, CaseScore))
         failed += [outcome for outcome in outcomes if isinstance(outcome, Failed)]

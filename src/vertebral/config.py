@@ -404,7 +404,26 @@ class TrainConfig(Config):
         return self
 
 
-class RunConfig(Config):
+DICOM_FORMATS = ("seg", "rtstruct", "stl-dicom", "sr")
+ExportFormat = Literal["seg", "rtstruct", "stl-dicom", "sr", "seg.nrrd", "itksnap", "nifti", "nnunet", "bids"]
+
+
+class ExportConfig(Config):
+    """What a result is also written as, and the scheme that gives label maps for other tools their ids."""
+
+    formats: tuple[ExportFormat, ...] = ()
+    scheme: str = "verse"
+
+
+class ExportRunConfig(ExportConfig):
+    """What a user chooses for `vertebral export`; `series` chooses among those of the DICOM source."""
+
+    formats: tuple[ExportFormat, ...] = Field(("seg",), min_length=1)
+    series: str | None = None
+    overwrite: bool = False
+
+
+class RunConfig(ExportConfig):
     """What a user chooses for one run. `levels` None keeps all; `spacing_mm` None is the model's own.
 
     `refine` False leaves the model's refiner out: faster and coarser.

@@ -37,5 +37,9 @@ class DownloadError(VertebralError):
     """Public data could not be fetched or does not match its known hash."""
 
 
+class PacsError(InputError):
+    """A DICOMweb server cannot be reached, refuses, or does not hold what was asked for."""
+
+
 class RenderError(VertebralError):
     """The renderer of this machine failed; results without pictures are still valid."""

@@ -18,6 +18,7 @@ from vertebral.anatomy import BY_NAME, LEVELS, SPINE, level_named
 from vertebral.config import ModelConfig, PreprocessConfig, RunConfig
 from vertebral.digest import file_sha256
 from vertebral.errors import ModelError, OutputExistsError, RenderError
+from vertebral.exporting import Exportable, exported_names, source_for, write_exports_in_run
 from vertebral.identify import RARE, identify
 from vertebral.inference import choose_device, infer
 from vertebral.instances import find_instances
@@ -74,7 +75,8 @@ def run(source: Path, out: Path, config: RunConfig, progress: Progress = lambda 
             preprocess, warnings = _preprocessing(model.config, config.spacing_mm)
         with clock.stage("read"):
             scan = read_scan(source, config.series, config.max_memory_gb)
-            _refuse_other_files(out, scan.stem, config.overwrite)
+            series = source_for(config, scan.path, config.series)
+            _refuse_other_files(out, scan.stem, config)
         with clock.stage("prepare"):
             prepared = prepare(scan.volume, preprocess)
         with clock.stage("infer") as share:
@@ -108,6 +110,12 @@ def run(source: Path, out: Path, config: RunConfig, progress: Progress = lambda 
                 preview(scan.volume, segmentation.labels, surfaces, picture, f"{scan.stem} ({model.config.name})")
             except RenderError as error:
                 warnings.append(str(error))
+        if config.formats:
+            with clock.stage("export"), writing(out):
+                result = Exportable(
+                    scan.stem, segmentation.labels, surfaces, scan.volume, model.config.name, model.sha256
+                )
+                warnings += write_exports_in_run(result, config, series, staging)
         manifest = {
             **_provenance(scan, model, refiner, preprocess, config, device),
             "levels": _level_rows(spine, segmentation, surfaces),
@@ -141,7 +149,7 @@ def _refuse_results(out: Path, overwrite: bool) -> None:
         raise OutputExistsError(f"{out}: holds results already; add --overwrite, or choose another --out")
 
 
-def _refuse_other_files(out: Path, stem: str, overwrite: bool) -> None:
+def _refuse_other_files(out: Path, stem: str, config: RunConfig) -> None:
     """Refuse to replace what no manifest speaks of, such as a reference label map that lies beside its CT."""
     endings = (
         _LABELS,
@@ -151,8 +159,9 @@ def _refuse_other_files(out: Path, stem: str, overwrite: bool) -> None:
         _PREVIEW,
         *(f"{level.name}.stl" for level in (*LEVELS, SPINE)),
     )
-    taken = [name for name in (PAGE, *(f"{stem}_{ending}" for ending in endings)) if (out / name).exists()]
-    if taken and not overwrite:
+    names = (PAGE, *(f"{stem}_{ending}" for ending in endings), *exported_names(stem, config))
+    taken = [name for name in names if (out / name).exists()]
+    if taken and not config.overwrite:
         raise OutputExistsError(f"{out / taken[0]}: is there already; add --overwrite, or choose another --out")
 
 

@@ -106,7 +106,7 @@ def test_a_broken_file_is_a_row_with_its_error(folders: Path) -> None:
     (folders / "a" / "sub-3" / "sub-3_seg-vert_msk.nii.gz").unlink()
     (model,), collected, files = evaluated(folders, "a")
     assert [row.case for row in model.failed] == ["sub-2", "sub-3"]
-    assert "sub-2_seg-vert_msk.nii.gz" in model.failed[0].error
+    assert model.failed[0].error.startswith("sub-2_seg-vert_msk.nii.gz: ")  # without its folder
     assert model.failed[1].error == "there is no prediction for it"
     rows = {row["case"]: row for row in rows_of(files["cases"])}
     assert rows["sub-2"]["error"] and not rows["sub-2"]["dice_spine"] and not rows["sub-1_x"]["error"]

@@ -8,6 +8,7 @@ from vertebral import DISCLAIMER, __version__
 from vertebral.cli.benchmark import benchmark_app
 from vertebral.cli.data import data_app
 from vertebral.cli.evaluate import evaluate
+from vertebral.cli.export import export
 from vertebral.cli.measure import measure
 from vertebral.cli.mesh import mesh
 from vertebral.cli.models import models_app
@@ -51,6 +52,10 @@ app.command(
     epilog="Examples: vertebral mesh result --out meshes --format stl,3mf\n\n"
     "vertebral mesh a_seg-vert_msk.nii.gz --out meshes --levels L4-L5 --clearance-mm 0.3"
 )(mesh)
+app.command(
+    epilog="Examples: vertebral export result --source dicom_folder --format seg,rtstruct,sr --out dicom\n\n"
+    "vertebral export result --format seg.nrrd,itksnap --scheme totalsegmentator --out other"
+)(export)
 data_app.command(epilog="Example: vertebral data prepare verse --out prepared --config resunet")(prepare)
 app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")

@@ -19,10 +19,14 @@ from vertebral.cli.console import (
     stages,
     stages_as_json,
 )
+from vertebral.cli.export import Scheme
+from vertebral.cli.pacs import CaBundle, Credentials, Store, brought, check_store, formats_of
 
 
 def run(
-    ct: Annotated[Path, typer.Argument(help="NIfTI, NRRD, MHA, a DICOM folder, or a zip of one.")],
+    ct: Annotated[
+        str, typer.Argument(help="NIfTI, NRRD, MHA, a DICOM folder, a zip of one, or dicomwebs://.../series/UID.")
+    ],
     out: OutFolder,
     model: Annotated[str, typer.Option(help="A shipped model's name, or a model folder.")] = "default",
     device: Device = "auto",
@@ -31,6 +35,13 @@ def run(
     refine: Annotated[bool, typer.Option(help="Refine each vertebra, if the model can; without it is faster.")] = True,
     series: Annotated[str | None, typer.Option(help="SeriesInstanceUID (or its start) of a DICOM folder.")] = None,
     max_memory_gb: Annotated[float | None, typer.Option(help="Refuse a CT that would need more.")] = None,
+    formats: Annotated[
+        str | None, typer.Option("--format", help="Write these too: formats of `vertebral export`, by comma.")
+    ] = None,
+    scheme: Scheme = "verse",
+    store: Store = False,
+    pacs_credentials: Credentials = None,
+    pacs_ca: CaBundle = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -53,15 +64,21 @@ def run(
             "refine": refine,
             "series": series,
             "max_memory_gb": max_memory_gb,
+            "formats": formats_of(formats),
+            "scheme": scheme,
             "overwrite": overwrite,
         }
         config = parse_config(RunConfig, options, "command line")
-        with stages_as_json() if progress_json else stages(quiet or as_json) as progress:
+        check_store(store, ct, config.formats)
+        told = stages_as_json() if progress_json else stages(quiet or as_json)
+        with told as progress, brought(ct, pacs_credentials, pacs_ca, progress) as place:
             progress("start", 0.0)
             from vertebral import pipeline
 
             progress("start", 1.0)
-            manifest = pipeline.run(ct, out, config, progress)
+            manifest = pipeline.run(place.path, out, config, progress)
+            if store and place.send is not None:
+                place.send([out / row["file"] for row in manifest["outputs"] if row["file"].endswith(".dcm")])
     if as_json:
         print_json({"out": str(out), **manifest})
     elif not quiet:

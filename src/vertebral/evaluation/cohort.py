@@ -93,8 +93,7 @@ def _alone(job: _Job) -> Outcome:
         try:
             return pool.submit(_score, job).result()
         except BrokenProcessPool:
-            reason = "its process was killed, perhaps for want of memory: free memory, or crop the case"
-            return Failed(job.paths.case, job.paths.subject, reason)
+            return job.paths.failed("its process was killed, perhaps for want of memory: free memory, or crop the case")
 
 
 def _ignore_interrupts() -> None:
@@ -106,7 +105,7 @@ def _score(job: _Job) -> Outcome:
     """Score one case, or say why not: whatever happens to it must not end the others."""
     paths = job.paths
     if paths.prediction is None:
-        return Failed(paths.case, paths.subject, "there is no prediction for it")
+        return paths.failed("there is no prediction for it")
     try:
         place = job.cache / f"{paths.case}.json" if job.cache is not None else None
         key = _key(paths.prediction, paths.reference, job.settings) if place is not None else ""
@@ -119,9 +118,9 @@ def _score(job: _Job) -> Outcome:
             write_json({"key": key, "score": to_json(score)}, place)
         return score
     except VertebralError as error:
-        return Failed(paths.case, paths.subject, str(error))
+        return paths.failed(str(error))
     except Exception as error:
-        return Failed(paths.case, paths.subject, f"{type(error).__name__}: {error}")
+        return paths.failed(f"{type(error).__name__}: {error}")
 
 
 def _key(prediction: Path, reference: Path, settings: Settings) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vertebral.errors import InputError
-from vertebral.evaluation.case import Run
+from vertebral.evaluation.case import Failed, Run
 from vertebral.io.names import case_of, subject_of
 from vertebral.io.opened import IMAGE_SUFFIXES, suffix_of
 
@@ -24,6 +24,13 @@ class CasePaths:
     prediction: Path | None
     reference: Path
     ct: Path | None = None
+
+    def failed(self, reason: str) -> Failed:
+        """Return this case as one without a score. Folders are taken out of `reason`, since reports travel."""
+        for path in (self.prediction, self.reference, self.ct):
+            if path is not None:
+                reason = reason.replace(str(path), path.name)
+        return Failed(self.case, self.subject, reason)
 
 
 def find_cases(

@@ -81,7 +81,7 @@ def open_dicom(files: Sequence[Path], root: Path, name: str, series: str | None 
     stem, stem_notes = _safe_stem(name, chosen[0].dataset)
     paths = tuple(dict.fromkeys(item.path for item in slices))
     metadata = _metadata(chosen[0].dataset, slices)
-    return Opened(grid, lambda: load_slices(slices), paths, stem, notes + stem_notes, metadata)
+    return Opened(grid, lambda: load_slices(slices), paths, stem, notes + stem_notes, metadata, tuple(slices))
 
 
 def _ct_headers(files: Sequence[Path], root: Path) -> tuple[list[_Header], Counter[str]]:

@@ -48,14 +48,30 @@ def write_stl(surface: Surface, path: Path, frame: Frame = "RAS") -> None:
 
     Raises InputError where the folder cannot be written to.
     """
+    content = stl_bytes(surface, frame)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def stl_bytes(surface: Surface, frame: Frame) -> bytes:
+    """Return what `write_stl` writes."""
     corners = vertices_in(surface, frame)[surface.faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     triangles = np.zeros(len(corners), _STL_TRIANGLE)
     triangles["corners"] = corners
     triangles["normal"] = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
     header = f"vertebral {surface.name} mm SPACE={frame}".encode("ascii").ljust(80, b" ")
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(header + np.uint32(len(triangles)).astype("<u4").tobytes() + triangles.tobytes())
+    return header + len(triangles).to_bytes(4, "little") + triangles.tobytes()
+
+
+def read_stl(path: Path, level: Level) -> Surface:
+    """Read what `write_stl` wrote in RAS+; each triangle has its own three vertices. Raises ReadError for others."""
+    content = path.read_bytes()
+    count = int(np.frombuffer(content[80:84], "<u4")[0]) if len(content) >= 84 else -1
+    if b"SPACE=RAS" not in content[:80] or len(content) != 84 + count * _STL_TRIANGLE.itemsize:
+        raise ReadError(f"{path}: not a surface that `vertebral run` wrote; run it again")
+    corners = np.frombuffer(content[84:], _STL_TRIANGLE)["corners"].astype(np.float64).reshape(-1, 3)
+    return Surface(level, corners, np.arange(len(corners)).reshape(-1, 3))
 
 
 def write_ply(surface: Surface, path: Path, frame: Frame = "RAS") -> None:

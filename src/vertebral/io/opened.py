@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vertebral.io.dicom_slices import Slice
 from vertebral.volume import Array, Grid
 
 LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
@@ -23,6 +24,7 @@ class Opened:
     """What a header tells. `load` reads the values: (I, J, K) as `grid`, any real type, rescaled by the header.
 
     `files` are the files whose bytes make up the image, in a fixed order. `notes` and `metadata` are as in `Scan`.
+    `slices` are those of a DICOM series, in the order of K.
     """
 
     grid: Grid
@@ -31,6 +33,7 @@ class Opened:
     stem: str
     notes: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
+    slices: tuple[Slice, ...] = ()
 
 
 def suffix_of(path: Path, suffixes: tuple[str, ...] = KNOWN_SUFFIXES) -> str:

@@ -74,6 +74,16 @@ def read_geometry(path: Path) -> Grid:
 
 
 @contextmanager
+def opened(path: Path, series: str | None = None) -> Iterator[Opened]:
+    """Give the header of what `read_scan` takes; what is unpacked for it stays until the end of the block.
+
+    Raises ReadError for a file whose header cannot be read, and GeometryError for a grid that cannot be used.
+    """
+    with _named(path), _opened(path, series) as found:
+        yield found
+
+
+@contextmanager
 def _named(path: Path) -> Iterator[None]:
     """Put the path in front of the message of an error, and the message on one line."""
     try:

@@ -151,7 +151,7 @@ def _settled(crop: Crop, frame: Frame, room: Room, with_top: bool) -> Body | Non
     body: Body | None = None
     for _ in range(_ROUNDS):
         sampled = sampled_around(crop, frame, room.reach_mm, room.step_mm)
-        found = find_walls(sampled, half, room.winged)
+        found = find_walls(crop, sampled, half, room.winged)
         if found is None:
             return body
         shift, half, sides_met = found
@@ -227,4 +227,7 @@ def _volume_ml(sampled: Sampled, body: Body, back: tuple[float, float]) -> float
     right, ahead, up = sampled.axes_mm
     beside = (np.abs(right) <= 1.1 * body.half_mm[0])[:, None, None]
     before = (ahead[:, None] >= back[0] + back[1] * up[None, :])[None]
-    return float((sampled.values * (beside & before)).sum()) * sampled.step_mm**3 / 1000
+    # The roots of the pedicles lie in the upper half alone: behind the centre it holds no more than the lower one.
+    mirrored = np.minimum(sampled.values, 2 * sampled.values[:, :, ::-1])
+    values = np.where((ahead < 0)[:, None] & (up > 0)[None, :], mirrored, sampled.values)
+    return float((values * (beside & before)).sum()) * sampled.step_mm**3 / 1000

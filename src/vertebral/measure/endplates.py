@@ -100,6 +100,22 @@ class Endplate:
     coverage: float
     hollow: float
 
+    @property
+    def layer_mm(self) -> float:
+        """How thick the layers of voxels are between which the surface steps."""
+        return float(np.linalg.norm(self._step))
+
+    @property
+    def layers(self) -> int:
+        """How many layers of voxels 98 per cent of the surface spread over: in one alone nothing tells its tilt."""
+        along = (self.cloud.points - self.cloud.points[0]) @ self._step / self.layer_mm**2
+        low, high = np.quantile(np.rint(along), (0.01, 0.99))
+        return round(float(high - low)) + 1
+
+    @property
+    def _step(self) -> Vector:
+        return np.asarray(np.mean(self.cloud.upper - self.cloud.lower, axis=0))
+
 
 def fitted_plane(cloud: Cloud) -> Plane | None:
     """Fit a plane to a cloud whose points are (right, ahead, height); None for under 12 points."""

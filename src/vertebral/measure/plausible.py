@@ -25,6 +25,8 @@ _SIZE_JUMP = 0.25
 _CUT_SHARE = 0.02
 # A voxel over the depth of the body is the angle by which an endplate may be off: 2.9 degrees.
 _COARSE_SLICE_MM, _COARSE_SLICE_SHARE = 2.0, 0.05
+# An endplate that steps once or never, in voxels of over a degree: found off by up to 2 degrees.
+_FEW_LAYERS, _LAYER_SHARE = 2, 0.0175
 
 
 def mask_doubts(crop: Crop) -> list[str]:
@@ -83,8 +85,8 @@ def endplate_fault(endplate: Endplate | None, crop: Crop) -> str | None:
     return None
 
 
-def endplate_doubts(name: str, endplate: Endplate) -> list[str]:
-    """Return what makes a usable endplate doubtful."""
+def endplate_doubts(name: str, endplate: Endplate, depth_mm: float) -> list[str]:
+    """Return what makes a usable endplate of a body of `depth_mm` doubtful."""
     doubts = []
     if endplate.hollow > _LEAST_HOLLOW:
         doubts.append(f"the mask is hollow beneath the {name} endplate, or has crumbs beyond it")
@@ -92,6 +94,9 @@ def endplate_doubts(name: str, endplate: Endplate) -> list[str]:
         doubts.append(f"the {name} endplate has gaps")
     if endplate.inlier_share < _LEAST_INLIERS or endplate.rms_mm > _MOST_RMS_MM:
         doubts.append(f"the {name} endplate is uneven (rms {endplate.rms_mm:.1f} mm)")
+    if endplate.layers <= _FEW_LAYERS and endplate.layer_mm > _LAYER_SHARE * depth_mm:
+        within_deg = np.degrees(endplate.layer_mm / depth_mm)
+        doubts.append(f"the {name} endplate lies along the voxels: its tilt is known to {within_deg:.0f} degrees or so")
     return doubts
 
 

@@ -107,7 +107,7 @@ def _measured(crop: Crop, body: Body | None, more: tuple[str, ...]) -> Measured:
             faults[side] = reason or "no endplate was found"
         else:
             plates[side] = plate
-            uneven += endplate_doubts(side, plate)
+            uneven += endplate_doubts(side, plate, 2 * body.half_mm[1])
     body = replace(body, superior=plates.get("superior"), inferior=plates.get("inferior"))
     heights = None
     if len(plates) == 2:
@@ -143,5 +143,5 @@ def _sacral(crop: Crop, vertebrae: Sequence[Measured]) -> Measured:
                 faults["superior"] = fault or "S1 was not met below the last lumbar vertebra"
             else:
                 plates["superior"] = found
-                doubts = tuple(endplate_doubts("superior", found))
+                doubts = tuple(endplate_doubts("superior", found, 2 * last.body.half_mm[1]))
     return Measured(crop, None, reason, plates, faults, tuple(mask_doubts(crop)), (), doubts)

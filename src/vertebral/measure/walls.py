@@ -6,10 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vertebral.measure.crops import Crop, Occupancy, Vector
-from vertebral.measure.endplates import cloud_along_rays, first_exits, fitted_plane
+from vertebral.measure.endplates import cloud_along_rays, first_exits, fitted_plane, profile_heights
 from vertebral.measure.frames import Frame, local_values
+from vertebral.measure.steps import stepped_cloud
 
-_WALL_BAND = 0.2
+# Share of the half lengths beside which walls are not looked at: pedicles, rims, ribs.
+_WALL_SHARE = 0.4
 
 
 @dataclass(frozen=True)
@@ -33,25 +35,21 @@ def sampled_around(crop: Crop, frame: Frame, reach_mm: tuple[float, float, float
 
 
 def find_walls(
-    sampled: Sampled, half: tuple[float, float, float], winged: bool
+    crop: Crop, sampled: Sampled, half: tuple[float, float, float], winged: bool
 ) -> tuple[Vector, tuple[float, float, float], bool] | None:
     """Return the middle between opposite walls (right, ahead, 0), the half lengths, and whether side walls were met.
 
-    Each wall is the trimmed mean of rays from the middle plane, in a band around mid-height and the midline. A winged
-    body stays in its midline, and its width is the narrow one among rays through its front half. None where the front
-    or back wall is missing, or a side of a body without wings, or where opposite walls are one.
+    A winged body stays in its midline, and its width is the narrow one among rays through its front half. None where
+    the front or back wall is missing, or a side of a body without wings, or where opposite walls are one.
     """
-    right, ahead, up = sampled.axes_mm
-    level = np.abs(up) <= max(_WALL_BAND * half[2], sampled.step_mm)
-    middle = np.abs(right) <= _WALL_BAND * half[0]
-    back, front = (_wall(sampled, 1, towards, middle, level) for towards in (-1, 1))
+    back, front = (_wall(crop, sampled, half, 1, towards) for towards in (-1, 1))
     if back is None or front is None or back + front < sampled.step_mm:
         return None
     shift, depth = np.array([0.0, (front - back) / 2, 0.0]), (front + back) / 2
     if winged:
         width = _narrow_width(sampled, shift[1], depth, half[2])
         return shift, (width or half[0], depth, half[2]), width is not None
-    left, right_side = (_wall(sampled, 0, towards, np.abs(ahead) <= _WALL_BAND * half[1], level) for towards in (-1, 1))
+    left, right_side = (_wall(crop, sampled, half, 0, towards) for towards in (-1, 1))
     if left is None or right_side is None or left + right_side < sampled.step_mm:
         return None
     shift[0] = (right_side - left) / 2
@@ -71,18 +69,25 @@ def _narrow_width(sampled: Sampled, middle_mm: float, depth_mm: float, height_mm
     return found if np.isfinite(found) else None
 
 
-def _wall(sampled: Sampled, axis: int, towards: int, band: NDArray[np.bool_], level: NDArray[np.bool_]) -> float | None:
-    exits = first_exits(sampled.values, axis, sampled.zero[axis], towards) * sampled.step_mm
-    return _trimmed_mean(exits[np.ix_(band, level)])
+def _wall(crop: Crop, sampled: Sampled, half: tuple[float, float, float], axis: int, towards: int) -> float | None:
+    """Return how far the wall before or beside (`axis` 1, 0) the origin is; None where over half of the rays miss it.
 
-
-def _trimmed_mean(values: NDArray[np.float64]) -> float | None:
-    """Mean of the middle three fifths; None where over half of the values are unknown."""
-    known = np.sort(values[np.isfinite(values)])
-    if len(known) * 2 < values.size or len(known) == 0:
+    A quadratic surface through the label's steps near the middle of the wall: walls are curved, and their middle is
+    meant. Rays take the place of steps where there are few.
+    """
+    others = [n for n in range(3) if n != axis]
+    across, up = (sampled.axes_mm[n] for n in others)
+    inside = np.outer(*(np.abs(sampled.axes_mm[n]) <= _WALL_SHARE * half[n] for n in others))
+    exits = first_exits(sampled.values, axis, sampled.zero[axis], towards) * sampled.step_mm * towards
+    met = inside & np.isfinite(exits)
+    if 2 * np.count_nonzero(met) < np.count_nonzero(inside):
         return None
-    cut = len(known) // 5
-    return float(known[cut : len(known) - cut].mean())
+    frame = Frame(sampled.frame.origin_mm, sampled.frame.axes[[*others, axis]])
+    cloud = stepped_cloud(crop, frame, towards, exits, (across, up), inside)
+    middle = profile_heights(cloud, (0.0,))
+    if middle is None:
+        return float(np.median(np.abs(exits[met])))
+    return float(middle[0]) * towards
 
 
 def back_wall(sampled: Sampled, half: tuple[float, float, float]) -> tuple[float, float]:

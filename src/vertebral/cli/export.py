@@ -1,0 +1,61 @@
+"""Results in other formats from the command line."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vertebral import DISCLAIMER
+from vertebral.cli.console import AsJson, OutFolder, Overwrite, Quiet, errors, interruptible, print_json, stages
+from vertebral.cli.pacs import CaBundle, Credentials, Store, brought, check_store, formats_of
+
+Formats = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help="Of seg, rtstruct, stl-dicom, sr (DICOM), seg.nrrd, itksnap, nifti, nnunet, bids; several by comma.",
+    ),
+]
+Scheme = Annotated[str, typer.Option(help="Label ids for what is not DICOM: verse, totalsegmentator, plain, ...")]
+
+
+def export(
+    result: Annotated[Path, typer.Argument(help="A folder that `vertebral run` wrote, or a label map with VerSe ids.")],
+    out: OutFolder,
+    formats: Formats = "seg",
+    source: Annotated[
+        str | None, typer.Option(help="The DICOM series of the CT (folder, zip, dicomwebs://...), for DICOM formats.")
+    ] = None,
+    series: Annotated[str | None, typer.Option(help="SeriesInstanceUID (or its start) in --source.")] = None,
+    scheme: Scheme = "verse",
+    store: Store = False,
+    pacs_credentials: Credentials = None,
+    pacs_ca: CaBundle = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a result for the PACS (SEG, structure set, STL, report) or for other tools."""
+    with errors(as_json), interruptible():
+        from vertebral.config import ExportRunConfig, parse_config
+
+        options = {"formats": formats_of(formats), "scheme": scheme, "series": series, "overwrite": overwrite}
+        config = parse_config(ExportRunConfig, options, "command line")
+        check_store(store, source, config.formats)
+        with stages(quiet or as_json) as progress:
+            progress("start", 0.0)
+            from vertebral import exporting
+
+            progress("start", 1.0)
+            with brought(source or "", pacs_credentials, pacs_ca, progress) as place:
+                files, notes = exporting.export(result, place.path if source else None, out, config, progress)
+                if store and place.send is not None:
+                    place.send([file for file in files if file.suffix == ".dcm"])
+    if as_json:
+        print_json({"out": str(out), "files": [file.name for file in files], "warnings": list(notes), "stored": store})
+    elif not quiet:
+        for note in notes:
+            print(f"warning: {note}")
+        print(DISCLAIMER)
+        for file in files:
+            print(file)
