@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEMO := demo
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test lint viewer clean
 
 install: $(VENV)/installed
 
@@ -23,6 +23,10 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The scripts of report.html and of `vertebral app`, which are committed: only who changes them needs npm.
+viewer:
+	cd viewer && npm ci --ignore-scripts && npm run build
+
 # torch comes first, alone: what depends on it must not choose another build.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -31,7 +35,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP) --editable '.[train,onnx,pacs,dev]'
+	$(PIP) --editable '.[train,onnx,app,pacs,dev]'
 	touch $@
 
 clean:

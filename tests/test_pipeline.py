@@ -54,9 +54,11 @@ STAGES = [
     "reconstruct",
     "write",
     "preview",
+    "page",
 ]
 OUTPUTS = ["L1.stl", "L2.stl", "T12.stl", "occupancy.npz", "preview.png"]
 OUTPUTS += ["seg-subreg_ctd.json", "seg-vert_msk.nii.gz", "spine.glb"]
+PAGE = "report.html"
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +121,7 @@ def test_everything_is_written_and_listed(scan: Path, model: str, phantom: Phant
     manifest = run(scan, out, RunConfig(model=model))
     stem = "case"
     listed = {row["file"]: row["sha256"] for row in manifest["outputs"]}
-    assert sorted(listed) == sorted(f"{stem}_{ending}" for ending in OUTPUTS)
+    assert sorted(listed) == sorted([PAGE, *(f"{stem}_{ending}" for ending in OUTPUTS)])
     on_disk = files_in(out)
     del on_disk["manifest.json"]
     assert on_disk == listed
@@ -323,6 +325,19 @@ def test_without_a_picture_the_results_are_still_there(
     assert not (tmp_path / "out" / "case_preview.png").exists()
 
 
+def test_without_a_page_the_results_are_still_there(
+    scan: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("vertebral.page.shown_volumes", fail)
+    manifest = run(scan, tmp_path / "out", RunConfig(model=model))
+    assert manifest["warnings"] == ["no report.html: RuntimeError: broken"]
+    assert len(manifest["levels"]) == 3
+    assert not (tmp_path / "out" / PAGE).exists()
+
+
 def test_another_spacing_is_warned_of(scan: Path, model: str, tmp_path: Path) -> None:
     manifest = run(scan, tmp_path / "out", RunConfig(model=model, spacing_mm=5))
     assert manifest["warnings"] == ["run at 5 mm, but model tiny was trained at 4 mm: expect worse"]
@@ -351,6 +366,7 @@ def test_a_scan_without_a_spine(scan: Path, model: str, phantom: Phantom, tmp_pa
         "case_seg-subreg_ctd.json",
         "case_seg-vert_msk.nii.gz",
         "manifest.json",
+        PAGE,
     ]
 
 

@@ -27,6 +27,7 @@ from vertebral.io.read import read_scan
 from vertebral.io.staging import staging_in, writing
 from vertebral.io.write import write_centroids, write_json, write_labels
 from vertebral.loading import Models, load_models, need_of
+from vertebral.page import PAGE, add_page
 from vertebral.preprocess import prepare, restore
 from vertebral.reconstruct import check_surface, reconstruct
 from vertebral.records import Scan, Segmentation, Spine, Surface
@@ -121,14 +122,18 @@ def run_scan(
                     scan.stem, segmentation.labels, surfaces, scan.volume, model.config.name, model.sha256
                 )
                 warnings += write_exports_in_run(result, config, series, staging)
+        manifest = {
+            **_provenance(scan, models, preprocess, config),
+            "levels": _level_rows(spine, segmentation, surfaces),
+            "level_shift": {f"{by:+d}": round(share, 3) for by, share in spine.shift_probability.items()},
+            "runner_up": spine.runner_up,
+            "warnings": [*scan.notes, *warnings, *spine.warnings, *_implausible(segmentation)],
+            "seconds": clock.seconds,
+        }
+        with clock.stage("page"), writing(out):
+            manifest["warnings"] += add_page(staging, manifest, scan.volume, segmentation.labels, surfaces)
         with writing(out):
-            manifest = {
-                **_provenance(scan, models, preprocess, config),
-                "levels": _level_rows(spine, segmentation, surfaces),
-                "level_shift": {f"{by:+d}": round(share, 3) for by, share in spine.shift_probability.items()},
-                "runner_up": spine.runner_up,
-                "warnings": [*scan.notes, *warnings, *spine.warnings, *_implausible(segmentation)],
-                "seconds": clock.seconds,
+            manifest |= {
                 "memory_gb": clock.memory_gb,
                 "estimated_memory_gb": round(need_of(config)(scan.volume.grid), 2),
                 "peak_memory_gb": clock.peak_memory_gb,
@@ -165,7 +170,7 @@ def _refuse_other_files(out: Path, stem: str, config: RunConfig) -> None:
         _PREVIEW,
         *(f"{level.name}.stl" for level in (*LEVELS, SPINE)),
     )
-    names = (*(f"{stem}_{ending}" for ending in endings), *exported_names(stem, config))
+    names = (PAGE, *(f"{stem}_{ending}" for ending in endings), *exported_names(stem, config))
     taken = [name for name in names if (out / name).exists()]
     if taken and not config.overwrite:
         raise OutputExistsError(f"{out / taken[0]}: is there already; add --overwrite, or choose another --out")

@@ -15,13 +15,14 @@ from vertebral.preprocess import centre_mark
 L1, L2, SACRUM = (BY_NAME[name].verse_id for name in ("L1", "L2", "sacrum"))
 
 
-def config(centre_error_mm: float = 4.0, **changes: object) -> TrainConfig:
+def config(centre_error_mm: float = 4.0, smallness: float = 0.0, **changes: object) -> TrainConfig:
     network = {"kind": "resunet", "levels": ["spine"], "guided": True, "channels": [4, 8], "strides": [2]}
     data = {
         "kind": "vertebrae",
         "sources": [{"kind": "body", "bodies": "*"}],
         "synthesis": STILL,
         "centre_error_mm": centre_error_mm,
+        "smallness": smallness,
     }
     model = {
         "name": "tiny",
@@ -79,6 +80,17 @@ def test_without_error_the_vertebra_is_in_the_middle_and_the_mark_with_it() -> N
         assert len(where) == 10**3
         assert where.float().mean(0).tolist() == pytest.approx([11.5] * 3, abs=0.6)
         assert torch.equal(image[1], torch.from_numpy(centre_mark((24, 24, 24), 2.0)))
+
+
+@pytest.mark.parametrize(("smallness", "share"), [(0.0, 0.5), (1.0, 0.8)])
+def test_small_vertebrae_are_drawn_as_often_as_asked(smallness: float, share: float) -> None:
+    """L2 has a quarter of L1's volume: weights 1 to 1, or 1 to 4."""
+    one = body()
+    one.labels[16:21, 11:21, 12:22] = one.labels[11:21, 16:21, 12:22] = 0
+    patches = dataset([one], config(0, smallness))
+    small = [int(patches[index][1].sum()) < 500 for index in range(60)]
+    # The seed is fixed; of 60 draws, 0.15 is more than two standard deviations.
+    assert np.mean(small) == pytest.approx(share, abs=0.15)
 
 
 def test_the_middle_misses_the_centroid_by_no_more_than_allowed() -> None:

@@ -19,6 +19,8 @@ from vertebral.cli.run import run
 from vertebral.cli.samples import phantom, sample
 from vertebral.cli.synth import synth
 from vertebral.cli.train import train
+from vertebral.cli.view import app as web_app
+from vertebral.cli.view import view
 
 app = typer.Typer(
     name="vertebral",
@@ -59,7 +61,11 @@ data_app.command(epilog="Example: vertebral data prepare verse --out prepared --
 app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")
 app.add_typer(benchmark_app, name="benchmark")
-app.command(epilog="Example: vertebral report runs/one")(report)
+app.command(
+    epilog="Examples: vertebral report runs/one\n\nvertebral report result --ct scan.nii.gz --overwrite",
+)(report)
+app.command(epilog="Example: vertebral view result --ct scan.nii.gz")(view)
+app.command("app", epilog="Example: vertebral app --data jobs")(web_app)
 
 
 @app.callback()

@@ -87,6 +87,12 @@ def stages(silent: bool) -> Iterator[Callable[[str, float], None]]:
 
 
 @contextmanager
+def stages_as_json() -> Iterator[Callable[[str, float], None]]:
+    """Yield progress(stage, share), told as one JSON document a line on standard error, for another program to read."""
+    yield lambda name, share: print(json.dumps({"stage": name, "share": round(share, 4)}), file=sys.stderr, flush=True)
+
+
+@contextmanager
 def counted(silent: bool) -> Iterator[Callable[[int, int, str], None]]:
     """Yield progress(done, total, text), shown as one bar on standard error, or as lines where that is no terminal."""
     if silent:

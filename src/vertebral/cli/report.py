@@ -1,31 +1,64 @@
-"""The report of a training run from the command line."""
+"""The report of a training run, or the page of a result, from the command line."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vertebral.cli.console import AsJson, Device, Quiet, check_device, counted, errors, print_files
-from vertebral.errors import ConfigError
+from vertebral.cli.console import AsJson, Device, Overwrite, Quiet, check_device, counted, errors, print_files, stages
+from vertebral.errors import ConfigError, OutputExistsError
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder that `train --out` made.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for the report; RUN/report if not given.")] = None,
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="The folder that `train --out` made, or one that `run --out` made."),
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder for the report; FOLDER/report, or FOLDER itself.")] = None,
+    ct: Annotated[Path | None, typer.Option(help="Of a result: the CT that it was made from, to show slices.")] = None,
     worst: Annotated[int, typer.Option(min=0, help="How many of the worst validation scans to draw.")] = 3,
     device: Device = "auto",
+    overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Draw a training run: learning curves, validation scores, and overlays of its worst validation scans."""
+    """Draw a training run (curves, scores, worst scans), or make the page of a result again (report.html)."""
     with errors(as_json):
         check_device(device)
-        try:
-            import matplotlib  # noqa: F401
-        except ModuleNotFoundError as error:
-            raise ConfigError(f"a report needs {error.name}: pip install 'vertebral[train]'") from None
-        from vertebral.training.report import write_report
-
-        with counted(quiet or as_json) as progress:
-            files = write_report(run, out, worst, device, progress)
+        if (run / "manifest.json").is_file():
+            files = {"report": _page(run, out, ct, overwrite, quiet or as_json)}
+        else:
+            files = _training_report(run, out, worst, device, quiet or as_json)
     print_files(files, quiet, as_json)
+
+
+def _page(folder: Path, out: Path | None, ct: Path | None, overwrite: bool, silent: bool) -> Path:
+    from vertebral.page.html import write_page
+    from vertebral.page.result import PAGE, contents_of, list_page, open_result, read_ct, result_labels
+
+    path = (out or folder) / PAGE
+    if path.exists() and not overwrite:
+        raise OutputExistsError(f"{path}: is there already; add --overwrite, or choose another --out")
+    with stages(silent) as progress:
+        progress("read", 0.0)
+        result = open_result(folder)
+        scan = read_ct(ct, result) if ct is not None else None
+        labels = result_labels(result)
+        progress("read", 1.0)
+        made = contents_of(result, scan, labels, lambda share: progress("measure", share))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_page(made, path)
+        if path.parent == folder:
+            list_page(result)
+    return path
+
+
+def _training_report(run: Path, out: Path | None, worst: int, device: str, silent: bool) -> dict[str, Path]:
+    try:
+        import matplotlib  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"a report needs {error.name}: pip install 'vertebral[train]'") from None
+    from vertebral.training.report import write_report
+
+    with counted(silent) as progress:
+        return write_report(run, out, worst, device, progress)

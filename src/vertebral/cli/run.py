@@ -18,6 +18,7 @@ from vertebral.cli.console import (
     interruptible,
     print_json,
     stages,
+    stages_as_json,
 )
 from vertebral.cli.export import Scheme
 from vertebral.cli.pacs import CaBundle, Credentials, Store, brought, check_store, formats_of
@@ -59,6 +60,9 @@ def run(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
+    progress_json: Annotated[
+        bool, typer.Option("--progress-json", help="Tell progress as JSON lines on standard error.")
+    ] = False,
 ) -> None:
     """Find, name and mesh the vertebrae of one CT, or of many.
 
@@ -92,7 +96,8 @@ def run(
             run_many(Path(ct), out, config, jobs or 1, Printing(quiet, as_json))
             return
         check_store(store, ct, config.formats)
-        with stages(quiet or as_json) as progress, brought(ct, pacs_credentials, pacs_ca, progress) as place:
+        told = stages_as_json() if progress_json else stages(quiet or as_json)
+        with told as progress, brought(ct, pacs_credentials, pacs_ca, progress) as place:
             progress("start", 0.0)
             from vertebral import pipeline
 

@@ -14,7 +14,7 @@ import trimesh
 from numpy.typing import NDArray
 from trimesh.visual.material import PBRMaterial
 
-from vertebral.anatomy import Level
+from vertebral.anatomy import BY_NAME, Level
 from vertebral.errors import ReadError, VertebralError
 from vertebral.io.write import atomic_write
 from vertebral.mesh_checks import Points
@@ -141,3 +141,17 @@ def _linear_rgb(level: Level) -> NDArray[np.float64]:
     """Return the display colour (sRGB, 0-255) as glTF wants its factors: linear, 0-1."""
     srgb = np.array(level.rgb) / 255
     return np.asarray(np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4))
+
+
+def read_glb(path: Path) -> tuple[Surface, ...]:
+    """Read back the surfaces that `write_glb` wrote in RAS, from head to tail. Raises ReadError for another file."""
+    try:
+        scene = trimesh.load_scene(path, file_type="glb", process=False)
+        found = [(*name.partition("-")[::2], mesh) for name, mesh in scene.geometry.items()]
+        surfaces = [
+            Surface(BY_NAME[level], np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64), part)
+            for level, part, mesh in found
+        ]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, NotImplementedError) as error:
+        raise ReadError(f"{path}: not the meshes of `vertebral run` ({error!r})") from error
+    return tuple(sorted(surfaces, key=lambda surface: (surface.level.rank, surface.part)))

@@ -1,0 +1,10 @@
+// Stands in for zarrita, which NiiVue needs for Zarr volumes only.
+function absent() {
+  throw new Error('Zarr volumes are not read here')
+}
+export const open = absent
+export const root = absent
+export const get = absent
+export const slice = absent
+export const registry = new Map()
+export class FetchStore {}
