@@ -43,7 +43,7 @@ def run(
     spacing_mm: Annotated[float | None, typer.Option(help="Working spacing; the model's own is best.")] = None,
     refine: Annotated[bool, typer.Option(help="Refine each vertebra, if the model can; without it is faster.")] = True,
     exact: Annotated[
-        bool, typer.Option(help="Look at all of the scan, and not only where a spine may be: several times as long.")
+        bool, typer.Option(help="Look at all of the scan, not only where a spine may be; somewhat slower.")
     ] = False,
     series: Annotated[str | None, typer.Option(help="SeriesInstanceUID (or its start) of a DICOM folder.")] = None,
     max_memory_gb: Annotated[float | None, typer.Option(help="Refuse a CT that would need more.")] = None,
