@@ -31,11 +31,11 @@ viewer:
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
-	$(PIP) --editable .
+	$(PIP) --editable '.[openvino]'
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP) --editable '.[train,onnx,app,pacs,dev]'
+	$(PIP) --editable '.[train,onnx,app,pacs,openvino,dev]'
 	touch $@
 
 clean:
