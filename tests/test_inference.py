@@ -220,9 +220,9 @@ def test_a_gpu_gets_half_precision_and_channels_last(
 
 
 def test_a_network_goes_where_it_computes() -> None:
-    network = RandomNetwork(3).train()
+    network = RandomNetwork(3).train().to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     place_network(network, CPU)
-    assert not network.training and network.first.weight.is_contiguous()
+    assert not network.training and network.last.weight.is_contiguous(memory_format=torch.channels_last_3d)
     assert memory_format(CPU) == torch.contiguous_format
 
 

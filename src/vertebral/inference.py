@@ -102,8 +102,13 @@ def choose_device(name: str) -> torch.device:
 
 
 def place_network(network: torch.nn.Module, device: torch.device) -> None:
-    """Put `network` on `device`, in eval mode and in the memory format that `memory_format` says."""
-    network.to(device=device, memory_format=memory_format(device)).eval()  # type: ignore[call-overload]
+    """Put `network` on `device`, in eval mode; on a GPU in channels last, on a CPU in the memory format that it has.
+
+    A network in training must not change its format here: its next steps would round otherwise.
+    """
+    network.to(device).eval()
+    if device.type == "cuda":
+        network.to(memory_format=memory_format(device))  # type: ignore[call-overload]
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
