@@ -94,17 +94,15 @@ def test_a_phantom_from_drop_to_download(page: Any, tmp_path: Path) -> None:
     assert "L2" in after and after != found
     page.get_by_role("link", name="All scans").click()
     wait_until(lambda: "corrected by hand" in page.locator("article").inner_text(), "the list")
+    _check_that_deleting_asks_first(page)
+    page.select_option("#language", "es")
+    wait_until(lambda: page.get_by_role("link", name="Ver").count() == 1, "the list in Spanish")
+    assert page.get_attribute("html", "lang") == "es"
 
 
-def test_deleting_asks_first(page: Any) -> None:
+def _check_that_deleting_asks_first(page: Any) -> None:
     asked: list[str] = []
     page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
     page.get_by_role("button", name="Delete").click()
     assert asked == ["Delete this CT and its results for good?"]
     assert page.locator("article").count() == 1
-
-
-def test_it_speaks_spanish(page: Any) -> None:
-    page.select_option("#language", "es")
-    wait_until(lambda: page.get_by_role("link", name="Ver").count() == 1, "the list in Spanish")
-    assert page.get_attribute("html", "lang") == "es"
