@@ -14,8 +14,10 @@ demo: $(VENV)/installed
 	$(BIN)/vertebral run $(DEMO)/LIDC-IDRI-0001_ct.nii.gz --out $(DEMO)/result --overwrite
 	$(BIN)/vertebral evaluate --pred $(DEMO)/result/LIDC-IDRI-0001_seg-vert_msk.nii.gz --ref $(DEMO)/LIDC-IDRI-0001_seg-vert_msk.nii.gz
 
+# Training forks loader processes: in processes of its own, which no other test has filled with threads and libraries.
 test: $(VENV)/installed-dev lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --ignore tests/training
+	$(BIN)/python -m pytest -n 2 tests/training
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check

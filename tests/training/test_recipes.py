@@ -63,7 +63,18 @@ def test_a_recipe_runs_from_scans_to_a_model_that_runs(
     monkeypatch.setattr(pipeline, "reconstruct", lambda spine: ())
     ct, _ = small_phantom(9)
     write_image(ct, tmp_path / "case_ct.nii.gz")
-    command("run", tmp_path / "case_ct.nii.gz", "--model", run.best, "--out", tmp_path / "out", "--device", "cpu", "-q")
+    words = (
+        "run",
+        tmp_path / "case_ct.nii.gz",
+        "--model",
+        run.best,
+        "--out",
+        tmp_path / "out",
+        "--device",
+        "cpu",
+        "-q",
+    )
+    command(*words, "--backend", "torch")
     assert (tmp_path / "out" / "manifest.json").exists()
 
 
