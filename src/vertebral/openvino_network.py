@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
+from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -50,10 +51,8 @@ class OpenVinoNetwork(torch.nn.Module):
 
     def __init__(self, file: Path) -> None:
         """Compile `file` for as many threads as PyTorch would use; in bfloat16 where the CPU computes it."""
-        import openvino
-
         super().__init__()
-        core = openvino.Core()
+        core = _core()
         hints = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -65,6 +64,18 @@ class OpenVinoNetwork(torch.nn.Module):
         """Map (B, inputs, I, J, K) to (B, channels, I, J, K); the result is overwritten by the next call."""
         values = np.ascontiguousarray(image.numpy(), np.float32)
         return torch.from_numpy(self._compiled(values, share_inputs=True, share_outputs=True)[0])
+
+
+@cache
+def _core() -> Any:
+    """OpenVINO's core, kept until the process ends.
+
+    Its CPU plugin gives the main thread another stack for signals and takes the memory away when it goes, even from
+    another thread; the next signal that Python handles (a loader's end, Ctrl-C) would then end the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def as_openvino(config: ModelConfig, digest: str, build: Callable[[], torch.nn.Module]) -> OpenVinoNetwork:
