@@ -164,7 +164,7 @@ def _fit(terms: Callable[[Points], NDArray[np.float64]], cloud: Cloud) -> Vector
     """
     lower, upper = terms(cloud.lower), terms(cloud.upper)
     scale = np.maximum(np.abs(lower).max(axis=0), np.abs(upper).max(axis=0))
-    scale = np.where(scale > 0, scale, 1.0)  # all points on one line
+    scale[scale == 0] = 1.0  # all points on one line
     lower, upper = lower / scale, upper / scale
     low, high = cloud.lower[:, 2], cloud.upper[:, 2]
     soft = np.maximum(_SOFT_MM, _SOFT_SHARE * (high - low))
