@@ -4,7 +4,7 @@ import json
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
@@ -16,11 +16,11 @@ from vertebral.config import RunConfig
 from vertebral.errors import InputError
 from vertebral.io.tables import write_csv
 from vertebral.model_cards import find_model, find_refiner, read_card
+from vertebral.processes import threads_in_environment
 
 Progress = Callable[[int, int, str], None]
 TABLE, JOURNAL = "scans.csv", "scans.jsonl"
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VTK_SMP_MAX_THREADS")
 _SECONDS_TO_TIDY_UP = 10.0
 
 
@@ -129,7 +129,7 @@ def _start(out: Path, config: RunConfig, threads: int) -> _Worker:
     context = get_context("spawn")
     pipe, theirs = context.Pipe()
     process = context.Process(target=serve, args=(theirs, out, config, threads), daemon=True)
-    with _threads_in_environment(threads):
+    with threads_in_environment(threads):
         process.start()
     theirs.close()
     return _Worker(process, pipe)
@@ -159,18 +159,3 @@ def _end(workers: list[_Worker]) -> None:
         if worker.process.is_alive():
             worker.process.kill()
         worker.pipe.close()
-
-
-@contextmanager
-def _threads_in_environment(threads: int) -> Iterator[None]:
-    """Have a process that starts now, and its libraries, use `threads`: most read it when they are imported."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

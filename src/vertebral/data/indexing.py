@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -21,6 +20,7 @@ from vertebral.digest import file_sha256
 from vertebral.errors import OutputExistsError, ReadError, VertebralError
 from vertebral.io.read import read_geometry, read_labels
 from vertebral.io.write import read_centroids
+from vertebral.processes import ignore_interrupts
 from vertebral.volume import Array, Grid, Volume
 
 Progress = Callable[[int, int], None]
@@ -191,7 +191,7 @@ def _inspected(root: Path, scans: Sequence[Found], jobs: int | None) -> Iterator
         yield from ((scan, inspect(root, scan)) for scan in scans)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, _ignore_interrupts) as pool:
+    with ProcessPoolExecutor(jobs, context, ignore_interrupts) as pool:
         futures = {pool.submit(inspect, root, scan): scan for scan in scans}
         try:
             for future in as_completed(futures):
@@ -203,11 +203,6 @@ def _inspected(root: Path, scans: Sequence[Found], jobs: int | None) -> Iterator
             ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C to the process that the user started."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _note(root: Path, scan: Found, case: Case) -> str:

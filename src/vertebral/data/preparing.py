@@ -6,11 +6,9 @@ import math
 import multiprocessing
 import os
 import shutil
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from vertebral.errors import ConfigError, InputError, ReadError, VertebralError
 from vertebral.io.read import read_labels, read_scan
 from vertebral.io.write import atomic_write, write_json
 from vertebral.preprocess import prepare, prepare_labels
+from vertebral.processes import ignore_interrupts, threads_in_environment
 
 Progress = Callable[[int, int, str], None]
 
@@ -35,7 +34,6 @@ _CACHE_VERSION = 1
 _MOST_BONE_VOXELS = 20_000
 _BYTES_PER_VOXEL = 3
 _MOST_JOBS_BY_DEFAULT = 8
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -140,8 +138,9 @@ def _run(tasks: Sequence[_Task], jobs: int | None) -> Iterator[tuple[_Task, str 
         yield from ((task, _attempt(task)) for task in tasks)
         return
     failed = []
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _ignore_interrupts) as pool:
-        with _one_thread_each():
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), ignore_interrupts) as pool:
+        # Each computes on one thread: they are as many as the processors.
+        with threads_in_environment(1):
             futures = {pool.submit(_attempt, task): task for task in tasks}
         try:
             for future in as_completed(futures):
@@ -157,26 +156,6 @@ def _run(tasks: Sequence[_Task], jobs: int | None) -> Iterator[tuple[_Task, str 
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
     yield from ((task, _attempt(task)) for task in failed)
-
-
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C to the process that the user started."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let the processes that start meanwhile compute on one thread each: they are as many as the processors."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _attempt(task: _Task) -> str | None:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +19,7 @@ from vertebral.evaluation.pairing import CasePaths, read_run
 from vertebral.evaluation.settings import Settings
 from vertebral.io.read import free_memory_gb, read_geometry
 from vertebral.io.write import write_json
+from vertebral.processes import ignore_interrupts
 
 Progress = Callable[[int, int, str], None]
 Outcome = CaseScore | Failed
@@ -77,7 +77,7 @@ def _run(work: list[_Job], count: int) -> Iterator[tuple[int, Outcome]]:
 
 
 def _in_processes(work: list[_Job], count: int) -> Iterator[tuple[int, Outcome]]:
-    pool = ProcessPoolExecutor(count, get_context("spawn"), _ignore_interrupts)
+    pool = ProcessPoolExecutor(count, get_context("spawn"), ignore_interrupts)
     try:
         waiting: dict[Future[Outcome], int] = {pool.submit(_score, job): n for n, job in enumerate(work)}
         while waiting:
@@ -89,16 +89,11 @@ def _in_processes(work: list[_Job], count: int) -> Iterator[tuple[int, Outcome]]
 
 
 def _alone(job: _Job) -> Outcome:
-    with ProcessPoolExecutor(1, get_context("spawn"), _ignore_interrupts) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), ignore_interrupts) as pool:
         try:
             return pool.submit(_score, job).result()
         except BrokenProcessPool:
             return job.paths.failed("its process was killed, perhaps for want of memory: free memory, or crop the case")
-
-
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C to the process that the user started."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _score(job: _Job) -> Outcome:
