@@ -25,6 +25,7 @@ from vertebral.evaluation.results import refuse_results
 from vertebral.evaluation.session import CACHE, finish, make_folder
 from vertebral.evaluation.settings import Settings
 from vertebral.evaluation.summary import Evaluated
+from vertebral.manifest import LABELS_ENDING, MANIFEST
 from vertebral.weights import load_model
 
 Progress = Callable[[int, int, str], None]
@@ -146,7 +147,7 @@ def _predict(scan: CasePaths, folder: Path, config: RunConfig, digest: str, isol
 def _is_there(folder: Path, ct: Path, config: RunConfig, digest: str) -> bool:
     """True where the manifest says that these results came of the same CT, model and options."""
     try:
-        manifest = json.loads((folder / pipeline.MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         same = manifest["options"] == config.model_dump(mode="json") and manifest["model"]["sha256"] == digest
         return bool(same and manifest["input"]["sha256"] == file_sha256(ct) and _label_map(folder).is_file())
     except (OSError, ValueError, KeyError, TypeError, IndexError):
@@ -154,7 +155,7 @@ def _is_there(folder: Path, ct: Path, config: RunConfig, digest: str) -> bool:
 
 
 def _label_map(folder: Path) -> Path:
-    return next(iter(sorted(folder.glob("*_seg-vert_msk.nii.gz"))), folder / "none")
+    return next(iter(sorted(folder.glob(f"*{LABELS_ENDING}"))), folder / "none")
 
 
 def _facts(

@@ -1,14 +1,12 @@
 """From a result to files for other tools and for the PACS."""
 
-import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from vertebral.anatomy import LEVELS, SPINE, level_named
 from vertebral.config import DICOM_FORMATS, ExportConfig, ExportRunConfig, MeshConfig
-from vertebral.digest import file_sha256
 from vertebral.errors import ConfigError, OutputExistsError, ReadError, VertebralError
 from vertebral.io.dicom_out.source import SourceSeries, aligned, read_source
 from vertebral.io.label_tables import WRITERS, in_scheme, names_of, require_consecutive
@@ -16,6 +14,7 @@ from vertebral.io.meshes import read_stl
 from vertebral.io.opened import stem_of
 from vertebral.io.read import read_labels, read_scan
 from vertebral.io.staging import staging_in, writing
+from vertebral.manifest import no_result, read_listed
 from vertebral.measure import measure
 from vertebral.reconstruct import fields_of_labels, mesh_fields
 from vertebral.records import Surface
@@ -23,8 +22,6 @@ from vertebral.schemes import check_scheme
 from vertebral.volume import Volume
 
 Progress = Callable[[str, float], None]
-
-_MANIFEST, _LABELS = "manifest.json", "_seg-vert_msk.nii.gz"
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Exportable:
     ct: Volume | None
     model: str = "unknown"
     weights_sha256: str = ""
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
 
 def source_for(config: ExportConfig, source: Path | None, series: str | None = None) -> SourceSeries | None:
@@ -192,20 +189,16 @@ def _open(result: Path, config: ExportRunConfig, source: Path | None, progress: 
 
 def _listed(folder: Path) -> tuple[Path, dict[str, Path], str, str, bool]:
     """Return the label map, the surfaces by level, model, its hash, and whether the label map is not the run's own."""
+    found = read_listed(folder)
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        hashes = {str(row["file"]): str(row["sha256"]) for row in manifest["outputs"]}
-        labels = next(name for name in hashes if name.endswith(_LABELS))
-        model, sha256 = str(manifest["model"]["name"]), str(manifest["model"]["sha256"])
-        levels = [str(row["level"]) for row in manifest["levels"] if row["mesh"] is not None]
-    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
-        raise ReadError(
-            f"{folder}: no result of `vertebral run` (its {_MANIFEST} names no label map); give that or a label map"
-        ) from error
-    stem = labels.removesuffix(_LABELS)
-    meshes = {level: folder / f"{stem}_{level}.stl" for level in levels}
-    edited = (folder / labels).is_file() and file_sha256(folder / labels) != hashes[labels]
-    return folder / labels, meshes, model, sha256, edited
+        model = found.manifest["model"]
+        name, sha256 = str(model["name"]), str(model["sha256"])
+        levels = [str(row["level"]) for row in found.manifest["levels"] if row["mesh"] is not None]
+    except (KeyError, TypeError) as error:
+        raise no_result(folder) from error
+    meshes = {level: folder / f"{found.stem}_{level}.stl" for level in levels}
+    edited = found.labels_path.is_file() and not found.labels_unchanged
+    return found.labels_path, meshes, name, sha256, edited
 
 
 def _read_surfaces(paths: dict[str, Path]) -> tuple[Surface, ...]:

@@ -1,6 +1,5 @@
 """From a label map, or a result of `vertebral run`, to surfaces on disk with a report on each."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -13,7 +12,7 @@ from vertebral import DISCLAIMER, __version__
 from vertebral.anatomy import Level, level_named
 from vertebral.config import MeshRunConfig
 from vertebral.digest import file_sha256
-from vertebral.errors import InputError, OutputExistsError, ReadError
+from vertebral.errors import InputError, OutputExistsError
 from vertebral.io.meshes import Frame, write_glb, write_obj, write_ply, write_stl
 from vertebral.io.occupancies import read_occupancies
 from vertebral.io.opened import stem_of
@@ -21,6 +20,7 @@ from vertebral.io.read import read_labels
 from vertebral.io.staging import staging_in, writing
 from vertebral.io.three_mf import write_3mf
 from vertebral.io.write import write_json
+from vertebral.manifest import file_rows, read_listed
 from vertebral.reconstruct import Reconstruction, field_of, fields_of_labels, mesh_fields
 from vertebral.reconstruct.cut import PLANES, cut
 from vertebral.reconstruct.field import Field
@@ -30,8 +30,7 @@ from vertebral.records import Surface
 Progress = Callable[[str, float], None]
 
 _REPORT = "mesh-report.json"
-_MANIFEST = "manifest.json"
-_LABELS, _OCCUPANCIES = "_seg-vert_msk.nii.gz", "_occupancy.npz"
+_OCCUPANCIES = "_occupancy.npz"
 _EACH = {"stl": write_stl, "ply": write_ply, "obj": write_obj}
 _ALL = {"glb": write_glb, "3mf": write_3mf}
 _PACKAGES = ("numpy", "scipy", "vtk", "trimesh", "manifold3d", "fast-simplification")
@@ -75,21 +74,14 @@ def mesh(
 def _find(source: Path) -> _Source:
     if not source.is_dir():
         return _Source(source, None, stem_of(source).removesuffix("_seg-vert_msk"))
-    try:
-        manifest = json.loads((source / _MANIFEST).read_text(encoding="utf-8"))
-        hashes = {str(row["file"]): str(row["sha256"]) for row in manifest["outputs"]}
-        labels = next(name for name in hashes if name.endswith(_LABELS))
-    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
-        raise ReadError(
-            f"{source}: no result of `vertebral run` (its {_MANIFEST} names no label map); give that or a label map"
-        ) from error
-    stem = labels.removesuffix(_LABELS)
+    found = read_listed(source)
+    labels, stem = found.labels_path, found.stem
     soft = source / f"{stem}{_OCCUPANCIES}"
-    if soft.name not in hashes or not soft.is_file():
-        return _Source(source / labels, None, stem, ("no occupancies beside the label map: its voxels are meshed",))
-    if not (source / labels).is_file() or file_sha256(source / labels) != hashes[labels]:
-        return _Source(source / labels, None, stem, ("the label map was edited since the run: its voxels are meshed",))
-    return _Source(source / labels, soft, stem)
+    if soft.name not in found.hashes or not soft.is_file():
+        return _Source(labels, None, stem, ("no occupancies beside the label map: its voxels are meshed",))
+    if not found.labels_unchanged:
+        return _Source(labels, None, stem, ("the label map was edited since the run: its voxels are meshed",))
+    return _Source(labels, soft, stem)
 
 
 def _fields(found: _Source, config: MeshRunConfig, progress: Progress) -> list[Field]:
@@ -174,10 +166,7 @@ def _report(
         "meshes": rows,
         "neighbours": gaps,
         "warnings": [*found.notes, *_warnings(rows, made, config, fields)],
-        "outputs": [
-            {"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
-            for path in sorted(folder.iterdir())
-        ],
+        "outputs": file_rows(folder),
     }
 
 

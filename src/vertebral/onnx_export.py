@@ -5,9 +5,6 @@ classes, and the sliding window with softmax and Gaussian weights (see `inferenc
 """
 
 import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -20,6 +17,7 @@ import torch
 from vertebral.config import ModelConfig, UNetConfig
 from vertebral.digest import file_sha256
 from vertebral.errors import ConfigError, VertebralError
+from vertebral.hush import hushed
 from vertebral.weights import Model
 
 ONNX_FILE = "model.onnx"
@@ -87,7 +85,7 @@ def _trace(network: torch.nn.Module, config: ModelConfig, any_size: bool, path: 
         shape = (2, config.network.input_count, 2 * factor, 3 * factor, 4 * factor)
         sizes |= {axis: factor * dim(name, min=2) for axis, name in enumerate("ijk", start=2)}
     try:
-        with _hushed():
+        with hushed("torch.onnx", logging.ERROR):  # advice to its own developers
             torch.onnx.export(
                 network,
                 (torch.zeros(shape),),
@@ -149,17 +147,3 @@ def _channels(config: ModelConfig) -> list[str]:
     """What each channel of the output is."""
     offsets = [f"offset {axis}" for axis in "RAS"] if config.network.offsets else []
     return ["background", *config.network.levels, *offsets]
-
-
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """Keep the exporter's advice to its own developers from the screen."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(before)

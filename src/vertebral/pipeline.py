@@ -15,7 +15,6 @@ from vertebral import DISCLAIMER, __version__
 from vertebral.anatomy import BY_NAME, LEVELS, SPINE, level_named
 from vertebral.clock import Clock, Progress
 from vertebral.config import ModelConfig, PreprocessConfig, RunConfig
-from vertebral.digest import file_sha256
 from vertebral.errors import OutputExistsError, RenderError
 from vertebral.exporting import Exportable, exported_names, source_for, write_exports_in_run
 from vertebral.identify import RARE, identify
@@ -27,6 +26,7 @@ from vertebral.io.read import read_scan
 from vertebral.io.staging import staging_in, writing
 from vertebral.io.write import write_centroids, write_json, write_labels
 from vertebral.loading import Models, load_models, need_of
+from vertebral.manifest import MANIFEST, file_rows
 from vertebral.page import PAGE, add_page
 from vertebral.preprocess import prepare, restore
 from vertebral.reconstruct import check_surface, reconstruct
@@ -35,7 +35,6 @@ from vertebral.refine import refine
 from vertebral.report import preview
 from vertebral.weights import Model
 
-MANIFEST = "manifest.json"
 _MOST_PLAUSIBLE_ML = 200.0
 _LABELS, _CENTROIDS, _SPINE, _PREVIEW = "seg-vert_msk.nii.gz", "seg-subreg_ctd.json", "spine.glb", "preview.png"
 _OCCUPANCIES = "occupancy.npz"
@@ -137,7 +136,7 @@ def run_scan(
                 "memory_gb": clock.memory_gb,
                 "estimated_memory_gb": round(need_of(config)(scan.volume.grid), 2),
                 "peak_memory_gb": clock.peak_memory_gb,
-                "outputs": _output_rows(staging),
+                "outputs": file_rows(staging),
             }
             write_json(manifest, staging / MANIFEST)
             _publish(staging, out)
@@ -256,13 +255,6 @@ def _level_rows(spine: Spine, segmentation: Segmentation, surfaces: tuple[Surfac
             "mesh": meshes.get(vertebra.level.name),
         }
         for vertebra in spine.vertebrae
-    ]
-
-
-def _output_rows(folder: Path) -> list[dict[str, Any]]:
-    return [
-        {"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
-        for path in sorted(folder.iterdir())
     ]
 
 

@@ -22,11 +22,11 @@ from vertebral.io.opened import stem_of
 from vertebral.io.read import read_labels, read_scan
 from vertebral.io.staging import staging_in, writing
 from vertebral.io.write import write_centroids, write_json, write_labels
+from vertebral.manifest import MANIFEST, file_rows
 from vertebral.records import Instance, Instances, Spine
 from vertebral.schemes import check_scheme, from_verse, to_verse
 from vertebral.volume import Array, Volume
 
-MANIFEST = "manifest.json"
 PIN_REACH_MM = 20.0
 # Bone has more; soft tissue, and so labels that lie beside the bone, less.
 LEAST_MEDIAN_HU = 70.0
@@ -99,7 +99,7 @@ def relabel(source: Path, out: Path, request: Request, ct: Path | None = None) -
             "runner_up": spine.runner_up,
             "warnings": [*notes, *spine.warnings],
             "seconds": round(time.perf_counter() - start, 3),
-            "outputs": _output_rows(staging),
+            "outputs": file_rows(staging),
         }
         write_json(manifest, staging / MANIFEST)
         _publish(staging, out)
@@ -282,13 +282,6 @@ def _options(request: Request, ct: Path | None) -> dict[str, Any]:
         "last": request.last.name if request.last else None,
         "ct": ct is not None,
     }
-
-
-def _output_rows(folder: Path) -> list[Mapping[str, Any]]:
-    return [
-        {"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
-        for path in sorted(folder.iterdir())
-    ]
 
 
 def _publish(staging: Path, out: Path) -> None:

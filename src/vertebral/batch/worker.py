@@ -21,7 +21,8 @@ from vertebral.errors import OutputExistsError, ReadError, VertebralError
 from vertebral.io.read import read_digest, read_scan
 from vertebral.io.staging import remove_leftovers
 from vertebral.loading import Models, load_models, need_of
-from vertebral.pipeline import MANIFEST, run_scan
+from vertebral.manifest import MANIFEST
+from vertebral.pipeline import run_scan
 from vertebral.records import Scan
 
 Status = Literal["done", "skipped", "failed"]

@@ -8,12 +8,12 @@ import typer
 from vertebral import DISCLAIMER
 from vertebral.cli.console import AsJson, OutFolder, Overwrite, Quiet, errors, interruptible, print_json, stages
 from vertebral.errors import ConfigError, InputError, OutputExistsError
+from vertebral.manifest import LABELS_ENDING, MANIFEST
 
 if TYPE_CHECKING:
     from vertebral.measurements import Measurements
 
 FORMATS = ("csv", "json", "parquet")
-_LABELS = "_seg-vert_msk.nii.gz"
 _SHOWN = {
     "volume_ml": "volume (ml)",
     "height_anterior_mm": "ant. (mm)",
@@ -79,11 +79,11 @@ def _label_map(source: Path) -> Path:
         raise InputError(f"{source}: no such file or folder: check the path")
     if not source.is_dir():
         return source
-    if not (source / "manifest.json").is_file():
-        raise InputError(f"{source}: holds no manifest.json; give a folder that `vertebral run` wrote, or a label map")
-    found = sorted(source.glob(f"*{_LABELS}"))
+    if not (source / MANIFEST).is_file():
+        raise InputError(f"{source}: holds no {MANIFEST}; give a folder that `vertebral run` wrote, or a label map")
+    found = sorted(source.glob(f"*{LABELS_ENDING}"))
     if len(found) != 1:
-        raise InputError(f"{source}: holds {len(found)} files *{_LABELS}; give the one to measure")
+        raise InputError(f"{source}: holds {len(found)} files *{LABELS_ENDING}; give the one to measure")
     return found[0]
 
 

@@ -19,6 +19,7 @@ from vertebral.evaluation.pairing import CasePaths, read_run
 from vertebral.evaluation.settings import Settings
 from vertebral.io.read import free_memory_gb, read_geometry
 from vertebral.io.write import write_json
+from vertebral.manifest import MANIFEST
 from vertebral.processes import ignore_interrupts
 
 Progress = Callable[[int, int, str], None]
@@ -119,7 +120,7 @@ def _score(job: _Job) -> Outcome:
 
 
 def _key(prediction: Path, reference: Path, settings: Settings) -> str:
-    manifest = prediction.parent / "manifest.json"
+    manifest = prediction.parent / MANIFEST
     files = [path for path in (prediction, reference, manifest) if path.is_file()]
     parts = [VERSION, asdict(settings), [(path == manifest, file_sha256(path)) for path in files]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -10,6 +10,7 @@ from vertebral.errors import InputError
 from vertebral.evaluation.case import Failed, Run
 from vertebral.io.names import case_of, subject_of
 from vertebral.io.opened import IMAGE_SUFFIXES, suffix_of
+from vertebral.manifest import MANIFEST
 
 _IMAGE_FOLDERS = {"images", "imagesTr", "imagesTs", "rawdata"}
 _USUAL_ENDING = "_seg-vert_msk"
@@ -61,7 +62,7 @@ def find_cases(
 def read_run(prediction: Path) -> Run:
     """What the manifest beside a prediction says of it; an empty record where there is none that names it."""
     try:
-        manifest = json.loads((prediction.parent / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads((prediction.parent / MANIFEST).read_text(encoding="utf-8"))
         if prediction.name not in {row["file"] for row in manifest["outputs"]}:
             return Run()
         levels = [row for row in manifest.get("levels", ()) if row.get("confidence") is not None]

@@ -10,6 +10,7 @@ import numpy as np
 
 from vertebral.anatomy import BY_NAME, LEVELS
 from vertebral.io.embedded import mz3_bytes, nifti_bytes
+from vertebral.manifest import MANIFEST
 from vertebral.measurements import Measurements, Row, nested
 from vertebral.page.volumes import around_spine, as_bytes, averaged, factors_for, picked
 from vertebral.records import Surface
@@ -60,7 +61,7 @@ def contents(
         "level_shift": dict(manifest.get("level_shift", {})),
         "provenance": {key: value for key, value in manifest.items() if key not in ("levels", "outputs", "warnings")},
         "corrections": list(manifest.get("corrections", ())),
-        "files": [*files, "manifest.json"],
+        "files": [*files, MANIFEST],
         "meshes": [{"level": surface.level.name, "blob": f"{surface.name}.mz3"} for surface in surfaces],
         "shown": list(_SHOWN),
     }

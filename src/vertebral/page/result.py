@@ -11,14 +11,15 @@ from vertebral.errors import InputError, ReadError
 from vertebral.io.meshes import read_glb
 from vertebral.io.read import read_labels, read_scan
 from vertebral.io.write import write_json
+from vertebral.manifest import LABELS_ENDING, MANIFEST, file_row
 from vertebral.measure import measure
 from vertebral.page.contents import Contents, contents, shown_volumes
 from vertebral.page.html import read_page
 from vertebral.records import Surface
 from vertebral.volume import Volume
 
-MANIFEST, PAGE = "manifest.json", "report.html"
-_LABELS, _SPINE = "_seg-vert_msk.nii.gz", "_spine.glb"
+PAGE = "report.html"
+_SPINE = "_spine.glb"
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Result:
     @property
     def labels_path(self) -> Path:
         """The label map."""
-        return self.folder / next(name for name in self.files if name.endswith(_LABELS))
+        return self.folder / next(name for name in self.files if name.endswith(LABELS_ENDING))
 
     def surfaces(self) -> tuple[Surface, ...]:
         """The meshes of all levels, RAS+ mm; none where nothing was found."""
@@ -51,7 +52,11 @@ def open_result(folder: Path) -> Result:
         known = all(key in manifest for key in ("input", "levels", "warnings", "disclaimer"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ReadError(f"{path}: not a manifest of `vertebral run` ({error!r})") from error
-    if not known or not any(name.endswith(_LABELS) for name in files) or any(Path(name).name != name for name in files):
+    if (
+        not known
+        or not any(name.endswith(LABELS_ENDING) for name in files)
+        or any(Path(name).name != name for name in files)
+    ):
         raise ReadError(f"{path}: not a manifest of `vertebral run`: give a folder that it wrote")
     missing = [name for name in files if not (folder / name).is_file() and name != PAGE]
     if missing:
@@ -87,9 +92,8 @@ def stored_contents(result: Result) -> Contents | None:
 def list_page(result: Result) -> None:
     """Enter the page that lies in the folder, as it is now, in the manifest of the result."""
     path = result.folder / PAGE
-    row = {"file": PAGE, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
     others = [other for other in result.manifest["outputs"] if other["file"] != PAGE]
-    outputs = sorted([*others, row], key=lambda other: str(other["file"]))
+    outputs = sorted([*others, file_row(path)], key=lambda other: str(other["file"]))
     write_json({**result.manifest, "outputs": outputs}, result.folder / MANIFEST)
 
 

@@ -22,7 +22,8 @@ from starlette.routing import Mount, Route
 
 from vertebral import DISCLAIMER
 from vertebral.errors import VertebralError
-from vertebral.page.result import MANIFEST, open_result
+from vertebral.manifest import MANIFEST
+from vertebral.page.result import open_result
 from vertebral.viewer.correct import correct, parse_pins, replace_result
 from vertebral.viewer.jobs import ENDED, Job, Jobs
 from vertebral.viewer.runner import Runner

@@ -10,14 +10,14 @@ from typing import Any
 
 from vertebral.anatomy import BY_NAME, Level
 from vertebral.config import MeshConfig
-from vertebral.digest import file_sha256
 from vertebral.errors import VertebralError
 from vertebral.io.meshes import write_glb, write_stl
 from vertebral.io.read import read_labels
 from vertebral.io.staging import staging_in, writing
 from vertebral.io.write import write_json
+from vertebral.manifest import LABELS_ENDING, MANIFEST, file_rows
 from vertebral.page import add_page
-from vertebral.page.result import MANIFEST, Result, open_result, read_ct
+from vertebral.page.result import Result, open_result, read_ct
 from vertebral.reconstruct import check_surface, fields_of_labels, mesh_fields
 from vertebral.records import Surface
 from vertebral.relabel import Pin, Request, relabel
@@ -48,7 +48,7 @@ def correct(result: Result, ct: Path, pins: Sequence[Pin], out: Path) -> Result:
         made = staging / "made"
         (staging / "relabelled").rename(made)
         (made / MANIFEST).unlink()
-        labels = read_labels(next(made.glob("*_seg-vert_msk.nii.gz")))
+        labels = read_labels(next(made.glob(f"*{LABELS_ENDING}")))
         with writing(out):
             _complete(result, _Mended(manifest, labels), pins, made, scan)
             for path in sorted(made.iterdir(), key=lambda path: path.name == MANIFEST):
@@ -82,11 +82,7 @@ def _complete(result: Result, mended: _Mended, pins: Sequence[Pin], folder: Path
         "warnings": [*result.manifest["warnings"], *mended.manifest["warnings"]],
     }
     manifest["warnings"] += add_page(folder, manifest, ct, mended.labels, surfaces)
-    outputs = [
-        {"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
-        for path in sorted(folder.iterdir())
-    ]
-    write_json({**manifest, "outputs": outputs}, folder / MANIFEST)
+    write_json({**manifest, "outputs": file_rows(folder)}, folder / MANIFEST)
 
 
 def renamed(rows: Sequence[Mapping[str, Any]]) -> dict[str, str] | None:

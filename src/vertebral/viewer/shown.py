@@ -12,9 +12,10 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
 from vertebral.io.embedded import write_nifti
+from vertebral.manifest import MANIFEST
 from vertebral.page.contents import CT, LABELS, Contents
 from vertebral.page.html import page_html
-from vertebral.page.result import MANIFEST, Result, contents_of, read_ct, result_labels, stored_contents
+from vertebral.page.result import Result, contents_of, read_ct, result_labels, stored_contents
 from vertebral.page.volumes import around_spine
 from vertebral.volume import Volume
 

@@ -1,9 +1,7 @@
 """Who made an object and what it belongs to: patient, study, equipment, algorithm."""
 
 import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from vertebral import DISCLAIMER, __version__
+from vertebral.hush import hushed
 from vertebral.io.dicom_out.source import SourceSeries
 from vertebral.io.write import atomic_write
 
@@ -85,15 +84,6 @@ def save(dataset: Dataset, path: Path) -> None:
         dataset.save_as(temporary, enforce_file_format=True)
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> AbstractContextManager[None]:
     """Keep pydicom's and highdicom's remarks on values of the source's header, which hold names, off the screen."""
-    logger = logging.getLogger("highdicom")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(before)
+    return hushed("highdicom", logging.CRITICAL + 1)
