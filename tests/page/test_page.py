@@ -20,8 +20,9 @@ from results import Made, manifest_of, phantom_parts, read_manifest, write_resul
 from vertebral.cli import app
 from vertebral.errors import InputError, ReadError
 from vertebral.io.meshes import read_glb
+from vertebral.io.write import plain
 from vertebral.page import PAGE, add_page
-from vertebral.page.contents import CT, LABELS, Contents, finite, shown_volumes
+from vertebral.page.contents import CT, LABELS, Contents, shown_volumes
 from vertebral.page.html import page_html, read_page, write_page
 from vertebral.page.result import open_result, read_ct, stored_contents
 from vertebral.page.volumes import around_spine, as_bytes, averaged, factors_for, picked
@@ -95,7 +96,7 @@ def test_volumes_of_the_page_lie_where_the_scan_lies(made: Made) -> None:
 
 def test_what_json_has_no_word_for_becomes_null() -> None:
     value = {"a": [math.nan, math.inf, 1.5, np.float64("nan")], 3: (np.int64(2), np.array([1, 2]))}
-    assert finite(value) == {"a": [None, None, 1.5, None], "3": [2, [1, 2]]}
+    assert plain(value, finite=True) == {"a": [None, None, 1.5, None], "3": [2, [1, 2]]}
 
 
 class Elements(HTMLParser):

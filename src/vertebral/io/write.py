@@ -4,7 +4,7 @@
 import json
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -64,7 +64,7 @@ def write_json(value: Any, path: Path) -> None:
     Raises VertebralError for infinities and for what has no form in json.
     """
     try:
-        text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise VertebralError(f"{path}: cannot be written as json: {error}") from error
     with atomic_write(path) as temporary:
@@ -125,15 +125,15 @@ def _cast(array: Array, dtype: type[np.generic], path: Path) -> Array:
     return result
 
 
-def _plain(value: Any) -> Any:
-    """Return `value` in json's own types."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+def plain(value: Any, finite: bool = False) -> Any:
+    """Return `value` in json's own types, with NaN as None; with `finite`, infinities too."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, finite) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item, finite) for item in value]
     if isinstance(value, (np.ndarray, np.generic)):
-        return _plain(value.tolist())
-    if isinstance(value, float) and np.isnan(value):
+        return plain(value.tolist(), finite)
+    if isinstance(value, float) and (np.isnan(value) or (finite and np.isinf(value))):
         return None
     return str(value) if isinstance(value, Path) else value
 

@@ -1,6 +1,5 @@
 """What a page says and shows: facts as json, and the volumes and meshes as bytes."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 
 from vertebral.anatomy import BY_NAME, LEVELS
 from vertebral.io.embedded import mz3_bytes, nifti_bytes
+from vertebral.io.write import plain
 from vertebral.manifest import MANIFEST
 from vertebral.measurements import Measurements, Row, nested
 from vertebral.page.volumes import around_spine, as_bytes, averaged, factors_for, picked
@@ -66,7 +66,7 @@ def contents(
         "shown": list(_SHOWN),
     }
     meshes = {f"{surface.name}.mz3": mz3_bytes(surface) for surface in _light(surfaces)}
-    return Contents(finite(facts), {**volumes, **meshes})
+    return Contents(plain(facts, finite=True), {**volumes, **meshes})
 
 
 def shown_volumes(ct: Volume, labels: Volume) -> dict[str, bytes]:
@@ -77,17 +77,6 @@ def shown_volumes(ct: Volume, labels: Volume) -> dict[str, bytes]:
     scan, slope, intercept = as_bytes(averaged(ct.cropped(box), factors))
     painted = nifti_bytes(picked(labels.cropped(box), factors), are_labels=True)
     return {CT: nifti_bytes(scan, slope, intercept), LABELS: painted}
-
-
-def finite(value: Any) -> Any:
-    """Return `value` with NaN and infinities as None, which json has a word for, and tuples as lists."""
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    if isinstance(value, (np.generic, np.ndarray)):
-        return finite(value.tolist())
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _level(row: Mapping[str, Any], measured: Row | None) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def page_html(made: Contents, urls: Mapping[str, str] | None = None, extra: Mapp
     script, style = _static("page.js"), _static("page.css")
     connect = "'self'" if urls else "'none'"
     policy = (
-        f"default-src 'none'; script-src '{_sha256(script)}'; style-src '{_sha256(style)}'; img-src data: blob:; "
+        f"default-src 'none'; script-src '{csp_source(script)}'; style-src '{csp_source(style)}'; img-src data: blob:; "
         f"connect-src {connect}; base-uri 'none'; form-action 'none'"
     )
     environment = Environment(
@@ -79,5 +79,6 @@ def _static(name: str) -> str:
     return (_STATIC / name).read_text(encoding="utf-8")
 
 
-def _sha256(text: str) -> str:
+def csp_source(text: str) -> str:
+    """What a content security policy calls a script or style with this text."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,7 +1,5 @@
 """`vertebral app`: give it a CT in the browser, see it run, look, put levels right, take the files."""
 
-import base64
-import hashlib
 import tempfile
 import threading
 import time
@@ -23,6 +21,7 @@ from starlette.routing import Mount, Route
 from vertebral import DISCLAIMER
 from vertebral.errors import VertebralError
 from vertebral.manifest import MANIFEST
+from vertebral.page.html import csp_source
 from vertebral.page.result import open_result
 from vertebral.viewer.correct import correct, parse_pins, replace_result
 from vertebral.viewer.jobs import ENDED, Job, Jobs
@@ -219,9 +218,8 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 def _home_html(options: AppOptions) -> str:
     script, style = ((_STATIC / name).read_text(encoding="utf-8") for name in ("app.js", "app.css"))
-    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (script, style)]
     policy = (
-        f"default-src 'none'; script-src 'sha256-{hashes[0]}'; style-src 'sha256-{hashes[1]}'; connect-src 'self'; "
+        f"default-src 'none'; script-src '{csp_source(script)}'; style-src '{csp_source(style)}'; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'"
     )
     environment = Environment(
