@@ -2,7 +2,7 @@
 
 import torch
 
-from vertebral.config import NetworkConfig, OptimizerConfig
+from vertebral.config import NetworkConfig, OptimizerConfig, UNetConfig
 from vertebral.errors import ConfigError
 from vertebral.model import AUXILIARY, Network
 from vertebral.weights import Model
@@ -11,27 +11,61 @@ _HEAD = ("head.weight", "head.bias")
 
 
 def copy_weights(source: Model, network: Network, config: NetworkConfig) -> None:
-    """Start `network` from the weights of `source`: same architecture, any other levels.
+    """Start `network` from the weights of `source`: same architecture, any other levels, at least its widths.
 
     Classes that both know by name are carried over, as are background and offsets; the rest of the head, and heads that
-    only training has, stay as they are. Raises ConfigError where the architectures differ.
+    only training has, stay as they are. A wider network computes what the narrow one does, to begin with: what its new
+    channels find has no weight yet (Chen et al., Net2Net, ICLR 2016, with zeros for copies). Raises ConfigError where
+    the architectures differ.
     """
     theirs = source.config.network
     state, found = network.state_dict(), source.network.state_dict()
     inner = [name for name in state if name not in _HEAD and not name.startswith(AUXILIARY)]
-    wrong = [n for n in inner if n not in found or found[n].shape != state[n].shape]
+    wrong = [name for name in inner if name not in found or not _fits(found[name], state[name])]
     if theirs.kind != config.kind or wrong:
         reason = f"is a {theirs.kind}" if theirs.kind != config.kind else f"{wrong[0]} differs in shape"
         raise ConfigError(
             f"model {source.config.name}: cannot start a {config.kind} of this config ({reason}); "
-            "give the config the same kind and sizes of network"
+            "give the config the same kind of network, with channels of the same size or more"
         )
-    rows = _shared_channels(config, theirs)
+    skips = _skip_widths(network, config)
+    for name, old in _skip_widths(source.network, theirs).items():
+        _put(found[name].transpose(0, 1), state[name].transpose(0, 1), old, skips[name] - old)
     for name in inner:
-        state[name].copy_(found[name])
+        if name not in skips:
+            _put(found[name], state[name])
     for name in _HEAD:
-        for ours, other in rows:
-            state[name][ours] = found[name][other]
+        for ours, other in _shared_channels(config, theirs):
+            _put(found[name][other : other + 1], state[name][ours : ours + 1])
+
+
+def _fits(found: torch.Tensor, ours: torch.Tensor) -> bool:
+    """Whether `found` goes into `ours`: kernels of the same size, and as many inputs and outputs or fewer."""
+    pairs = zip(found.shape[:2], ours.shape[:2], strict=True)
+    return found.shape[2:] == ours.shape[2:] and found.ndim == ours.ndim and all(a <= b for a, b in pairs)
+
+
+def _skip_widths(network: torch.nn.Module, config: NetworkConfig) -> dict[str, int]:
+    """By the name of a transposed convolution's weights: how many of its inputs, the first, come over the skip."""
+    ups = [f"{n}.weight" for n, m in network.named_modules() if isinstance(m, torch.nn.ConvTranspose3d)]
+    return dict(zip(reversed(ups), config.channels, strict=False)) if isinstance(config, UNetConfig) else {}
+
+
+def _put(found: torch.Tensor, ours: torch.Tensor, skip: int = 0, shift: int = 0) -> None:
+    """Write `found` into `ours`, in place: the first outputs, the first inputs, but those from `skip` on `shift` later.
+
+    To the outputs written, other inputs count nothing. Weights are (outputs, inputs, kernel); a bias is (outputs,).
+    """
+    if found.shape == ours.shape:
+        ours.copy_(found)
+        return
+    ours[: len(found)] = 0
+    if found.ndim == 1:
+        ours[: len(found)] = found
+        return
+    inputs = torch.arange(found.shape[1])
+    inputs[skip:] += shift
+    ours[: len(found), inputs] = found
 
 
 def _shared_channels(config: NetworkConfig, theirs: NetworkConfig) -> list[tuple[int, int]]:
