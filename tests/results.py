@@ -12,7 +12,7 @@ from vertebral.data.phantom import make_phantom
 from vertebral.digest import file_sha256
 from vertebral.io.meshes import write_glb, write_stl
 from vertebral.io.write import write_centroids, write_image, write_json, write_labels
-from vertebral.page import add_page
+from vertebral.page import add_page, measured_for_page
 from vertebral.reconstruct import check_surface, surface_from_mask
 from vertebral.records import Surface
 from vertebral.volume import Volume
@@ -69,7 +69,7 @@ def write_result(made: Made, root: Path, stem: str = "case", page: bool = True) 
     if made.surfaces:
         write_glb(made.surfaces, out / f"{stem}_spine.glb")
     if page:
-        assert add_page(out, manifest, made.ct, made.labels, made.surfaces) == []
+        assert add_page(out, manifest, made.surfaces, lambda: measured_for_page(made.ct, made.labels)) == []
     outputs = [{"file": p.name, "bytes": p.stat().st_size, "sha256": file_sha256(p)} for p in sorted(out.iterdir())]
     write_json({**manifest, "outputs": outputs}, out / "manifest.json")
     return out, ct

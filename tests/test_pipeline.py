@@ -293,6 +293,20 @@ def test_unreadable_input_is_named(model: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_with_two_processors_the_results_are_the_same(
+    scan: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    for processors in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda n=processors: n)
+        run(scan, tmp_path / str(processors), RunConfig(model=model))
+        made.append(files_in(tmp_path / str(processors)))
+    for files in made:
+        del files["manifest.json"], files[PAGE]  # these tell how long it took
+    assert made[0] == made[1]
+    assert len(made[0]) > 5
+
+
 @pytest.mark.parametrize(
     ("levels", "found", "note"),
     [

@@ -21,6 +21,7 @@ from vertebral.io.staging import staging_in, writing
 from vertebral.io.three_mf import write_3mf
 from vertebral.io.write import write_json
 from vertebral.manifest import file_rows, read_listed
+from vertebral.processes import threads_for
 from vertebral.reconstruct import Reconstruction, field_of, fields_of_labels, mesh_fields
 from vertebral.reconstruct.cut import PLANES, cut
 from vertebral.reconstruct.field import Field
@@ -59,7 +60,7 @@ def mesh(
     found = _find(Path(source))
     _refuse([out / f"{found.stem}_{_REPORT}"], config.overwrite)
     with staging_in(out) as staging:
-        made = mesh_fields(_fields(found, config, progress), config, progress)
+        made = mesh_fields(_fields(found, config, progress), config, progress, threads_for())
         surfaces = _cut(made.surfaces, config.cut)
         with writing(out):
             _write(surfaces, staging, found.stem, config, progress)

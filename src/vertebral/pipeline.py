@@ -3,7 +3,6 @@
 import json
 import platform
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -27,8 +26,9 @@ from vertebral.io.staging import staging_in, writing
 from vertebral.io.write import write_centroids, write_json, write_labels
 from vertebral.loading import Models, load_models, need_of
 from vertebral.manifest import MANIFEST, file_rows
-from vertebral.page import PAGE, add_page
+from vertebral.page import PAGE, add_page, measured_for_page
 from vertebral.preprocess import prepare, restore
+from vertebral.processes import Beside
 from vertebral.reconstruct import check_surface, reconstruct
 from vertebral.records import Scan, Segmentation, Spine, Surface
 from vertebral.refine import refine
@@ -49,7 +49,7 @@ def run(source: Path, out: Path, config: RunConfig, progress: Progress = lambda 
     def read() -> Scan:
         return read_scan(source, config.series, config.max_memory_gb, need_of(config))
 
-    return run_scan(read, out, config, lambda: load_models(config), progress)
+    return run_scan(read, out, config, lambda: load_models(config), progress, torch.get_num_threads())
 
 
 def run_scan(
@@ -58,16 +58,18 @@ def run_scan(
     config: RunConfig,
     load: Callable[[], Models],
     progress: Progress = lambda name, share: None,
+    processors: int = 1,
 ) -> dict[str, Any]:
     """Take the CT that `read` gives, with the networks that `load` gives, to the results in `out`; return the manifest.
 
-    `progress(stage, share)` is called as the work goes on. Results are made in a hidden folder inside `out` and moved
-    to their place at the end, the manifest last. Raises InputError (and its kin) for what cannot be run and
-    VertebralError for a full disk; `out` is then as it was.
+    `progress(stage, share)` is called as the work goes on. After the networks, `processors` share the work
+    (`processes.Beside`). Results are made in a hidden folder inside `out` and moved to their place at the end, the
+    manifest last. Raises InputError (and its kin) for what cannot be run and VertebralError for a full disk; `out` is
+    then as it was.
     """
     _refuse_results(out, config.overwrite)
     clock = Clock(progress)
-    with staging_in(out) as staging:
+    with staging_in(out) as staging, Beside(processors) as beside:
         with clock.stage("load model"):
             models = load()
             model, refiner, device = models.finder, models.refiner, models.device
@@ -101,26 +103,25 @@ def run_scan(
         spine = _chosen(spine, config.levels)
         with clock.stage("restore"):
             segmentation = restore(spine, prepared.source)
-        # Compressing a large label map takes as long as its surfaces do.
-        with ThreadPoolExecutor(1) as beside:
-            labels = beside.submit(write_labels, segmentation.labels, staging / f"{scan.stem}_{_LABELS}")
-            with clock.stage("reconstruct"):
-                surfaces = reconstruct(spine)
-            with clock.stage("write"), writing(out):
-                _write_results(staging, scan, spine, surfaces)
-                labels.result()
-        with clock.stage("preview"), writing(out):
-            try:
-                picture = staging / f"{scan.stem}_{_PREVIEW}"
-                preview(scan.volume, segmentation.labels, surfaces, picture, f"{scan.stem} ({model.config.name})")
-            except RenderError as error:
-                warnings.append(str(error))
+        labels = segmentation.labels
+        labels_written = beside.start(lambda: write_labels(labels, staging / f"{scan.stem}_{_LABELS}"))
+        measured = beside.start(lambda: measured_for_page(scan.volume, labels))
+        with clock.stage("reconstruct"):
+            surfaces = reconstruct(spine, processors=processors)
+        picture, title = staging / f"{scan.stem}_{_PREVIEW}", f"{scan.stem} ({model.config.name})"
+        drawn = beside.start(lambda: preview(scan.volume, labels, surfaces, picture, title))
+        with clock.stage("write"), writing(out):
+            _write_results(staging, scan, spine, surfaces)
+            labels_written()
         if config.formats:
             with clock.stage("export"), writing(out):
-                result = Exportable(
-                    scan.stem, segmentation.labels, surfaces, scan.volume, model.config.name, model.sha256
-                )
+                result = Exportable(scan.stem, labels, surfaces, scan.volume, model.config.name, model.sha256)
                 warnings += write_exports_in_run(result, config, series, staging)
+        with clock.stage("preview"), writing(out):
+            try:
+                drawn()
+            except RenderError as error:
+                warnings.append(str(error))
         manifest = {
             **_provenance(scan, models, preprocess, config),
             "levels": _level_rows(spine, segmentation, surfaces),
@@ -130,7 +131,7 @@ def run_scan(
             "seconds": clock.seconds,
         }
         with clock.stage("page"), writing(out):
-            manifest["warnings"] += add_page(staging, manifest, scan.volume, segmentation.labels, surfaces)
+            manifest["warnings"] += add_page(staging, manifest, surfaces, measured)
         with writing(out):
             manifest |= {
                 "memory_gb": clock.memory_gb,

@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from vertebral.anatomy import parse_levels
-from vertebral.batch import counts, run_scans, threads_for
+from vertebral.batch import counts, run_scans
 from vertebral.cli import app
 from vertebral.config import InferenceConfig, ModelConfig, PreprocessConfig, RunConfig, UNetConfig
 from vertebral.data.phantom import make_phantom
@@ -84,14 +84,6 @@ def test_refusals_before_any_work(scans: Path, model: str, tmp_path: Path) -> No
     with pytest.raises(InputError, match="cannot be written to"):
         run_scans(scans, tmp_path / "file", RunConfig(model=model))
     assert not (tmp_path / "out").exists()
-
-
-def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert [threads_for(jobs) for jobs in (1, 2, 3, 8, 20)] == [8, 4, 2, 1, 1]
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert [threads_for(jobs) for jobs in (1, 8)] == [2, 1]
 
 
 def test_the_command_line_says_what_failed(scans: Path, model: str, tmp_path: Path) -> None:

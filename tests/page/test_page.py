@@ -21,7 +21,7 @@ from vertebral.cli import app
 from vertebral.errors import InputError, ReadError
 from vertebral.io.meshes import read_glb
 from vertebral.io.write import plain
-from vertebral.page import PAGE, add_page
+from vertebral.page import PAGE, add_page, measured_for_page
 from vertebral.page.contents import CT, LABELS, Contents, shown_volumes
 from vertebral.page.html import page_html, read_page, write_page
 from vertebral.page.result import open_result, read_ct, stored_contents
@@ -115,7 +115,7 @@ EVIL = "</script><script>alert(1)</script><!--<img src=x onerror=alert(1)>&\u202
 
 def test_no_name_ends_the_script(made: Made, tmp_path: Path) -> None:
     manifest = {**manifest_of(made, EVIL, "0"), "warnings": [EVIL]}
-    assert add_page(tmp_path, manifest, made.ct, made.labels, made.surfaces) == []
+    assert add_page(tmp_path, manifest, made.surfaces, lambda: measured_for_page(made.ct, made.labels)) == []
     parser = Elements()
     parser.feed((tmp_path / PAGE).read_text(encoding="utf-8"))
     assert parser.names["script"] == 2 + len(read_page(tmp_path / PAGE).blobs)
@@ -165,7 +165,7 @@ def test_surfaces_come_back_from_glb(made: Made, tmp_path: Path) -> None:
 
 
 def test_a_page_that_fails_is_a_warning(made: Made, tmp_path: Path) -> None:
-    (warning,) = add_page(tmp_path, {"levels": []}, made.ct, made.labels, made.surfaces)
+    (warning,) = add_page(tmp_path, {"levels": []}, made.surfaces, lambda: measured_for_page(made.ct, made.labels))
     assert warning.startswith("no report.html: KeyError")
     assert not (tmp_path / PAGE).exists()
 

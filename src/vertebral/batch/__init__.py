@@ -1,7 +1,6 @@
 """Many scans: each done once, in processes that keep their networks; a broken scan is a row, not the end."""
 
 import json
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,7 +15,7 @@ from vertebral.config import RunConfig
 from vertebral.errors import InputError
 from vertebral.io.tables import write_csv
 from vertebral.model_cards import find_model, find_refiner, read_card
-from vertebral.processes import threads_in_environment
+from vertebral.processes import threads_for, threads_in_environment
 
 Progress = Callable[[int, int, str], None]
 TABLE, JOURNAL = "scans.csv", "scans.jsonl"
@@ -73,17 +72,6 @@ def counts(rows: list[Row]) -> dict[str, int]:
     """How many scans were done, skipped and failed."""
     found = Counter(row.status for row in rows)
     return {status: found[status] for status in ("done", "skipped", "failed")}
-
-
-def threads_for(jobs: int) -> int:
-    """How many threads each of `jobs` processes may use so that together they fill the processors and no more."""
-    try:
-        processors = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        processors = os.cpu_count() or 1
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    share = max(1, processors // jobs)
-    return min(share, int(asked)) if asked.isdigit() and int(asked) > 0 else share
 
 
 def _require_model(config: RunConfig) -> None:

@@ -19,6 +19,7 @@ from vertebral.config import MeshConfig
 from vertebral.errors import InputError, VertebralError
 from vertebral.mesh_checks import Faces, Points, SurfaceCheck, areas, check_surface, has_flat_faces, vertex_normals
 from vertebral.mesh_intersections import self_intersections
+from vertebral.processes import Beside
 from vertebral.reconstruct.apart import kept_apart, neighbours
 from vertebral.reconstruct.decimation import decimated
 from vertebral.reconstruct.fairing import Draft, evened_near, faired, mended, refilled
@@ -66,7 +67,7 @@ class Reconstruction:
     gaps: tuple[Gap, ...]
 
 
-def reconstruct(spine: Spine, config: MeshConfig | None = None) -> tuple[Surface, ...]:
+def reconstruct(spine: Spine, config: MeshConfig | None = None, processors: int = 1) -> tuple[Surface, ...]:
     """Return one surface per vertebra, in the spine's order; neighbours are kept apart.
 
     Each is a single closed outer surface: crumbs and inner cavities are dropped, rings (the vertebral canal) are kept.
@@ -74,7 +75,7 @@ def reconstruct(spine: Spine, config: MeshConfig | None = None) -> tuple[Surface
     """
     parts = [(v.instance.occupancy, v.instance.box, v.level) for v in spine.vertebrae]
     fields = [field_of(values, box, spine.grid, level) for values, box, level in parts]
-    return mesh_fields(fields, config or MeshConfig()).surfaces
+    return mesh_fields(fields, config or MeshConfig(), processors=processors).surfaces
 
 
 def surface_from_mask(mask: NDArray[np.bool_], affine: Affine, level: Level) -> Surface:
@@ -118,9 +119,14 @@ def fields_of_labels(
 
 
 def mesh_fields(
-    fields: Sequence[Field], config: MeshConfig, progress: Progress = lambda name, share: None
+    fields: Sequence[Field],
+    config: MeshConfig,
+    progress: Progress = lambda name, share: None,
+    processors: int = 1,
 ) -> Reconstruction:
     """Return the surfaces of `fields` (from head to tail), each checked and apart from its neighbours.
+
+    With more than one of `processors` copies of this process help, see `processes.Beside`; the surfaces are the same.
 
     Raises VertebralError where no printable surface can be made of one.
     """
@@ -135,11 +141,12 @@ def mesh_fields(
     )
     parted = kept_apart(drafts, wanted)
     drafts = [refilled(after, before.vertices) for after, before in zip(parted, drafts, strict=True)]
-    surfaces: list[Surface] = []
-    for n, draft in enumerate(drafts):
-        progress("check", n / len(drafts))
-        surface, drafts[n] = _finished(draft, config.max_error_mm)
-        surfaces.append(surface)
+    with Beside(processors) as beside:
+        finished = beside.map(
+            lambda draft: _finished_or_same(draft, config.max_error_mm), drafts, lambda share: progress("check", share)
+        )
+    surfaces = [surface for surface, _ in finished]
+    drafts = [mended or draft for draft, (_, mended) in zip(drafts, finished, strict=True)]
     solids = [_solid(surface) for surface in surfaces]
     gaps = _gaps(solids, wanted)
     for _ in range(_ROUNDS):
@@ -222,6 +229,12 @@ def _finished(draft: Draft, max_error_mm: float) -> tuple[Surface, Draft]:
     raise VertebralError(
         f"{draft.field.level.name}: no printable surface ({check_surface(surface)}); voxels too small or too flat"
     )
+
+
+def _finished_or_same(draft: Draft, max_error_mm: float) -> tuple[Surface, Draft | None]:
+    """As `_finished`, with None for a draft that needed no mending: it need not travel from a copy."""
+    surface, made = _finished(draft, max_error_mm)
+    return surface, None if made is draft else made
 
 
 def _carved(surface: Surface, other: Surface, clearance_mm: float) -> Surface | None:

@@ -16,7 +16,7 @@ from vertebral.io.read import read_labels
 from vertebral.io.staging import staging_in, writing
 from vertebral.io.write import write_json
 from vertebral.manifest import LABELS_ENDING, MANIFEST, file_rows
-from vertebral.page import add_page
+from vertebral.page import add_page, measured_for_page
 from vertebral.page.result import Result, open_result, read_ct
 from vertebral.reconstruct import check_surface, fields_of_labels, mesh_fields
 from vertebral.records import Surface
@@ -81,7 +81,7 @@ def _complete(result: Result, mended: _Mended, pins: Sequence[Pin], folder: Path
         "corrections": said,
         "warnings": [*result.manifest["warnings"], *mended.manifest["warnings"]],
     }
-    manifest["warnings"] += add_page(folder, manifest, ct, mended.labels, surfaces)
+    manifest["warnings"] += add_page(folder, manifest, surfaces, lambda: measured_for_page(ct, mended.labels))
     write_json({**manifest, "outputs": file_rows(folder)}, folder / MANIFEST)
 
 
