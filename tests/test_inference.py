@@ -6,7 +6,7 @@ from monai.inferers.utils import sliding_window_inference
 from vertebral.anatomy import LEVELS
 from vertebral.config import InferenceConfig, PreprocessConfig
 from vertebral.errors import ModelError, VertebralError
-from vertebral.inference import autocast, infer, memory_format, place_network, top2
+from vertebral.inference import Mirrored, autocast, infer, memory_format, place_network, top2
 from vertebral.records import Evidence, Prepared
 from vertebral.volume import Volume
 
@@ -247,3 +247,18 @@ def test_following_the_spine_leaves_the_rest_as_background() -> None:
     assert exact.first[2:4, 2:4, 2:4].all() and not fast.first[2:4, 2:4, 2:4].any()
     np.testing.assert_array_equal(fast.first[24:40, 24:40], exact.first[24:40, 24:40])
     assert (fast.first_probability[:10, :10] == 255).all()
+
+
+def test_a_mirrored_network_gives_the_mean_of_both_sides() -> None:
+    class Ramp(torch.nn.Module):
+        """Class scores and R offset that grow along R, whatever it is shown."""
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            along_r = torch.arange(3.0)[None, None, :, None, None].expand(1, 1, 3, 1, 1)
+            return torch.cat([image, along_r, along_r, along_r, along_r], 1)
+
+    image = torch.tensor([5.0, 6, 10]).reshape(1, 1, 3, 1, 1)
+    plain = Mirrored(Ramp(), offsets=False)(image)[0, :, :, 0, 0]
+    offsets = Mirrored(Ramp(), offsets=True)(image)[0, :, :, 0, 0]
+    assert plain.tolist() == [[5, 6, 10], [1, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 1]]
+    assert offsets.tolist() == [[5, 6, 10], [1, 1, 1], [-1, 0, 1], [1, 1, 1], [1, 1, 1]]

@@ -26,6 +26,7 @@ from vertebral.errors import (
 )
 from vertebral.evaluation.evaluate import evaluate
 from vertebral.evaluation.metrics import dice
+from vertebral.inference import Mirrored
 from vertebral.io.read import read_labels
 from vertebral.io.write import read_centroids, write_image, write_labels
 from vertebral.model import build_network
@@ -305,6 +306,22 @@ def test_with_two_processors_the_results_are_the_same(
         del files["manifest.json"], files[PAGE]  # these tell how long it took
     assert made[0] == made[1]
     assert len(made[0]) > 5
+
+
+def test_overlap_and_mirror_are_heeded(scan: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    perfect = pipeline.infer
+
+    def watched(
+        prepared: Prepared, network: torch.nn.Module, config: InferenceConfig, *rest: Any, **more: Any
+    ) -> Evidence:
+        seen.append((config.overlap, isinstance(network, Mirrored)))
+        return perfect(prepared, network, config, *rest, **more)
+
+    monkeypatch.setattr(pipeline, "infer", watched)
+    run(scan, tmp_path / "as the model says", RunConfig(model=model))
+    run(scan, tmp_path / "as asked", RunConfig(model=model, overlap=0.6, mirror=True))
+    assert seen == [(InferenceConfig().overlap, False), (0.6, True)]
 
 
 @pytest.mark.parametrize(

@@ -428,6 +428,8 @@ class RunConfig(ExportConfig):
 
     `refine` False leaves the model's refiner out: faster and coarser. `backend` computes the networks; auto is OpenVINO
     on a CPU where it is installed, and PyTorch else. `exact` looks at all of the scan, not only where a spine may be.
+    `overlap` of the windows, as a fraction of one, is the model's own where it is None. With `mirror` the networks see
+    everything mirrored too, left for right, and the mean of both counts.
     """
 
     model: str = "default"
@@ -437,6 +439,8 @@ class RunConfig(ExportConfig):
     spacing_mm: float | None = Field(None, gt=0)
     refine: bool = True
     exact: bool = False
+    overlap: float | None = Field(None, ge=0, le=0.9)
+    mirror: bool = False
     series: str | None = None
     max_memory_gb: float | None = Field(None, gt=0)
     overwrite: bool = False

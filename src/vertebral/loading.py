@@ -1,7 +1,7 @@
 """What stays loaded from one scan to the next: the networks, and the device that they compute on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +10,7 @@ import torch
 from vertebral import openvino_network
 from vertebral.config import RunConfig
 from vertebral.errors import ConfigError, ModelError, VertebralError
-from vertebral.inference import choose_device
+from vertebral.inference import Mirrored, choose_device
 from vertebral.io.read import working_memory_gb
 from vertebral.memory_need import estimate_gb
 from vertebral.model_cards import check_weights, find_model, find_refiner, read_card
@@ -103,4 +103,10 @@ def _load(config: RunConfig, device: torch.device, backend: Backend) -> Models:
             "give the model that names it as its refiner"
         )
     refiner = load_refiner(config.model, finder.config, load) if config.refine else None
+    if config.mirror:
+        finder, refiner = _mirrored(finder), refiner and _mirrored(refiner)
     return Models(finder, refiner, device, backend)
+
+
+def _mirrored(model: Model) -> Model:
+    return replace(model, network=Mirrored(model.network, model.config.network.offsets))

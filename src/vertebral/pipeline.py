@@ -83,10 +83,13 @@ def run_scan(
             prepared = prepare(scan.volume, preprocess)
         with clock.stage("infer") as share:
             levels = tuple(level_named(name) for name in model.config.network.levels)
+            windows = model.config.inference
+            if config.overlap is not None:
+                windows = windows.model_copy(update={"overlap": config.overlap})
             evidence = infer(
                 prepared,
                 model.network,
-                model.config.inference,
+                windows,
                 levels,
                 device,
                 share,

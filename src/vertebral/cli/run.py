@@ -45,6 +45,12 @@ def run(
     exact: Annotated[
         bool, typer.Option(help="Look at all of the scan, not only where a spine may be; somewhat slower.")
     ] = False,
+    overlap: Annotated[
+        float | None, typer.Option(min=0, max=0.9, help="How much windows overlap, as a fraction; more is slower.")
+    ] = None,
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="Average over the scan and its mirror image: twice the time.")
+    ] = False,
     series: Annotated[str | None, typer.Option(help="SeriesInstanceUID (or its start) of a DICOM folder.")] = None,
     max_memory_gb: Annotated[float | None, typer.Option(help="Refuse a CT that would need more.")] = None,
     jobs: Annotated[
@@ -83,6 +89,8 @@ def run(
             "spacing_mm": spacing_mm,
             "refine": refine,
             "exact": exact,
+            "overlap": overlap,
+            "mirror": mirror,
             "series": series,
             "max_memory_gb": max_memory_gb,
             "formats": formats_of(formats),
