@@ -324,6 +324,22 @@ def test_overlap_and_mirror_are_heeded(scan: Path, model: str, tmp_path: Path, m
     assert seen == [(InferenceConfig().overlap, False), (0.6, True)]
 
 
+def test_what_is_too_large_for_a_vertebra_has_no_surface(
+    scan: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(scan, tmp_path / "whole", RunConfig(model=model))
+    sizes = {row["level"]: row["volume_ml"] for row in whole["levels"]}
+    largest = max(sizes, key=lambda name: sizes[name])
+    monkeypatch.setattr(pipeline, "_MOST_PLAUSIBLE_ML", sizes[largest] - 0.001)
+    manifest = run(scan, tmp_path / "out", RunConfig(model=model))
+    assert [row["level"] for row in manifest["levels"] if row["mesh"] is None] == [largest]
+    assert manifest["warnings"] == [
+        f"{largest}: {sizes[largest]:.0f} ml is too large for a vertebra; "
+        "it has no surface, and the result is not to be trusted"
+    ]
+    assert {*files_in(tmp_path / "whole")} - {*files_in(tmp_path / "out")} == {f"case_{largest}.stl"}
+
+
 @pytest.mark.parametrize(
     ("levels", "found", "note"),
     [

@@ -110,7 +110,7 @@ def run_scan(
         labels_written = beside.start(lambda: write_labels(labels, staging / f"{scan.stem}_{_LABELS}"))
         measured = beside.start(lambda: measured_for_page(scan.volume, labels))
         with clock.stage("reconstruct"):
-            surfaces = reconstruct(spine, processors=processors)
+            surfaces = reconstruct(_plausible(spine, segmentation), processors=processors)
         picture, title = staging / f"{scan.stem}_{_PREVIEW}", f"{scan.stem} ({model.config.name})"
         drawn = beside.start(lambda: preview(scan.volume, labels, surfaces, picture, title))
         with clock.stage("write"), writing(out):
@@ -125,12 +125,16 @@ def run_scan(
                 drawn()
             except RenderError as error:
                 warnings.append(str(error))
+        too_large = [
+            f"{name}: {ml:.0f} ml is too large for a vertebra; it has no surface, and the result is not to be trusted"
+            for name, ml in _implausible(segmentation).items()
+        ]
         manifest = {
             **_provenance(scan, models, preprocess, config),
             "levels": _level_rows(spine, segmentation, surfaces),
             "level_shift": {f"{by:+d}": round(share, 3) for by, share in spine.shift_probability.items()},
             "runner_up": spine.runner_up,
-            "warnings": [*scan.notes, *warnings, *spine.warnings, *_implausible(segmentation)],
+            "warnings": [*scan.notes, *warnings, *spine.warnings, *too_large],
             "seconds": clock.seconds,
         }
         with clock.stage("page"), writing(out):
@@ -147,13 +151,16 @@ def run_scan(
     return manifest
 
 
-def _implausible(segmentation: Segmentation) -> list[str]:
-    """What no spine can be; the largest lumbar vertebrae hold about 100 ml."""
-    return [
-        f"{name}: {ml:.0f} ml is too large for a vertebra; do not trust this result"
-        for name, ml in segmentation.volume_ml.items()
-        if BY_NAME[name].is_vertebra and ml > _MOST_PLAUSIBLE_ML
-    ]
+def _implausible(segmentation: Segmentation) -> dict[str, float]:
+    """The volumes in ml that no vertebra can have; the largest lumbar ones hold about 100 ml."""
+    volumes = segmentation.volume_ml
+    return {name: ml for name, ml in volumes.items() if BY_NAME[name].is_vertebra and ml > _MOST_PLAUSIBLE_ML}
+
+
+def _plausible(spine: Spine, segmentation: Segmentation) -> Spine:
+    """Leave out what is no vertebra for sure: nobody needs its surface, which would take minutes to make."""
+    wrong = _implausible(segmentation)
+    return replace(spine, vertebrae=tuple(v for v in spine.vertebrae if v.level.name not in wrong))
 
 
 def _refuse_results(out: Path, overwrite: bool) -> None:
@@ -210,6 +217,7 @@ def _write_results(folder: Path, scan: Scan, spine: Spine, surfaces: tuple[Surfa
         write_stl(surface, folder / f"{scan.stem}_{surface.level.name}.stl")
     if surfaces:
         write_glb(surfaces, folder / f"{scan.stem}_{_SPINE}")
+    if spine.vertebrae:
         write_occupancies(spine, folder / f"{scan.stem}_{_OCCUPANCIES}")
 
 
