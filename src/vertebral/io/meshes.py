@@ -7,18 +7,19 @@ STL and PLY say it as 3D Slicer reads it (`SPACE=RAS`).
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import trimesh
 from numpy.typing import NDArray
-from trimesh.visual.material import PBRMaterial
 
 from vertebral.anatomy import BY_NAME, Level
 from vertebral.errors import ReadError, VertebralError
 from vertebral.io.write import atomic_write
 from vertebral.mesh_checks import Points
 from vertebral.records import Surface
+
+if TYPE_CHECKING:  # it takes half a second to import, which reading a CT need not wait for
+    import trimesh
 
 Frame = Literal["RAS", "LPS"]
 
@@ -109,6 +110,8 @@ def write_glb(surfaces: Sequence[Surface], path: Path, frame: Frame = "RAS") -> 
     the spine upright; `asset.extras` says so. Raises VertebralError where there is no surface or a level comes twice,
     InputError where the folder cannot be written to.
     """
+    import trimesh
+
     require_names(surfaces, path)
     turn = _RAS_MM_TO_GLTF if frame == "RAS" else _RAS_MM_TO_GLTF @ _LPS_TO_RAS
     scene = trimesh.Scene(base_frame="world")
@@ -127,7 +130,10 @@ def write_glb(surfaces: Sequence[Surface], path: Path, frame: Frame = "RAS") -> 
         temporary.write_bytes(content)
 
 
-def _coloured(surface: Surface, frame: Frame) -> trimesh.Trimesh:
+def _coloured(surface: Surface, frame: Frame) -> "trimesh.Trimesh":
+    import trimesh
+    from trimesh.visual.material import PBRMaterial
+
     mesh = trimesh.Trimesh(vertices_in(surface, frame), surface.faces, process=False)
     colour = (*_linear_rgb(surface.level), 1.0)
     material = PBRMaterial(
@@ -145,6 +151,8 @@ def _linear_rgb(level: Level) -> NDArray[np.float64]:
 
 def read_glb(path: Path) -> tuple[Surface, ...]:
     """Read back the surfaces that `write_glb` wrote in RAS, from head to tail. Raises ReadError for another file."""
+    import trimesh
+
     try:
         scene = trimesh.load_scene(path, file_type="glb", process=False)
         found = [(*name.partition("-")[::2], mesh) for name, mesh in scene.geometry.items()]

@@ -7,7 +7,6 @@ import numpy as np
 from scipy.ndimage import find_objects
 
 from vertebral.anatomy import Level
-from vertebral.io.dicom_out.codes import ANATOMICAL_STRUCTURE, level_code
 from vertebral.io.opened import LPS_TO_RAS
 from vertebral.io.write import atomic_write
 from vertebral.volume import Volume
@@ -59,6 +58,9 @@ def _header(labels: Volume, ids: dict[Level, int]) -> dict[str, str]:
 
 
 def _terminology(level: Level) -> str:
+    # pydicom's dictionary of codes takes a quarter of a second that other formats do not need.
+    from vertebral.io.dicom_out.codes import ANATOMICAL_STRUCTURE, level_code
+
     category, kind = ANATOMICAL_STRUCTURE, level_code(level)
     parts = (
         "Segmentation category and type - DICOM master list",
