@@ -3,9 +3,9 @@
     python benchmarks/scaling.py CT.nii.gz WORK [--slices 150 300 600 1200] [--jobs 1 2] [--scans 4] [--repeats 1]
 
 CT is a long one, such as `benchmarks/large_scan.py` makes; its upper slices are cut out and run, one file after the
-other. Then so many copies of the shortest cut are run in one go with each number of jobs. Seconds of the wall clock with
-imports and all outputs, and of the processor (children included); medians where there are repeats. Resumes nothing: WORK
-must be empty or not be there.
+other. Then so many copies of the shortest cut are run in one go with each number of jobs. Seconds of the wall clock
+with imports and all outputs, and of the processor (children included); medians where there are repeats. WORK must be
+empty or not be there.
 """
 
 import argparse
