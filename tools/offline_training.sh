@@ -19,7 +19,7 @@ pack() {
     $pip download --no-deps --only-binary=:all: --python-version "$python" --implementation cp \
         --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_17_x86_64 \
         --platform manylinux2014_x86_64 --constraint "$here/constraints.txt" --dest "$pack/wheels" \
-        monai nibabel pydantic pydantic_core annotated-types typing-inspection typing-extensions \
+        monai isal nibabel pydantic pydantic_core annotated-types typing-inspection typing-extensions \
         importlib-resources platformdirs connected-components-3d pydicom
     for glob in 'labels/train' 'phantom/*_labelmap_1p5mm*' 'organs/*_organs*' 'real/labelled/ts_s0328_boneonly*'; do
         (cd "$data" && tar c $glob) | tar x -C "$pack/data"

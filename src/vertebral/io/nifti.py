@@ -4,7 +4,6 @@
 import gzip
 import io
 import logging
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
+from isal import igzip, isal_zlib
 from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import array_from_file
 from nibabel.wrapstruct import WrapStructError
@@ -142,7 +142,7 @@ def _values(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], offset: in
 
 @contextmanager
 def _stream(path: Path) -> Iterator[io.BufferedIOBase]:
-    with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as stream:
+    with igzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as stream:
         yield stream
 
 
@@ -155,7 +155,15 @@ def _readable(path: Path) -> Iterator[None]:
         raise ReadError(
             f"damaged, or not gzip-compressed as its name says ({error}): copy or export it again"
         ) from error
-    except (OSError, EOFError, zlib.error, HeaderDataError, WrapStructError, ValueError, OverflowError) as error:
+    except (  # type: ignore[misc]  # isal's stub calls its error an instance
+        OSError,
+        EOFError,
+        isal_zlib.IsalError,
+        HeaderDataError,
+        WrapStructError,
+        ValueError,
+        OverflowError,
+    ) as error:
         raise ReadError(f"truncated or damaged ({error}): copy or export it again") from error
 
 
