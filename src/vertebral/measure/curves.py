@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
 
 from vertebral.anatomy import BY_NAME, Level
 from vertebral.measure.body import Body
@@ -126,6 +125,9 @@ def arc_length_mm(points_mm: Sequence[NDArray[np.float64]]) -> float:
     chords = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     if len(points) < 3:
         return float(chords[-1])
+    # It brings a third of a second of imports, which reading and finding a spine need not wait for.
+    from scipy.interpolate import CubicSpline
+
     spline = CubicSpline(chords, points)
     fine = spline(np.linspace(0, chords[-1], 40 * len(points)))
     return float(np.linalg.norm(np.diff(fine, axis=0), axis=1).sum())
