@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 import cc3d
 import numpy as np
@@ -19,6 +20,8 @@ from vertebral.preprocess import prepare_labels, restore
 from vertebral.reconstruct import reconstruct
 from vertebral.records import Evidence, Instance, Instances
 from vertebral.refine import _Found, _seen_again, refine, refine_at
+from vertebral.refine.eye import Eye
+from vertebral.refine.missed import _beyond
 from vertebral.refine.part import Part
 from vertebral.volume import Grid, Volume
 
@@ -380,3 +383,13 @@ def test_a_vertebra_that_neighbours_have_moved_is_looked_at_again() -> None:
     assert eye.looks == [pytest.approx([1.5, 1.5, 4.5])]
     assert parts_after(eye, "sacrum") == [wide, above]
     assert parts_after(FakeEye(column(30, 40, 0.8)), "L1") == [wide, above]
+
+
+@pytest.mark.parametrize(("lowest", "looks"), [(9, [[1.5, 1.5, 1.5]]), (6, [[1.5, 1.5, 0.0]]), (3, [])])
+def test_what_the_border_cuts_is_looked_for_from_the_border(lowest: int, looks: list[list[float]]) -> None:
+    """Three vertebrae 11 mm apart; the next should be at 1.5 mm, at -1.5 mm or, more than a quarter step out, at -4.5 mm."""
+    parts = [column(z, z + 8, 0.9) for z in (lowest, lowest + 11, lowest + 22)]
+    eye = FakeEye(column(0, 4, 0.9))
+    found = _beyond(parts, cast(Eye, eye), np.ones(FakeEye.grid.shape, np.float32), FakeEye.grid)
+    assert eye.looks == looks
+    assert len(found) == len(looks)

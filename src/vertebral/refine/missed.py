@@ -4,9 +4,10 @@ Where the levels of two neighbours are not in a row, the coarse network has take
 network looks where the two and those between them should lie, as usual steps along the spine between their own
 neighbours say. Where all answers are apart from each other and from the rest (Dice below `SAME_DICE`), they stand; else
 the two stay, and it looks between them alone: an answer that is apart from all others, holds `NEW_SHARE` of its smaller
-neighbour and no more than `NEW_MOST` of its larger one is new. It looks a step beyond either end as well, and goes on
-while what it finds there is new, lies where it was looked for (within `NEAR_AIM` steps), further out than
-the last one, and has `NEW_EVIDENCE` of coarse evidence for a spine; never below the sacrum.
+neighbour and no more than `NEW_MOST` of its larger one is new. It looks a step beyond either end as well (up to
+`MOST_OUTSIDE` steps outside of the scan it looks from the border), and goes on while what it finds there is new, lies
+where it was looked for (within `NEAR_AIM` steps), further out than the last one, and has `NEW_EVIDENCE` of coarse
+evidence for a spine; never below the sacrum.
 """
 
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from vertebral.volume import Grid
 NEW_SHARE = 0.4
 NEW_EVIDENCE = 0.2
 NEAR_AIM = 0.75
+MOST_OUTSIDE = 0.25
 NEW_MOST = 2.0
 
 
@@ -105,10 +107,13 @@ def _beyond(parts: list[Part], eye: Eye, spine: Values, coarse: Grid) -> list[Pa
     new: list[Part] = []
     while True:
         aim_mm = last_mm + (last_mm - before_mm) * usual_mm / np.linalg.norm(last_mm - before_mm)
-        voxel = eye.grid.to_voxel(aim_mm)
-        if (voxel < 0).any() or (voxel > np.array(eye.grid.shape) - 1).any():
+        # The middle of a vertebra that the border cuts may lie beyond it.
+        inside = np.clip(eye.grid.to_voxel(aim_mm), 0, np.array(eye.grid.shape) - 1)
+        outside_mm = np.linalg.norm(eye.grid.to_world(inside) - aim_mm)
+        if outside_mm > MOST_OUTSIDE * usual_mm:
             return new
-        part = eye.look_at(aim_mm)
+        aim_mm = eye.grid.to_world(inside)
+        part = eye.look_at(aim_mm.tolist())
         if not _apart([part], [*parts, *new]) or not _has_a_size(part, [neighbour]):
             return new
         centre_mm = _centre_mm(part, eye)
