@@ -387,7 +387,7 @@ def test_a_vertebra_that_neighbours_have_moved_is_looked_at_again() -> None:
 
 @pytest.mark.parametrize(("lowest", "looks"), [(9, [[1.5, 1.5, 1.5]]), (6, [[1.5, 1.5, 0.0]]), (3, [])])
 def test_what_the_border_cuts_is_looked_for_from_the_border(lowest: int, looks: list[list[float]]) -> None:
-    """Three vertebrae 11 mm apart; the next should be at 1.5 mm, at -1.5 mm or, more than a quarter step out, at -4.5 mm."""
+    """Three vertebrae 11 mm apart; the next should be at 1.5, at -1.5 or, more than a quarter step out, at -4.5 mm."""
     parts = [column(z, z + 8, 0.9) for z in (lowest, lowest + 11, lowest + 22)]
     eye = FakeEye(column(0, 4, 0.9))
     found = _beyond(parts, cast(Eye, eye), np.ones(FakeEye.grid.shape, np.float32), FakeEye.grid)
