@@ -2,7 +2,7 @@
 
     python benchmarks/scaling.py CT.nii.gz WORK [--slices 150 300 600 1200] [--jobs 1 2] [--scans 4] [--repeats 1]
 
-CT is a long one, such as `benchmarks/large_scan.py` makes; its upper slices are cut out and run, one file after the
+CT is a long one, such as `benchmarks/large_scan.py` makes; its middle slices are cut out and run, one file after the
 other. Then so many copies of the shortest cut are run in one go with each number of jobs. Seconds of the wall clock
 with imports and all outputs, and of the processor (children included); medians where there are repeats. WORK must be
 empty or not be there.
@@ -35,14 +35,15 @@ def timed(arguments: list[str]) -> tuple[float, float]:
 
 
 def cuts(ct: Path, counts: list[int], folder: Path) -> list[Path]:
-    """Write the upper slices of `ct`, so many of them, one file each."""
+    """Write the middle slices of `ct`, so many of them, one file each."""
     volume = read_scan(ct).volume.to_ras()
     folder.mkdir(parents=True)
     paths = []
     for count in counts:
         i, j, k = volume.array.shape
         paths.append(folder / f"{count}-slices_ct.nii.gz")
-        write_image(volume.cropped((slice(0, i), slice(0, j), slice(max(0, k - count), k))), paths[-1])
+        first = max(0, (k - count) // 2)
+        write_image(volume.cropped((slice(0, i), slice(0, j), slice(first, min(k, first + count)))), paths[-1])
     return paths
 
 

@@ -1,5 +1,6 @@
 """Processes that work beside others: forked copies, the user's Ctrl-C, and each other's threads."""
 
+import gc
 import os
 import signal
 import sys
@@ -57,7 +58,7 @@ class Beside:
 
     On Linux by forked copies, which see all that this process holds, so that only results travel; they may do what
     needs no threads of others (numpy, SciPy, VTK, files, but no network). Elsewhere by threads, for `start` only. With
-    one processor all is done at once, here. Leaving the block ends the copies that still work.
+    one processor all is done here, when it is asked for. Leaving the block ends the copies that still work.
     """
 
     def __init__(self, count: int) -> None:
@@ -78,14 +79,14 @@ class Beside:
             self._threads.shutdown()
 
     def start(self, work: Callable[[], T]) -> Callable[[], T]:
-        """Start `work`; what is returned waits for its result, and raises what it raised."""
+        """Start `work`; what is returned waits for its result, and raises what it raised. To be asked for once."""
         if self._forks:
             copy = _Copy(work)
             self._copies.append(copy)
             return copy.result
         if self._threads is not None:
             return self._threads.submit(work).result
-        return _Done(work).result
+        return work
 
     def map(
         self, work: Callable[[Item], T], items: Sequence[Item], progress: Callable[[float], None] = lambda share: None
@@ -99,22 +100,6 @@ class Beside:
             own.append(work(item))
         groups = [own, *(other() for other in others)]
         return [groups[n % len(groups)][n // len(groups)] for n in range(len(items))]
-
-
-class _Done(Generic[T]):
-    """What was done at once; an error waits until the result is asked for."""
-
-    def __init__(self, work: Callable[[], T]) -> None:
-        self._error: Exception | None = None
-        try:
-            self._value = work()
-        except Exception as error:
-            self._error = error
-
-    def result(self) -> T:
-        if self._error is not None:
-            raise self._error
-        return self._value
 
 
 class _Copy(Generic[T]):
@@ -153,6 +138,7 @@ class _Copy(Generic[T]):
 def _do(work: Callable[[], Any], sender: Connection) -> None:
     """Send back whether `work` failed, and its result or error; nothing where that does not travel."""
     ignore_interrupts()
+    gc.freeze()  # collecting garbage would write to all pages that are shared so far
     try:
         found = (False, work())
     except Exception as error:
