@@ -40,6 +40,8 @@ def test_it_grows_with_the_scan_and_with_what_is_asked_for() -> None:
     )  # layers along the longest axis
     large = grid(600, 600, 1500)
     assert estimate_gb(large, FINDER, None) < estimate_gb(large, FINDER, REFINER)
+    copies = estimate_gb(large, FINDER, REFINER, copies=True) - estimate_gb(large, FINDER, REFINER)
+    assert copies == pytest.approx(0.25 + 0.54)  # 540 million labels of a byte
 
 
 def test_a_scan_that_does_not_fit_is_refused_with_its_need(tmp_path: Path) -> None:
@@ -51,5 +53,5 @@ def test_a_scan_that_does_not_fit_is_refused_with_its_need(tmp_path: Path) -> No
 
 
 def test_the_shipped_model_stays_below_four_gb_on_a_very_long_ct() -> None:
-    need_gb = need_of(RunConfig())(Grid((512, 512, 1200), np.diag([0.7, 0.7, 1.0, 1.0])))
+    need_gb = need_of(RunConfig(), processors=2)(Grid((512, 512, 1200), np.diag([0.7, 0.7, 1.0, 1.0])))
     assert 2 < need_gb < 4

@@ -55,15 +55,18 @@ def load_models(config: RunConfig) -> Models:
         return Models(models.finder, models.refiner, device, "torch", (f"run with PyTorch instead: {error}",))
 
 
-def need_of(config: RunConfig) -> Callable[[Grid], float]:
-    """Return what tells how many GB a run on a CT of a grid will need; by the cards of the models, without loading."""
+def need_of(config: RunConfig, processors: int = 1) -> Callable[[Grid], float]:
+    """Return what tells how many GB a run on a CT of a grid will need; by the cards of the models, without loading.
+
+    With more than one of `processors` those of its forked copies are counted too.
+    """
     place, _ = find_model(config.model)
     if not place.is_dir():  # a checkpoint tells nothing before it is loaded
         return working_memory_gb
     finder = read_card(place).config
     refined = find_refiner(config.model, finder) if config.refine else None
     refiner = read_card(refined).config if refined is not None else None
-    return lambda grid: estimate_gb(grid, finder, refiner, config.exact)
+    return lambda grid: estimate_gb(grid, finder, refiner, config.exact, processors > 1)
 
 
 def load_for_openvino(name_or_path: str | Path) -> Model:

@@ -2,7 +2,8 @@
 
 An upper estimate, measured against runs on scans of 35 to 315 million voxels: libraries and networks; the scan and,
 while it is read, a second copy of it; per voxel of the coarse grid the network's input and what is kept of its output;
-the classes of one layer of windows; the work of one window; the fine grid of the refiner; the label map.
+the classes of one layer of windows; the work of one window; the fine grid of the refiner; the label map; what forked
+copies hold for themselves.
 """
 
 from math import prod
@@ -16,10 +17,14 @@ _STORED_BYTES, _LABEL_BYTES, _FLOAT_BYTES = 2, 1, 4
 _COARSE_BYTES = 4 + 4 + 3
 # What a network holds at once for a window, in float32 values a voxel: a few times its widest level and its output.
 _WORK_VALUES = 160
+# Copies share what the run holds; this is what they write to beside a copy of the label map.
+_COPIES_GB = 0.25
 
 
-def estimate_gb(grid: Grid, finder: ModelConfig, refiner: ModelConfig | None, exact: bool = False) -> float:
-    """The memory, in GB (1e9 bytes), that a run on a CT of `grid` will need at most."""
+def estimate_gb(
+    grid: Grid, finder: ModelConfig, refiner: ModelConfig | None, exact: bool = False, copies: bool = False
+) -> float:
+    """The memory, in GB (1e9 bytes), that a run on a CT of `grid` will need at most, with its forked `copies`."""
     source = float(prod(grid.shape))
     coarse = _resampled(grid, finder.preprocess.spacing_mm)
     window = finder.inference.window
@@ -34,7 +39,8 @@ def estimate_gb(grid: Grid, finder: ModelConfig, refiner: ModelConfig | None, ex
         fine = prod(_resampled(grid, refiner.preprocess.spacing_mm))
         later += fine * _FLOAT_BYTES + _work(refiner.inference.window, refiner.network.channel_count)
     read = source * _STORED_BYTES
-    return _PROGRAM_GB + (source * _STORED_BYTES + max(read, infer, later)) / 1e9
+    beside = _COPIES_GB + source * _LABEL_BYTES / 1e9 if copies else 0.0
+    return _PROGRAM_GB + beside + (source * _STORED_BYTES + max(read, infer, later)) / 1e9
 
 
 def _resampled(grid: Grid, spacing_mm: float) -> tuple[int, int, int]:

@@ -45,11 +45,12 @@ def run(source: Path, out: Path, config: RunConfig, progress: Progress = lambda 
 
     Otherwise as `run_scan`.
     """
+    processors = torch.get_num_threads()
 
     def read() -> Scan:
-        return read_scan(source, config.series, config.max_memory_gb, need_of(config))
+        return read_scan(source, config.series, config.max_memory_gb, need_of(config, processors))
 
-    return run_scan(read, out, config, lambda: load_models(config), progress, torch.get_num_threads())
+    return run_scan(read, out, config, lambda: load_models(config), progress, processors)
 
 
 def run_scan(
@@ -142,7 +143,7 @@ def run_scan(
         with writing(out):
             manifest |= {
                 "memory_gb": clock.memory_gb,
-                "estimated_memory_gb": round(need_of(config)(scan.volume.grid), 2),
+                "estimated_memory_gb": round(need_of(config, processors)(scan.volume.grid), 2),
                 "peak_memory_gb": clock.peak_memory_gb,
                 "outputs": file_rows(staging),
             }
