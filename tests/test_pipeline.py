@@ -1,5 +1,8 @@
 import hashlib
 import json
+import os
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +31,7 @@ from vertebral.evaluation.evaluate import evaluate
 from vertebral.evaluation.metrics import dice
 from vertebral.inference import Mirrored
 from vertebral.io.read import read_labels
-from vertebral.io.write import read_centroids, write_image, write_labels
+from vertebral.io.write import atomic_write, read_centroids, write_image, write_labels
 from vertebral.model import build_network
 from vertebral.pipeline import run
 from vertebral.preprocess import prepare_labels
@@ -306,6 +309,27 @@ def test_with_two_processors_the_results_are_the_same(
         del files["manifest.json"], files[PAGE]  # these tell how long it took
     assert made[0] == made[1]
     assert len(made[0]) > 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="copies are forked on Linux only")
+def test_what_a_killed_copy_left_is_no_result(
+    scan: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = os.getpid()
+
+    def killed(labels: Volume, path: Path) -> None:
+        if os.getpid() != here:
+            with atomic_write(path) as draft:
+                draft.write_bytes(b"half")
+                os.kill(os.getpid(), signal.SIGKILL)
+        write_labels(labels, path)
+
+    monkeypatch.setattr(pipeline, "write_labels", killed)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    manifest = run(scan, tmp_path / "out", RunConfig(model=model))
+    assert {row["file"] for row in manifest["outputs"]} | {"manifest.json"} == {*files_in(tmp_path / "out")}
+    assert not [name for name in files_in(tmp_path / "out") if name.startswith(".")]
+    assert read_labels(tmp_path / "out" / "case_seg-vert_msk.nii.gz").array.any()
 
 
 def test_overlap_and_mirror_are_heeded(scan: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from vertebral.io.meshes import write_glb, write_stl
 from vertebral.io.occupancies import write_occupancies
 from vertebral.io.read import read_scan
 from vertebral.io.staging import staging_in, writing
-from vertebral.io.write import write_centroids, write_json, write_labels
+from vertebral.io.write import remove_drafts, write_centroids, write_json, write_labels
 from vertebral.loading import Models, load_models, need_of
 from vertebral.manifest import MANIFEST, file_rows
 from vertebral.page import PAGE, add_page, measured_for_page
@@ -141,6 +141,7 @@ def run_scan(
         with clock.stage("page"), writing(out):
             manifest["warnings"] += add_page(staging, manifest, surfaces, measured)
         with writing(out):
+            remove_drafts(staging)
             manifest |= {
                 "memory_gb": clock.memory_gb,
                 "estimated_memory_gb": round(need_of(config, processors)(scan.volume.grid), 2),

@@ -18,6 +18,9 @@ from vertebral.volume import Array, Grid, Volume
 Centroid = tuple[int, tuple[float, float, float]]
 
 
+_DRAFT = ".vertebral-"
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, with its full suffix, to write to; it becomes `path` if the block succeeds.
@@ -26,7 +29,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises InputError where the folder is missing or cannot be written to, VertebralError where the block wrote nothing.
     """
     path = Path(path)
-    temporary = path.parent / f".vertebral-{uuid.uuid4().hex[:12]}{_full_suffix(path)}"
+    temporary = path.parent / f"{_DRAFT}{uuid.uuid4().hex[:12]}{_full_suffix(path)}"
     try:
         temporary.touch(mode=0o666, exist_ok=False)
     except OSError as error:
@@ -39,6 +42,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
         _replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what `atomic_write` left in `folder` where its process was killed; nobody may be writing there."""
+    for draft in folder.glob(f"{_DRAFT}*"):
+        draft.unlink()
 
 
 def write_labels(labels: Volume, path: Path) -> None:
