@@ -56,7 +56,7 @@ def cohort(tmp_path: Path, phantoms: Sequence[Phantom], monkeypatch: pytest.Monk
         torch.manual_seed(0)
         save_model(tmp_path / name, config, build_network(config.network).state_dict(), {"licence": "CC0-1.0"})
     monkeypatch.setattr(pipeline, "infer", knowing(phantoms))
-    monkeypatch.setattr(pipeline, "reconstruct", lambda spine: ())  # meshes have tests of their own
+    monkeypatch.setattr(pipeline, "reconstruct", lambda spine, **_: ())  # meshes have tests of their own
     monkeypatch.setattr(pipeline, "preview", lambda *arguments: arguments[3].write_bytes(b"png"))
     return tmp_path
 

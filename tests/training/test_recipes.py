@@ -60,7 +60,7 @@ def test_a_recipe_runs_from_scans_to_a_model_that_runs(
     assert str(run.root / "report" / "report.md") in command("report", run.root, "--worst", "1", "--device", "cpu")
     monkeypatch.setattr(pipeline, "preview", lambda *a: a[3].write_bytes(b"png"))
     # What a network finds after four steps is noise, and its surface takes minutes.
-    monkeypatch.setattr(pipeline, "reconstruct", lambda spine: ())
+    monkeypatch.setattr(pipeline, "reconstruct", lambda spine, **_: ())
     ct, _ = small_phantom(9)
     write_image(ct, tmp_path / "case_ct.nii.gz")
     words = (

@@ -4,7 +4,7 @@
 import gzip
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -74,7 +74,7 @@ def squeezed_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def _header(path: Path) -> Any:
-    with _stream(path) as stream:
+    with _stream(path, gzip.open) as stream:
         start = stream.read(4)
         size = int.from_bytes(start, "little")
         kind = _HEADER_BYTES.get(size) or _HEADER_BYTES.get(int.from_bytes(start, "big"))
@@ -130,7 +130,7 @@ def _disagreement(header: Any, sform: Affine) -> tuple[str, ...]:
 
 
 def _values(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int) -> Array:
-    with _readable(path), _stream(path) as stream:
+    with _readable(path), _stream(path, igzip.open) as stream:
         values = array_from_file(shape, dtype, stream, offset, order="F", mmap=False)
         trailing = 0
         while isinstance(stream, gzip.GzipFile) and (piece := stream.read(1 << 20)):  # to the end: that checks the CRC
@@ -141,8 +141,9 @@ def _values(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], offset: in
 
 
 @contextmanager
-def _stream(path: Path) -> Iterator[io.BufferedIOBase]:
-    with igzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as stream:
+def _stream(path: Path, unpacked: Callable[[Path, str], Any]) -> Iterator[io.BufferedIOBase]:
+    """The bytes of a file. Python's own gzip gives those before a damaged place; ISA-L's, twice as fast, does not."""
+    with unpacked(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as stream:
         yield stream
 
 
