@@ -111,7 +111,10 @@ def run_scan(
         labels_written = beside.start(lambda: write_labels(labels, staging / f"{scan.stem}_{_LABELS}"))
         measured = beside.start(lambda: measured_for_page(scan.volume, labels))
         with clock.stage("reconstruct"):
-            surfaces = reconstruct(_plausible(spine, segmentation), processors=processors)
+            # Nobody needs the surface of what is no vertebra for sure; it would take minutes to make.
+            too_large = _too_large(segmentation)
+            plausible = tuple(v for v in spine.vertebrae if v.level.name not in too_large)
+            surfaces = reconstruct(replace(spine, vertebrae=plausible), processors=processors)
         picture, title = staging / f"{scan.stem}_{_PREVIEW}", f"{scan.stem} ({model.config.name})"
         drawn = beside.start(lambda: preview(scan.volume, labels, surfaces, picture, title))
         with clock.stage("write"), writing(out):
@@ -126,16 +129,16 @@ def run_scan(
                 drawn()
             except RenderError as error:
                 warnings.append(str(error))
-        too_large = [
+        doubts = [
             f"{name}: {ml:.0f} ml is too large for a vertebra; it has no surface, and the result is not to be trusted"
-            for name, ml in _implausible(segmentation).items()
+            for name, ml in too_large.items()
         ]
         manifest = {
             **_provenance(scan, models, preprocess, config),
             "levels": _level_rows(spine, segmentation, surfaces),
             "level_shift": {f"{by:+d}": round(share, 3) for by, share in spine.shift_probability.items()},
             "runner_up": spine.runner_up,
-            "warnings": [*scan.notes, *warnings, *spine.warnings, *too_large],
+            "warnings": [*scan.notes, *warnings, *spine.warnings, *doubts],
             "seconds": clock.seconds,
         }
         with clock.stage("page"), writing(out):
@@ -153,16 +156,10 @@ def run_scan(
     return manifest
 
 
-def _implausible(segmentation: Segmentation) -> dict[str, float]:
+def _too_large(segmentation: Segmentation) -> dict[str, float]:
     """The volumes in ml that no vertebra can have; the largest lumbar ones hold about 100 ml."""
     volumes = segmentation.volume_ml
     return {name: ml for name, ml in volumes.items() if BY_NAME[name].is_vertebra and ml > _MOST_PLAUSIBLE_ML}
-
-
-def _plausible(spine: Spine, segmentation: Segmentation) -> Spine:
-    """Leave out what is no vertebra for sure: nobody needs its surface, which would take minutes to make."""
-    wrong = _implausible(segmentation)
-    return replace(spine, vertebrae=tuple(v for v in spine.vertebrae if v.level.name not in wrong))
 
 
 def _refuse_results(out: Path, overwrite: bool) -> None:

@@ -92,14 +92,14 @@ class Beside:
         self, work: Callable[[Item], T], items: Sequence[Item], progress: Callable[[float], None] = lambda share: None
     ) -> list[T]:
         """Return `work` of each of `items`, in their order; `progress(share)` follows what is done here."""
-        count = min(self._count, len(items)) if self._forks else 1
+        count = max(1, min(self._count, len(items))) if self._forks else 1
         others = [self.start(lambda n=n: [work(item) for item in items[n::count]]) for n in range(1, count)]  # type: ignore[misc]  # mypy cannot type a lambda's default
         own = []
-        for n, item in enumerate(items[:: max(count, 1)]):
-            progress(n * max(count, 1) / len(items))
+        for n, item in enumerate(items[::count]):
+            progress(n * count / len(items))
             own.append(work(item))
         groups = [own, *(other() for other in others)]
-        return [groups[n % len(groups)][n // len(groups)] for n in range(len(items))]
+        return [groups[n % count][n // count] for n in range(len(items))]
 
 
 class _Copy(Generic[T]):

@@ -49,7 +49,7 @@ def run(
         float | None, typer.Option(min=0, max=0.9, help="How much windows overlap, as a fraction; more is slower.")
     ] = None,
     mirror: Annotated[
-        bool, typer.Option("--mirror", help="Average over the scan and its mirror image: twice the time.")
+        bool, typer.Option("--mirror", help="Average over the scan and its mirror image: networks take twice as long.")
     ] = False,
     series: Annotated[str | None, typer.Option(help="SeriesInstanceUID (or its start) of a DICOM folder.")] = None,
     max_memory_gb: Annotated[float | None, typer.Option(help="Refuse a CT that would need more.")] = None,

@@ -17,7 +17,6 @@ from vertebral.volume import Array, Grid, Volume
 
 Centroid = tuple[int, tuple[float, float, float]]
 
-
 _DRAFT = ".vertebral-"
 
 

@@ -1,36 +1,23 @@
 """`report.html`: the spine in 3D, slices, tables and provenance of one result in one file."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vertebral.measure import measure
 from vertebral.measurements import Measurements
-from vertebral.page.contents import contents, shown_volumes
+from vertebral.page.contents import contents, measured_for_page
 from vertebral.page.html import write_page
 from vertebral.page.result import PAGE
 from vertebral.records import Surface
-from vertebral.volume import Volume
 
-__all__ = ["PAGE", "Measured", "add_page", "measured_for_page"]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a page takes from the voxels: measurements, and what `shown_volumes` gives."""
-
-    measurements: Measurements
-    volumes: dict[str, bytes]
-
-
-def measured_for_page(ct: Volume, labels: Volume) -> Measured:
-    """Measure and pack what the page shows of `ct` (HU) and `labels` (VerSe ids), both on one grid."""
-    return Measured(measure(labels, ct), shown_volumes(ct, labels))
+__all__ = ["PAGE", "add_page", "measured_for_page"]
 
 
 def add_page(
-    folder: Path, manifest: Mapping[str, Any], surfaces: Sequence[Surface], measured: Callable[[], Measured]
+    folder: Path,
+    manifest: Mapping[str, Any],
+    surfaces: Sequence[Surface],
+    measured: Callable[[], tuple[Measurements, dict[str, bytes]]],
 ) -> list[str]:
     """Write `report.html` beside the files in `folder`; return a warning where that failed, nothing otherwise.
 
@@ -38,8 +25,7 @@ def add_page(
     """
     try:
         files = sorted(path.name for path in folder.iterdir() if path.name != PAGE)
-        found = measured()
-        made = contents(manifest, files, surfaces, found.measurements, found.volumes)
+        made = contents(manifest, files, surfaces, *measured())
         write_page(made, folder / PAGE)
     except OSError:
         raise

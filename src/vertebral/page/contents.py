@@ -1,6 +1,6 @@
 """What a page says and shows: facts as json, and the volumes and meshes as bytes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from vertebral.anatomy import BY_NAME, LEVELS
 from vertebral.io.embedded import mz3_bytes, nifti_bytes
 from vertebral.io.write import plain
 from vertebral.manifest import MANIFEST
+from vertebral.measure import measure
 from vertebral.measurements import Measurements, Row, nested
 from vertebral.page.volumes import around_spine, as_bytes, averaged, factors_for, picked
 from vertebral.records import Surface
@@ -67,6 +68,16 @@ def contents(
     }
     meshes = {f"{surface.name}.mz3": mz3_bytes(surface) for surface in _light(surfaces)}
     return Contents(plain(facts, finite=True), {**volumes, **meshes})
+
+
+def measured_for_page(
+    ct: Volume | None, labels: Volume, progress: Callable[[float], None] = lambda share: None
+) -> tuple[Measurements, dict[str, bytes]]:
+    """What `contents` takes from the voxels of `ct` (HU) and `labels` (VerSe ids): measurements and volumes.
+
+    Without a CT there are no slices and no densities.
+    """
+    return measure(labels, ct, progress), shown_volumes(ct, labels) if ct is not None else {}
 
 
 def shown_volumes(ct: Volume, labels: Volume) -> dict[str, bytes]:

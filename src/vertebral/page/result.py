@@ -12,8 +12,7 @@ from vertebral.io.meshes import read_glb
 from vertebral.io.read import read_labels, read_scan
 from vertebral.io.write import write_json
 from vertebral.manifest import LABELS_ENDING, MANIFEST, file_row
-from vertebral.measure import measure
-from vertebral.page.contents import Contents, contents, shown_volumes
+from vertebral.page.contents import Contents, contents, measured_for_page
 from vertebral.page.html import read_page
 from vertebral.records import Surface
 from vertebral.volume import Volume
@@ -74,10 +73,8 @@ def read_ct(path: Path, result: Result) -> Volume:
 
 def contents_of(result: Result, ct: Volume | None, labels: Volume, progress: Callable[[float], None]) -> Contents:
     """Measure a result and put its page together; without a CT there are no slices and no densities."""
-    measured = measure(labels, ct, progress)
-    volumes = shown_volumes(ct, labels) if ct is not None else {}
     files = [name for name in result.files if name != PAGE]
-    return contents(result.manifest, files, result.surfaces(), measured, volumes)
+    return contents(result.manifest, files, result.surfaces(), *measured_for_page(ct, labels, progress))
 
 
 def stored_contents(result: Result) -> Contents | None:
