@@ -21,17 +21,17 @@ import yaml
 from scipy import ndimage
 
 import vertebral
-from vertebral.anatomy import BY_VERSE_ID
-from vertebral.data.tissues import level_of
-from vertebral.errors import ModelError
+from vertebral.core.anatomy import BY_VERSE_ID
+from vertebral.core.errors import ModelError
+from vertebral.core.records import Spine, Vertebra
+from vertebral.data.synthesis.tissues import level_of
 from vertebral.evaluation.metrics import dice
-from vertebral.io.read import read_labels, read_scan
-from vertebral.preprocess import restore
-from vertebral.records import Spine, Vertebra
-from vertebral.refine import refine_at
-from vertebral.weights import Model, load_model
+from vertebral.io.ct.read import read_labels, read_scan
+from vertebral.models.weights import Model, load_model
+from vertebral.stages.refine import refine_at
+from vertebral.stages.restore import restore
 
-CONFIG = Path(vertebral.__file__).parent / "configs" / "refiner.yaml"
+CONFIG = Path(vertebral.__file__).parent / "training" / "configs" / "refiner.yaml"
 REAL = ("LIDC-IDRI-0001", "ts_example_ct_3mm")
 BODY = "bodyparts3d_3.0_labelmap_1p5mm"
 MAPS = "labels/train/pred_verse0*_seg-vert_msk.nii.gz"

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from vertebral.config import SynthesisConfig
-from vertebral.data.bodies import load_body
-from vertebral.data.body_cache import CachedBody
-from vertebral.data.synth import paint_body
+from vertebral.core.volume import Volume
+from vertebral.data.synthesis.bodies import load_body
+from vertebral.data.synthesis.body_cache import CachedBody
+from vertebral.data.synthesis.config import SynthesisConfig
+from vertebral.data.synthesis.synth import paint_body
 from vertebral.io.write import write_image, write_labels
-from vertebral.volume import Volume
 
 BODY_MM, SPACING_MM = 1.5, (0.7, 0.7, 1.0)
 IN_PLANE = 512

@@ -18,16 +18,18 @@ import numpy as np
 import yaml
 
 import vertebral
-from vertebral.config import SyntheticConfig, TrainConfig, load_config
-from vertebral.data.body_cache import CachedBody, cache_bodies, find_recipes
-from vertebral.data.prepared import open_prepared
-from vertebral.data.synth import synthesise
+from vertebral.core.config import load_config
+from vertebral.core.volume import Volume
+from vertebral.data.patches.config import SyntheticConfig
+from vertebral.data.synthesis.body_cache import CachedBody, cache_bodies, find_recipes
+from vertebral.data.synthesis.synth import synthesise
+from vertebral.data.verse.prepared import open_prepared
 from vertebral.evaluation.metrics import dice
-from vertebral.io.read import read_labels, read_scan
+from vertebral.io.ct.read import read_labels, read_scan
 from vertebral.io.write import write_image, write_labels
-from vertebral.volume import Volume
+from vertebral.training.config import TrainConfig
 
-CONFIGS = Path(vertebral.__file__).parent / "configs"
+CONFIGS = Path(vertebral.__file__).parent / "training" / "configs"
 SPACING_MM = 3.0
 REAL = ("LIDC-IDRI-0001", "ts_example_ct_3mm")
 HELD_OUT = 5

@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from vertebral.anatomy import LEVELS
 from vertebral.cli.train import config_file
-from vertebral.config import TrainConfig, load_config
-from vertebral.data.prepared import PreparedScan, open_prepared
-from vertebral.data.preparing import draw_bone
-from vertebral.data.scan_patches import ScanPatches
+from vertebral.core.anatomy import LEVELS
+from vertebral.core.config import load_config
+from vertebral.data.patches.scans import ScanPatches
+from vertebral.data.verse.prepared import PreparedScan, open_prepared
+from vertebral.data.verse.preparing import draw_bone
+from vertebral.training.config import TrainConfig
 
 SHAPE = (300, 300, 500)
 COLUMNS = ("augmentation", "s/patch, median", "s/patch, mean", "s/batch, one worker", "workers for a step")

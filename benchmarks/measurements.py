@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from vertebral.anatomy import BY_NAME
-from vertebral.io.read import read_labels
-from vertebral.measure import measure
-from vertebral.measurements import Measurements, Row
+from vertebral.core.anatomy import BY_NAME
+from vertebral.core.measurements import Measurements, Row
+from vertebral.io.ct.read import read_labels
+from vertebral.stages.measure import measure
 
 SIZES = {"lumbar": (44.0, 34.0, 27.0), "thoracic": (30.0, 27.0, 20.0), "cervical": (19.0, 16.0, 13.0)}
 LEVELS = {"lumbar": ("L2", "L3", "L4"), "thoracic": ("T7", "T8", "T9"), "cervical": ("C4", "C5", "C6")}

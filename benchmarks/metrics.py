@@ -51,11 +51,11 @@ def ours(prediction: Labels, reference: Labels, count: int) -> list[float]:
 
 def everything(prediction: Labels, reference: Labels, count: int) -> list[float]:
     """The whole score of a case: all metrics of the spine, its regions and each level, names and instances."""
+    from vertebral.core.volume import Volume
     from vertebral.evaluation.case import Run
     from vertebral.evaluation.evaluate import score_pair
     from vertebral.evaluation.pair import pair
     from vertebral.evaluation.settings import Settings
-    from vertebral.volume import Volume
 
     made = pair(Volume(prediction, np.eye(4)), Volume(reference, np.eye(4)), Settings())
     rows = score_pair(made, Settings(), "case", "case", Run()).levels

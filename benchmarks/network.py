@@ -15,8 +15,8 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from vertebral.config import RunConfig
-from vertebral.loading import load_models
+from vertebral.models.load import load_models
+from vertebral.workflows.config import RunConfig
 
 SIDE = 2048
 

@@ -30,13 +30,13 @@ Work = Callable[[], Labels]
 
 def ours(ct: Path, backend: str, exact: bool) -> Work:
     """Our path; nearest voxel on the way back, as MONAI's."""
-    from vertebral.anatomy import level_named
-    from vertebral.config import RunConfig
-    from vertebral.inference import infer
-    from vertebral.io.read import read_scan
-    from vertebral.loading import load_models
-    from vertebral.preprocess import prepare
-    from vertebral.volume import Volume
+    from vertebral.core.anatomy import level_named
+    from vertebral.core.volume import Volume
+    from vertebral.io.ct.read import read_scan
+    from vertebral.models.load import load_models
+    from vertebral.stages.inference import infer
+    from vertebral.stages.preprocess import prepare
+    from vertebral.workflows.config import RunConfig
 
     models = load_models(RunConfig(device="cpu", backend=backend, refine=False))
     config = models.finder.config
@@ -79,8 +79,8 @@ def monai(ct: Path) -> Work:
         Spacingd,
     )
 
-    from vertebral.anatomy import level_named
-    from vertebral.weights import load_model
+    from vertebral.core.anatomy import level_named
+    from vertebral.models.weights import load_model
 
     model = load_model("default")
     config = model.config
@@ -122,8 +122,8 @@ def nnunet(ct: Path) -> Work:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    from vertebral.model import build_network
-    from vertebral.model_cards import find_model, read_card
+    from vertebral.models.cards import find_model, read_card
+    from vertebral.models.networks import build_network
 
     config = read_card(find_model("default")[0]).config
     network = build_network(config.network.model_copy(update={"offsets": False})).eval()
@@ -200,7 +200,7 @@ def measure(name: str, ct: Path, threads: int) -> tuple[float, float, float, Lab
     """Seconds of wall and of processor, GB more than before, labels."""
     import torch
 
-    from vertebral.memory import peak_memory_gb, restart_peak
+    from vertebral.runtime.memory import peak_memory_gb, restart_peak
 
     torch.set_num_threads(threads)
     work = METHODS[name](ct)

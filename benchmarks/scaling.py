@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vertebral.io.read import read_scan
+from vertebral.io.ct.read import read_scan
 from vertebral.io.write import write_image
 
 COMMAND = [sys.executable, "-c", "from vertebral.cli import app; app()", "run"]

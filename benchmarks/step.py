@@ -17,11 +17,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import vertebral
-from vertebral.config import TrainConfig, load_config
-from vertebral.model import build_network
+from vertebral.core.config import load_config
+from vertebral.models.networks import build_network
+from vertebral.training.config import TrainConfig
 from vertebral.training.losses import supervised_loss
 
-CONFIGS = Path(vertebral.__file__).parent / "configs"
+CONFIGS = Path(vertebral.__file__).parent / "training" / "configs"
 NAMES = ("unet", "resunet", "swinunetr")
 COUNTED = 64
 # Name: memory (GB), dense half-precision peak (TFLOP/s, vendor's data sheet), share of it that 3D convolutions reach.

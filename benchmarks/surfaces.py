@@ -18,14 +18,14 @@ from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 from vtkmodules.vtkCommonDataModel import vtkImageData
 from vtkmodules.vtkFiltersCore import vtkSurfaceNets3D
 
-from vertebral.anatomy import BY_NAME
-from vertebral.config import MeshConfig
-from vertebral.mesh_checks import Faces, Points, areas, check_surface, volume
-from vertebral.mesh_intersections import self_intersections
-from vertebral.reconstruct import field_of, mesh_fields
-from vertebral.reconstruct.contour import contour, low_passed
-from vertebral.records import Surface
-from vertebral.volume import Grid
+from vertebral.core.anatomy import BY_NAME
+from vertebral.core.mesh_checks import Faces, Points, areas, check_surface, volume
+from vertebral.core.mesh_intersections import self_intersections
+from vertebral.core.records import Surface
+from vertebral.core.volume import Grid
+from vertebral.stages.reconstruct import field_of, mesh_fields
+from vertebral.stages.reconstruct.config import MeshConfig
+from vertebral.stages.reconstruct.contour import contour, low_passed
 
 L1 = BY_NAME["L1"]
 HALF_AXES_MM = np.array([22.0, 16.0, 12.0])

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vertebral.anatomy import BY_NAME
+from vertebral.core.anatomy import BY_NAME
+from vertebral.core.volume import Volume
 from vertebral.io.write import write_labels
-from vertebral.volume import Volume
 
 AFFINE = np.diag([2.0, 1.0, 3.0, 1.0])
 SHAPE = (10, 10, 30)

@@ -11,7 +11,8 @@ import pytest
 # Tests run in parallel; threads of networks that wait for each other would eat what the others need.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-_SPEC = importlib.util.spec_from_file_location("verse_layout", Path(__file__).parent / "data" / "verse_layout.py")
+_LAYOUT = Path(__file__).parent / "data" / "verse" / "verse_layout.py"
+_SPEC = importlib.util.spec_from_file_location("verse_layout", _LAYOUT)
 assert _SPEC is not None and _SPEC.loader is not None
 _VERSE_LAYOUT = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(_VERSE_LAYOUT)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from vertebral.volume import Volume
+from vertebral.core.volume import Volume
 
 PATIENT = "Müller^Änne"
 SHAPE = (12, 11, 9)  # columns, rows, slices

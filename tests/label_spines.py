@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from vertebral.anatomy import level_named
-from vertebral.volume import Array, Volume
+from vertebral.core.anatomy import level_named
+from vertebral.core.volume import Array, Volume
 
 SPACING_MM = 2.0
 BODY, DISC = 12, 3  # voxels: 24 mm and 6 mm

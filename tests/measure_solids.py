@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from vertebral.anatomy import level_named
-from vertebral.volume import Grid, Volume
+from vertebral.core.anatomy import level_named
+from vertebral.core.volume import Grid, Volume
 
 Vector = NDArray[np.float64]
 

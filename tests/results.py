@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from vertebral.anatomy import BY_VERSE_ID, Level, parse_levels
+from vertebral.core.anatomy import BY_VERSE_ID, Level, parse_levels
+from vertebral.core.records import Surface
+from vertebral.core.volume import Volume
 from vertebral.data.phantom import make_phantom
-from vertebral.digest import file_sha256
 from vertebral.io.meshes import write_glb, write_stl
 from vertebral.io.write import write_centroids, write_image, write_json, write_labels
-from vertebral.page import add_page, measured_for_page
-from vertebral.reconstruct import check_surface, surface_from_mask
-from vertebral.records import Surface
-from vertebral.volume import Volume
+from vertebral.runtime.hashing import file_sha256
+from vertebral.stages.reconstruct import check_surface, surface_from_mask
+from vertebral.stages.report import add_page, measured_for_page
 
 
 @dataclass(frozen=True)

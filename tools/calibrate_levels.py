@@ -21,12 +21,12 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 
-from vertebral.anatomy import BY_VERSE_ID, Level, level_named
+from vertebral.core.anatomy import BY_VERSE_ID, Level, level_named
+from vertebral.core.records import Instance, Instances
+from vertebral.core.volume import Grid, Volume
 from vertebral.evaluation.calibration import expected_calibration_error, reliability
-from vertebral.identify import identify
-from vertebral.io.read import read_labels, read_scan
-from vertebral.records import Instance, Instances
-from vertebral.volume import Grid, Volume
+from vertebral.io.ct.read import read_labels, read_scan
+from vertebral.stages.identify import identify
 
 ENDING = "_seg-vert_msk.nii.gz"
 TEMPERATURES = np.geomspace(0.5, 8, 33)
@@ -57,11 +57,12 @@ def main() -> None:
 
 def record(scans: list[Path], out: Path, name: str) -> None:
     """Keep the vertebrae that a model finds in each scan, before they are named."""
-    from vertebral.inference import choose_device, infer
-    from vertebral.instances import find_instances
-    from vertebral.preprocess import prepare
-    from vertebral.refine import refine
-    from vertebral.weights import load_model, load_refiner
+    from vertebral.models.devices import choose_device
+    from vertebral.models.weights import load_model, load_refiner
+    from vertebral.stages.inference import infer
+    from vertebral.stages.instances import find_instances
+    from vertebral.stages.preprocess import prepare
+    from vertebral.stages.refine import refine
 
     device, model = choose_device("auto"), load_model(name)
     refiner, config = load_refiner(name, model.config), model.config
@@ -102,7 +103,7 @@ def fit(records: Path, folders: list[Path], out: Path, write: bool) -> None:
         error = expected_calibration_error([row[3:] for row in found])
         say(f"temperature {temperature:g}: log loss {log_loss(found):.4f}, expected calibration error {error:.4f}")
     if write:
-        place = Path(__file__).parents[1] / "src" / "vertebral" / "identify" / "calibration.json"
+        place = Path(__file__).parents[1] / "src" / "vertebral" / "stages" / "identify" / "calibration.json"
         place.write_text(json.dumps({"temperature": best}) + "\n", encoding="utf-8")
 
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
 
-from vertebral.anatomy import BY_NAME
+from vertebral.core.anatomy import BY_NAME
+from vertebral.core.volume import Volume
 from vertebral.io.write import write_labels
-from vertebral.volume import Volume
 
 SPACING_MM, MARGIN_MM = 1.0, 5.0
 # Rows: right, front and up in the frame of each file; the visible human's x points forward and its y to the left.

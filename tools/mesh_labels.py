@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from vertebral.config import MeshConfig
+from vertebral.core.mesh_checks import check_surface
+from vertebral.core.mesh_intersections import self_intersections
+from vertebral.io.ct.read import read_labels
 from vertebral.io.meshes import write_glb, write_stl
-from vertebral.io.read import read_labels
 from vertebral.io.three_mf import write_3mf
-from vertebral.mesh_checks import check_surface
-from vertebral.mesh_intersections import self_intersections
-from vertebral.reconstruct import Reconstruction, fields_of_labels, mesh_fields
+from vertebral.stages.reconstruct import Reconstruction, fields_of_labels, mesh_fields
+from vertebral.stages.reconstruct.config import MeshConfig
 
 _LEAST_ML = 1.0
 

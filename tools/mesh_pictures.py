@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vertebral.anatomy import level_named
-from vertebral.config import MeshConfig
-from vertebral.io.read import read_labels
-from vertebral.reconstruct import fields_of_labels, mesh_fields
-from vertebral.records import Surface
-from vertebral.report.rendering import Picture, View, render
+from vertebral.core.anatomy import level_named
+from vertebral.core.records import Surface
+from vertebral.io.ct.read import read_labels
+from vertebral.stages.preview.rendering import Picture, View, render
+from vertebral.stages.reconstruct import fields_of_labels, mesh_fields
+from vertebral.stages.reconstruct.config import MeshConfig
 
 SIDES = {
     "from the left": ((0.0, -1.0, 0.0), (0.0, 0.0, 1.0)),

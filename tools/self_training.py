@@ -18,17 +18,19 @@ import numpy as np
 from rich.progress import track
 from scipy import ndimage
 
-from vertebral.anatomy import BY_NAME
-from vertebral.config import PreprocessConfig
-from vertebral.inference import choose_device, infer
-from vertebral.instances import find_instances
-from vertebral.io.read import read_scan
+from vertebral.core.anatomy import BY_NAME
+from vertebral.core.config import PreprocessConfig
+from vertebral.core.records import Scan, Spine, Vertebra
+from vertebral.core.volume import Volume
+from vertebral.io.ct.read import read_scan
 from vertebral.io.write import write_image, write_labels
-from vertebral.preprocess import prepare, prepare_labels, restore
-from vertebral.records import Scan, Spine, Vertebra
-from vertebral.refine import refine_at
-from vertebral.volume import Volume
-from vertebral.weights import Model, load_model, load_refiner
+from vertebral.models.devices import choose_device
+from vertebral.models.weights import Model, load_model, load_refiner
+from vertebral.stages.inference import infer
+from vertebral.stages.instances import find_instances
+from vertebral.stages.preprocess import prepare, prepare_labels
+from vertebral.stages.refine import refine_at
+from vertebral.stages.restore import restore
 
 DEVICE = choose_device("auto")
 SMALL_MM, MARGIN_MM, ROUNDED_HU = 2.0, 80.0, 16.0

@@ -2,8 +2,8 @@
 import { build } from 'esbuild'
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs'
 
-const PAGE = '../src/vertebral/page/static'
-const APP = '../src/vertebral/viewer/static'
+const PAGE = '../src/vertebral/stages/report/static'
+const APP = '../src/vertebral/web/static'
 const options = { bundle: true, minify: true, format: 'iife', target: 'es2022', legalComments: 'none', metafile: true }
 // Zarr is a format for servers; its codecs would be two thirds of the page.
 const alias = { zarrita: './src/no_zarr.js' }

@@ -1,6 +1,5 @@
 """Raw CT in, a labelled, measurable, printable 3D spine out. Research use only, not for diagnosis."""
 
-from importlib.metadata import version
+from vertebral.core.about import DISCLAIMER, __version__
 
-__version__ = version("vertebral")
-DISCLAIMER = "Research use only. Not for diagnosis."
+__all__ = ["DISCLAIMER", "__version__"]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from vertebral.anatomy import BY_NAME, BY_VERSE_ID, Level, parse_levels
+from vertebral.core.anatomy import BY_NAME, BY_VERSE_ID, Level, parse_levels
+from vertebral.core.errors import ConfigError
 from vertebral.data.phantom import LOWER_SPINE, NATURAL, WHOLE_SPINE, Curves, Phantom, make_phantom
-from vertebral.data.phantom_pose import Placed, stack
-from vertebral.errors import ConfigError
+from vertebral.data.phantom.pose import Placed, stack
 
 EVERY_NEIGHBOUR = np.ones((3, 3, 3))
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vertebral.anatomy import parse_levels
+from vertebral.core.anatomy import parse_levels
+from vertebral.core.errors import DownloadError, OutputExistsError
+from vertebral.core.volume import Volume
 from vertebral.data import sample
 from vertebral.data.phantom import make_phantom
 from vertebral.data.sample import CT_MEMBER, LABELS_MEMBER, WHEEL_NAME, fetch_sample
-from vertebral.errors import DownloadError, OutputExistsError
-from vertebral.io.read import read_labels, read_scan
+from vertebral.io.ct.read import read_labels, read_scan
 from vertebral.io.write import write_image, write_labels
-from vertebral.volume import Volume
 
 TOTALSEGMENTATOR_T12, TOTALSEGMENTATOR_L1, TOTALSEGMENTATOR_LIVER = 32, 31, 5
 VERSE_T12, VERSE_L1 = 19, 20

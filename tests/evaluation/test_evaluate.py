@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from blocks import AFFINE, blocks, save_blocks
-from vertebral.anatomy import SPINE
-from vertebral.errors import ConfigError, GeometryError, ReadError
+from vertebral.core.anatomy import SPINE
+from vertebral.core.errors import ConfigError, GeometryError, ReadError
+from vertebral.core.volume import Volume
 from vertebral.evaluation.case import CaseScore, LevelRow, Run, from_json, to_json
 from vertebral.evaluation.evaluate import evaluate, score_pair
 from vertebral.evaluation.pair import pair
 from vertebral.evaluation.settings import Settings
-from vertebral.volume import Volume
 
 # L1 and L2 are whole, L3 reaches the lowest slice, and a sacrum fills space that is not scored.
 REFERENCE = {"L1": (20, 25), "L2": (10, 15), "L3": (0, 4), "sacrum": (5, 9)}

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from blocks import AFFINE, SHAPE, save_blocks
+from vertebral.core.volume import Volume
 from vertebral.evaluation.page import tables
 from vertebral.evaluation.session import Request, evaluate_folders
 from vertebral.evaluation.settings import Settings
 from vertebral.io.write import write_image
-from vertebral.volume import Volume
 
 TRUTH = {"T12": (24, 28), "L1": (17, 22), "L2": (10, 15)}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from blocks import save_blocks
-from vertebral.errors import ConfigError, InputError
+from vertebral.core.errors import ConfigError, InputError
 from vertebral.evaluation.case import Run
 from vertebral.evaluation.pairing import find_cases, read_run
 from vertebral.io.names import case_of, subject_of

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from blocks import save_blocks
-from vertebral.errors import ConfigError, InputError, OutputExistsError
+from vertebral.core.errors import ConfigError, InputError, OutputExistsError
 from vertebral.evaluation import cohort
 from vertebral.evaluation.case import CaseScore, Failed
 from vertebral.evaluation.cohort import score_cases

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from vertebral.volume import Volume
+from vertebral.core.volume import Volume
 
 LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
 Edit = Callable[[int, Dataset], None]

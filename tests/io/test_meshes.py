@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import trimesh
 
-from vertebral.anatomy import BY_NAME
-from vertebral.errors import InputError, VertebralError
+from vertebral.core.anatomy import BY_NAME
+from vertebral.core.errors import InputError, VertebralError
+from vertebral.core.records import Surface
 from vertebral.io.meshes import Frame, write_glb, write_obj, write_ply, write_stl
-from vertebral.reconstruct import surface_from_mask
-from vertebral.records import Surface
+from vertebral.stages.reconstruct import surface_from_mask
 
 BALL = np.linalg.norm(np.indices((16, 16, 16)) - 7.5, axis=0) < 6
 

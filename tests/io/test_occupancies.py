@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vertebral.anatomy import BY_NAME
-from vertebral.errors import ReadError
+from vertebral.core.anatomy import BY_NAME
+from vertebral.core.errors import ReadError
+from vertebral.core.records import Instance, Spine, Vertebra
+from vertebral.core.volume import Grid
 from vertebral.io.occupancies import read_occupancies, write_occupancies
-from vertebral.records import Instance, Spine, Vertebra
-from vertebral.volume import Grid
 
 
 def test_what_was_written_comes_back(tmp_path: Path) -> None:

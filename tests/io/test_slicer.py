@@ -4,10 +4,10 @@ import SimpleITK as sitk  # noqa: N813
 from numpy.testing import assert_allclose
 
 from dicom_series import POSES, Series, labels_on
-from vertebral.anatomy import BY_NAME
-from vertebral.io.read import read_labels, read_scan
+from vertebral.core.anatomy import BY_NAME
+from vertebral.core.volume import Volume
+from vertebral.io.ct.read import read_labels, read_scan
 from vertebral.io.slicer import write_seg_nrrd
-from vertebral.volume import Volume
 
 IDS = {BY_NAME["T12"]: 19, BY_NAME["L1"]: 20, BY_NAME["L2"]: 21}
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from vertebral.errors import ConfigError, InputError
+from vertebral.core.errors import ConfigError, InputError
 from vertebral.io.tables import write_csv, write_parquet
 
 RECORDS = [{"name": "L1", "mm": 1.5, "why": None}, {"name": "L2", "mm": None, "why": "a, b"}]

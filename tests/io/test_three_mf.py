@@ -5,11 +5,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from vertebral.anatomy import BY_NAME
-from vertebral.errors import VertebralError
+from vertebral.core.anatomy import BY_NAME
+from vertebral.core.errors import VertebralError
+from vertebral.core.records import Surface
 from vertebral.io.meshes import Frame
 from vertebral.io.three_mf import write_3mf
-from vertebral.records import Surface
 
 CORNER = np.array([[-50.0, -20, 30], [-40, -20, 30], [-50, -10, 30], [-50, -20, 40]])
 CORNER_FACES = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from vertebral.errors import InputError, ReadError, VertebralError
-from vertebral.io.read import read_labels, read_scan
+from vertebral.core.errors import InputError, ReadError, VertebralError
+from vertebral.core.volume import Grid, Volume
+from vertebral.io.ct.read import read_labels, read_scan
 from vertebral.io.write import atomic_write, read_centroids, write_centroids, write_image, write_json, write_labels
-from vertebral.volume import Grid, Volume
 
 LAS = np.array([[-2.0, 0, 0, 30], [0, 2, 0, -10], [0, 0, 3, 100], [0, 0, 0, 1]])
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vertebral.config import PreprocessConfig
-from vertebral.data.catalog import Catalog
-from vertebral.data.indexing import index_dataset
-from vertebral.data.preparing import prepare_dataset
-from vertebral.data.split import make_split
+from vertebral.core.config import PreprocessConfig
+from vertebral.core.volume import Volume
+from vertebral.data.verse.catalogue import Catalog
+from vertebral.data.verse.indexing import index_dataset
+from vertebral.data.verse.preparing import prepare_dataset
+from vertebral.data.verse.split import make_split
 from vertebral.io.write import write_image, write_labels
-from vertebral.volume import Volume
 
 MM = 4.0
 AFFINE = np.diag([MM, MM, MM, 1.0])

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from vertebral.config import TrainConfig
+from vertebral.training.config import TrainConfig
 from vertebral.training.run_folder import RunFolder
 from vertebral.training.train import make_fabric, train
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from monai.losses import DiceCELoss
 
-from vertebral.config import OFFSET_UNIT_MM, LossConfig
+from vertebral.models.config import OFFSET_UNIT_MM
+from vertebral.training.config import LossConfig
 from vertebral.training.losses import hard_dice, offset_loss, segmentation_loss, supervised_loss
 
 SHAPE = (4, 5, 6)

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from vertebral import pipeline
-from vertebral.anatomy import parse_levels
 from vertebral.cli import app
-from vertebral.config import TrainConfig, load_config
+from vertebral.core.anatomy import parse_levels
+from vertebral.core.config import load_config
+from vertebral.core.volume import Volume
 from vertebral.data.phantom import make_phantom
 from vertebral.io.write import write_image
+from vertebral.training.config import TrainConfig
 from vertebral.training.run_folder import RunFolder
 from vertebral.training.variants import as_binary, smoke
-from vertebral.volume import Volume
+from vertebral.workflows import run as pipeline
 
 RECIPES = ("unet", "resunet", "swinunetr")
 

@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
-from vertebral import DISCLAIMER
 from vertebral.cli import app
-from vertebral.config import TrainConfig
-from vertebral.data.prepared import PreparedScan, PreparedSet, open_prepared
-from vertebral.data.split import Fold, Split
-from vertebral.errors import InputError, ModelError, OutputExistsError
-from vertebral.model import build_network
-from vertebral.report import comparison
+from vertebral.core.about import DISCLAIMER
+from vertebral.core.errors import InputError, ModelError, OutputExistsError
+from vertebral.data.verse.prepared import PreparedScan, PreparedSet, open_prepared
+from vertebral.data.verse.split import Fold, Split
+from vertebral.models.networks import build_network
+from vertebral.models.weights import load_model, save_model
+from vertebral.stages.preview import comparison
 from vertebral.training import worst_cases
+from vertebral.training.config import TrainConfig
 from vertebral.training.curves import running_epochs
 from vertebral.training.report import write_report
 from vertebral.training.run_folder import EpochRow, RunFolder
 from vertebral.training.scores import best_epoch, read_scores, worst_first
-from vertebral.weights import load_model, save_model
 
 MM = 4.0
 SHA = "0" * 64

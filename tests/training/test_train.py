@@ -14,12 +14,13 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from vertebral.cli import app
-from vertebral.config import TrainConfig, load_config
-from vertebral.errors import ConfigError, ModelError, OutputExistsError, VertebralError
+from vertebral.core.config import load_config
+from vertebral.core.errors import ConfigError, ModelError, OutputExistsError, VertebralError
+from vertebral.models.weights import load_model
 from vertebral.training import phase as engine
+from vertebral.training.config import TrainConfig
 from vertebral.training.run_folder import RunFolder
 from vertebral.training.train import check_bottom, make_fabric, train
-from vertebral.weights import load_model
 
 SYNTHETIC = {
     "kind": "synthetic",

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from vertebral.config import ModelConfig, NetworkConfig, UNetConfig
-from vertebral.errors import ConfigError
-from vertebral.model import build_network
+from vertebral.core.errors import ConfigError
+from vertebral.models.config import ModelConfig, NetworkConfig, UNetConfig
+from vertebral.models.networks import build_network
+from vertebral.models.weights import Model
 from vertebral.training.transfer import copy_weights
-from vertebral.weights import Model
 
 IMAGE = torch.rand(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(1))
 

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vertebral.config import InferenceConfig, ModelConfig, PreprocessConfig, UNetConfig
+from vertebral.core.config import PreprocessConfig
+from vertebral.models.config import InferenceConfig, ModelConfig, UNetConfig
 from vertebral.training.validate import CaseScore, class_dice, gather_objects, means, score_scan
 
 

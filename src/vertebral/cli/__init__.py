@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from vertebral import DISCLAIMER, __version__
 from vertebral.cli.benchmark import benchmark_app
 from vertebral.cli.data import data_app
 from vertebral.cli.evaluate import evaluate
@@ -21,6 +20,7 @@ from vertebral.cli.synth import synth
 from vertebral.cli.train import train
 from vertebral.cli.view import app as web_app
 from vertebral.cli.view import view
+from vertebral.core.about import DISCLAIMER, __version__
 
 app = typer.Typer(
     name="vertebral",

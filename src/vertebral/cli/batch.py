@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from vertebral import DISCLAIMER
 from vertebral.cli.console import counted, print_json
+from vertebral.core.about import DISCLAIMER
 
 if TYPE_CHECKING:
-    from vertebral.batch.worker import Row
-    from vertebral.config import RunConfig
+    from vertebral.workflows.batch.worker import Row
+    from vertebral.workflows.config import RunConfig
 
 _MOST_SHOWN = 100
 _COLOURS = {"done": "green", "skipped": "", "failed": "red"}
@@ -27,7 +27,7 @@ class Printing:
 
 def run_many(place: Path, out: Path, config: "RunConfig", jobs: int, printing: Printing) -> None:
     """Run all scans of `place` and print what became of them. Raises Exit with code 1 where one failed."""
-    from vertebral.batch import TABLE, counts, run_scans
+    from vertebral.workflows.batch import TABLE, counts, run_scans
 
     with counted(printing.quiet or printing.as_json) as show:
         rows = run_scans(place, out, config, jobs, show)

@@ -18,7 +18,7 @@ from vertebral.cli.console import (
     print_json,
 )
 from vertebral.cli.evaluate import IgnoreOutside, Jobs, Subject, Worst, finish
-from vertebral.errors import ConfigError
+from vertebral.core.errors import ConfigError
 
 benchmark_app = typer.Typer(help="Measure how well a stage works, on data that you give.", no_args_is_help=True)
 
@@ -91,8 +91,8 @@ def run(
         if subset not in (None, "training", "validation", "test"):
             raise ConfigError(f"--subset {subset}: use training, validation or test")
         with counted(quiet or as_json) as show:
-            from vertebral.benchmark import BenchmarkRequest, run_benchmark
             from vertebral.evaluation.settings import Settings
+            from vertebral.workflows.benchmark import BenchmarkRequest, run_benchmark
 
             request = BenchmarkRequest(
                 data,

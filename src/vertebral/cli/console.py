@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from vertebral.errors import ConfigError, VertebralError
+from vertebral.core.errors import ConfigError, VertebralError
 
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the results; made where it is missing.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU where there is one.")]

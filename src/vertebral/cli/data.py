@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vertebral.cli.console import AsJson, Overwrite, Quiet, errors, interruptible, print_json, stages
-from vertebral.errors import OutputExistsError
+from vertebral.core.errors import OutputExistsError
 
 if TYPE_CHECKING:
-    from vertebral.data.download import Progress
+    from vertebral.data.verse.download import Progress
 
 _MOST_LISTED = 20
 
@@ -39,8 +39,8 @@ def download(
 ) -> None:
     """Fetch the public VerSe archives (CC BY-SA 4.0), check them and unpack them. Started again, it goes on."""
     with errors(as_json), interruptible():
-        from vertebral.data.download import BASE_URL, CREDITS, choose_archives
-        from vertebral.data.download import download as fetch
+        from vertebral.data.verse.download import BASE_URL, CREDITS, choose_archives
+        from vertebral.data.verse.download import download as fetch
 
         chosen = choose_archives(release, [name.strip() for name in subset.split(",")])
         silent = quiet or as_json
@@ -72,8 +72,8 @@ def index(
 ) -> None:
     """List the CTs of a folder with their label maps and what is wrong with them: VerSe, images/labels, or nnU-Net."""
     with errors(as_json), interruptible():
-        from vertebral.data.catalog import summary
-        from vertebral.data.indexing import index_dataset
+        from vertebral.data.verse.catalogue import summary
+        from vertebral.data.verse.indexing import index_dataset
 
         out = folder / "catalog.json" if out is None else out
         with stages(quiet or as_json) as show:
@@ -107,8 +107,8 @@ def split(
 ) -> None:
     """Divide the usable scans of a catalogue for training, validation and test, by subject."""
     with errors(as_json):
-        from vertebral.data.catalog import load_catalog
-        from vertebral.data.split import describe, make_split, write_split
+        from vertebral.data.verse.catalogue import load_catalog
+        from vertebral.data.verse.split import describe, make_split, write_split
 
         out = catalog.with_name("split.json") if out is None else out
         if out.exists() and not overwrite:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vertebral.cli.console import AsJson, Overwrite, Quiet, counted, errors, interruptible, print_json
-from vertebral.errors import ConfigError
+from vertebral.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from vertebral.evaluation.case import CaseScore

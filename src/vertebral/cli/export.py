@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from vertebral import DISCLAIMER
 from vertebral.cli.console import AsJson, OutFolder, Overwrite, Quiet, errors, interruptible, print_json, stages
 from vertebral.cli.pacs import CaBundle, Credentials, Store, brought, check_store, formats_of
+from vertebral.core.about import DISCLAIMER
 
 Formats = Annotated[
     str,
@@ -37,14 +37,15 @@ def export(
 ) -> None:
     """Write a result for the PACS (SEG, structure set, STL, report) or for other tools."""
     with errors(as_json), interruptible():
-        from vertebral.config import ExportRunConfig, parse_config
+        from vertebral.core.config import parse_config
+        from vertebral.workflows.config import ExportRunConfig
 
         options = {"formats": formats_of(formats), "scheme": scheme, "series": series, "overwrite": overwrite}
         config = parse_config(ExportRunConfig, options, "command line")
         check_store(store, source, config.formats)
         with stages(quiet or as_json) as progress:
             progress("start", 0.0)
-            from vertebral import exporting
+            from vertebral.workflows import export as exporting
 
             progress("start", 1.0)
             with brought(source or "", pacs_credentials, pacs_ca, progress) as place:

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vertebral import DISCLAIMER
 from vertebral.cli.console import AsJson, OutFolder, Overwrite, Quiet, errors, interruptible, print_json, stages
-from vertebral.errors import ConfigError, InputError, OutputExistsError
-from vertebral.manifest import LABELS_ENDING, MANIFEST
+from vertebral.core.about import DISCLAIMER
+from vertebral.core.errors import ConfigError, InputError, OutputExistsError
+from vertebral.io.manifest import LABELS_ENDING, MANIFEST
 
 if TYPE_CHECKING:
-    from vertebral.measurements import Measurements
+    from vertebral.core.measurements import Measurements
 
 FORMATS = ("csv", "json", "parquet")
 _SHOWN = {
@@ -45,8 +45,8 @@ def measure(
                 raise OutputExistsError(f"{out / name}: is there already; add --overwrite, or choose another --out")
         with stages(quiet or as_json) as progress:
             progress("read", 0.0)
-            from vertebral.io.read import read_labels, read_scan
-            from vertebral.measure import measure as measure_spine
+            from vertebral.io.ct.read import read_labels, read_scan
+            from vertebral.stages.measure import measure as measure_spine
 
             labels = read_labels(labels_path)
             scan = read_scan(ct).volume if ct is not None else None
@@ -54,7 +54,7 @@ def measure(
             measured = measure_spine(labels, scan, lambda share: progress("measure", share))
         files = _write(measured, out, stem, chosen)
     if as_json:
-        from vertebral.measurements import nested
+        from vertebral.core.measurements import nested
 
         print_json({"out": str(out), "files": [path.name for path in files], **nested(measured)})
     elif not quiet:
@@ -88,7 +88,7 @@ def _label_map(source: Path) -> Path:
 
 
 def _stem(path: Path) -> str:
-    from vertebral.io.opened import stem_of
+    from vertebral.io.ct.image_header import stem_of
 
     return stem_of(path).removesuffix("_seg-vert_msk")
 
@@ -100,9 +100,9 @@ def _file_names(stem: str, formats: tuple[str, ...]) -> list[str]:
 
 
 def _write(measured: "Measurements", out: Path, stem: str, formats: tuple[str, ...]) -> list[Path]:
+    from vertebral.core.measurements import flat_rows, nested
     from vertebral.io.tables import write_csv, write_parquet
     from vertebral.io.write import write_json
-    from vertebral.measurements import flat_rows, nested
 
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -34,8 +34,9 @@ def mesh(
 ) -> None:
     """Make closed, printable surfaces of the vertebrae of a label map or a result."""
     with errors(as_json), interruptible():
-        from vertebral.anatomy import parse_levels
-        from vertebral.config import MeshRunConfig, parse_config
+        from vertebral.core.anatomy import parse_levels
+        from vertebral.core.config import parse_config
+        from vertebral.workflows.config import MeshRunConfig
 
         options = {
             "levels": None if levels is None else tuple(level.name for level in parse_levels(levels)),
@@ -51,7 +52,7 @@ def mesh(
         config = parse_config(MeshRunConfig, options, "command line")
         with stages(quiet or as_json) as progress:
             progress("start", 0.0)
-            from vertebral import meshing
+            from vertebral.workflows import mesh as meshing
 
             progress("start", 1.0)
             report = meshing.mesh(source, out, config, progress)

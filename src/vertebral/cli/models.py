@@ -8,7 +8,7 @@ import typer
 from vertebral.cli.console import AsJson, Overwrite, Quiet, errors, print_json, steps
 
 if TYPE_CHECKING:
-    from vertebral.config import ModelConfig
+    from vertebral.models.config import ModelConfig
 
 # Shown by other names, or of use in training only.
 _LEFT_OUT = ("kind", "levels", "deep_supervision", "activation_checkpointing")
@@ -28,8 +28,8 @@ AnyModel = Annotated[str, typer.Argument(metavar="NAME|PATH", help="A model's na
 def list_models(as_json: AsJson = False) -> None:
     """List the shipped and the imported models."""
     with errors(as_json):
-        from vertebral.errors import ModelError
-        from vertebral.model_cards import imported_models, read_card, shipped_models
+        from vertebral.core.errors import ModelError
+        from vertebral.models.cards import imported_models, read_card, shipped_models
 
         rows, damaged = [], []
         for origin, folders in (("shipped", shipped_models()), ("imported", imported_models())):
@@ -52,7 +52,7 @@ def list_models(as_json: AsJson = False) -> None:
 def info(model: AnyModel, as_json: AsJson = False) -> None:
     """Show a model's card: network, preprocessing, licence, where it comes from, scores, hash."""
     with errors(as_json):
-        from vertebral.model_cards import check_weights, count_parameters, find_model, read_card
+        from vertebral.models.cards import check_weights, count_parameters, find_model, read_card
 
         path, origin = find_model(model)
         facts: dict[str, Any] = {"path": str(path), "origin": origin}
@@ -61,7 +61,7 @@ def info(model: AnyModel, as_json: AsJson = False) -> None:
             config, values = card.config, card.values
             facts |= {"sha256": check_weights(card), "parameters": count_parameters(card.weights)}
         else:
-            from vertebral.weights import load_model
+            from vertebral.models.weights import load_model
 
             loaded = load_model(path)
             config, values = loaded.config, loaded.provenance
@@ -87,7 +87,7 @@ def import_(
     """Keep a model under a name of its own: in $VERTEBRAL_MODELS, or the user's data folder."""
     with errors(as_json), steps(quiet or as_json) as say:
         say("reading the model")
-        from vertebral.model_exchange import import_model
+        from vertebral.models.exchange import import_model
 
         folder = import_model(source, name, overwrite)
     if as_json:
@@ -110,7 +110,7 @@ def export(
     """Write a model to a folder or a zip file."""
     with errors(as_json), steps(quiet or as_json) as say:
         say(f"exporting {model} as {file_format}")
-        from vertebral.model_exchange import export_model, exported_files
+        from vertebral.models.exchange import export_model, exported_files
 
         card = export_model(model, out, file_format, overwrite)
         files = [str(path) for path in exported_files(out, file_format)]

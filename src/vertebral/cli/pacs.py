@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from vertebral.errors import ConfigError
+from vertebral.core.errors import ConfigError
 
 Credentials = Annotated[
     Path | None,
@@ -34,12 +34,12 @@ def brought(
     source: str, credentials: Path | None, ca_bundle: Path | None, progress: Progress = lambda name, share: None
 ) -> Iterator[Place]:
     """Give `source` as a path; a series on a PACS is fetched into a private folder that goes at the end."""
-    from vertebral.io.pacs_access import is_address, parse_address, read_access
+    from vertebral.io.dicom.pacs_access import is_address, parse_address, read_access
 
     if not is_address(source):
         yield Place(Path(source), None)
         return
-    from vertebral.io.dicomweb import fetch_series, store_files
+    from vertebral.io.dicom.dicomweb import fetch_series, store_files
 
     address, access = parse_address(source), read_access(credentials, ca_bundle)
     # Results are named after the folder; a UID is a kind of name, so a hash of it.
@@ -61,7 +61,7 @@ def check_store(store: bool, source: str | None, formats: Sequence[str]) -> None
         raise ConfigError(
             "--store: the CT comes from no PACS; give its address, dicomwebs://host/studies/UID/series/UID"
         )
-    from vertebral.config import DICOM_FORMATS
+    from vertebral.workflows.config import DICOM_FORMATS
 
     if not set(formats) & set(DICOM_FORMATS):
         raise ConfigError(f"--store: nothing to send; add --format with one or more of {', '.join(DICOM_FORMATS)}")

@@ -7,13 +7,13 @@ import typer
 
 from vertebral.cli.console import AsJson, Quiet, counted, errors, interruptible, print_json
 from vertebral.cli.train import config_file
-from vertebral.errors import OutputExistsError, ReadError
+from vertebral.core.errors import OutputExistsError, ReadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vertebral.data.catalog import Catalog
-    from vertebral.data.prepared import PreparedSet
+    from vertebral.data.verse.catalogue import Catalog
+    from vertebral.data.verse.prepared import PreparedSet
 
 
 def prepare(
@@ -35,9 +35,10 @@ def prepare(
 ) -> None:
     """Resample, clip and store the scans of a data folder for `train` to cut from. Started again, it goes on."""
     with errors(as_json), interruptible():
-        from vertebral.config import TrainConfig, load_config
-        from vertebral.data.preparing import prepare_dataset
-        from vertebral.data.split import load_split, make_split, write_split
+        from vertebral.core.config import load_config
+        from vertebral.data.verse.preparing import prepare_dataset
+        from vertebral.data.verse.split import load_split, make_split, write_split
+        from vertebral.training.config import TrainConfig
 
         if out.exists() and not out.is_dir():
             raise OutputExistsError(f"{out}: is a file; give a folder as --out")
@@ -62,8 +63,8 @@ def prepare(
 
 def _catalog(dataset: Path, jobs: int | None, show: "Callable[[int, int, str], None]") -> "Catalog":
     """Read the catalogue of a data folder; make it where there is none."""
-    from vertebral.data.catalog import load_catalog
-    from vertebral.data.indexing import index_dataset
+    from vertebral.data.verse.catalogue import load_catalog
+    from vertebral.data.verse.indexing import index_dataset
 
     if not dataset.exists():
         raise ReadError(f"{dataset}: no such folder or catalogue: check the path")

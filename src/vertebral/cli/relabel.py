@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vertebral import DISCLAIMER
 from vertebral.cli.console import AsJson, OutFolder, Overwrite, Quiet, errors, interruptible, print_json, steps
-from vertebral.errors import ConfigError
+from vertebral.core.about import DISCLAIMER
+from vertebral.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from vertebral.relabel import Pin
+    from vertebral.workflows.relabel import Pin
 
 
 def relabel(
@@ -42,9 +42,9 @@ def relabel(
     Writes the map on its own grid, its centroids and a manifest that says what was changed.
     """
     with errors(as_json), interruptible():
-        from vertebral.anatomy import level_named
-        from vertebral.relabel import Request
-        from vertebral.relabel import relabel as mend
+        from vertebral.core.anatomy import level_named
+        from vertebral.workflows.relabel import Request
+        from vertebral.workflows.relabel import relabel as mend
 
         request = Request(
             scheme,
@@ -65,8 +65,8 @@ def relabel(
 
 def _pin(text: str) -> "Pin":
     """`L3=40,-12,310` -> level and point."""
-    from vertebral.anatomy import level_named
-    from vertebral.relabel import Pin
+    from vertebral.core.anatomy import level_named
+    from vertebral.workflows.relabel import Pin
 
     name, equals, point = text.partition("=")
     try:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from vertebral.cli.console import AsJson, Device, Overwrite, Quiet, check_device, counted, errors, print_files, stages
-from vertebral.errors import ConfigError, OutputExistsError
+from vertebral.core.errors import ConfigError, OutputExistsError
 
 
 def report(
@@ -33,8 +33,8 @@ def report(
 
 
 def _page(folder: Path, out: Path | None, ct: Path | None, overwrite: bool, silent: bool) -> Path:
-    from vertebral.page.html import write_page
-    from vertebral.page.result import PAGE, contents_of, list_page, open_result, read_ct, result_labels
+    from vertebral.stages.report.html import write_page
+    from vertebral.stages.report.result import PAGE, contents_of, list_page, open_result, read_ct, result_labels
 
     path = (out or folder) / PAGE
     if path.exists() and not overwrite:

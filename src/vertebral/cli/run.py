@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from vertebral import DISCLAIMER
 from vertebral.cli.batch import Printing, run_many
 from vertebral.cli.console import (
     AsJson,
@@ -22,7 +21,8 @@ from vertebral.cli.console import (
 )
 from vertebral.cli.export import Scheme
 from vertebral.cli.pacs import CaBundle, Credentials, Store, brought, check_store, formats_of
-from vertebral.errors import ConfigError
+from vertebral.core.about import DISCLAIMER
+from vertebral.core.errors import ConfigError
 
 
 def run(
@@ -76,8 +76,9 @@ def run(
     The exit code is 1 where one failed; the same command then runs what is missing.
     """
     with errors(as_json), interruptible():
-        from vertebral.anatomy import parse_levels
-        from vertebral.config import RunConfig, parse_config
+        from vertebral.core.anatomy import parse_levels
+        from vertebral.core.config import parse_config
+        from vertebral.workflows.config import RunConfig
 
         check_device(device)
         names = None if levels is None else tuple(level.name for level in parse_levels(levels))
@@ -107,7 +108,7 @@ def run(
         told = stages_as_json() if progress_json else stages(quiet or as_json)
         with told as progress, brought(ct, pacs_credentials, pacs_ca, progress) as place:
             progress("start", 0.0)
-            from vertebral import pipeline
+            from vertebral.workflows import run as pipeline
 
             progress("start", 1.0)
             manifest = pipeline.run(place.path, out, config, progress)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from vertebral.cli.console import AsJson, OutFolder, Overwrite, Quiet, errors, print_files, steps
-from vertebral.errors import OutputExistsError
+from vertebral.core.errors import OutputExistsError
 
 
 def sample(out: OutFolder, overwrite: Overwrite = False, quiet: Quiet = False, as_json: AsJson = False) -> None:
@@ -29,7 +29,7 @@ def phantom(
 ) -> None:
     """Make a procedural synthetic CT with its ground truth; needs no download."""
     with errors(as_json):
-        from vertebral.anatomy import parse_levels
+        from vertebral.core.anatomy import parse_levels
         from vertebral.data.phantom import make_phantom
         from vertebral.io.write import write_image, write_labels
 

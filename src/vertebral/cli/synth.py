@@ -7,7 +7,7 @@ import typer
 
 from vertebral.cli.console import AsJson, OutFolder, Quiet, counted, errors, interruptible, print_json
 from vertebral.cli.train import config_file
-from vertebral.errors import ConfigError, OutputExistsError
+from vertebral.core.errors import ConfigError, OutputExistsError
 
 
 def synth(
@@ -43,9 +43,11 @@ def synth(
     The licences of the label and body maps hold for what is made from them.
     """
     with errors(as_json), interruptible():
-        from vertebral.anatomy import parse_levels
-        from vertebral.config import SyntheticConfig, TrainConfig, load_config
-        from vertebral.data.synth_set import NOTES, find_sources, make_set, plan_pairs
+        from vertebral.core.anatomy import parse_levels
+        from vertebral.core.config import load_config
+        from vertebral.data.patches.config import SyntheticConfig
+        from vertebral.data.synthesis.synth_set import NOTES, find_sources, make_set, plan_pairs
+        from vertebral.training.config import TrainConfig
 
         if out.exists() and not out.is_dir():
             raise OutputExistsError(f"{out}: is a file; give a folder as --out")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vertebral.cli.console import Device, OutFolder, Quiet, check_device, counted, errors, print_files
-from vertebral.errors import ConfigError
+from vertebral.core.errors import ConfigError
 
 
 def train(
@@ -30,7 +30,8 @@ def train(
 ) -> None:
     """Train a network; write checkpoints, logs, a history and a model folder for `run --model`."""
     with errors(False):
-        from vertebral.config import TrainConfig, load_config
+        from vertebral.core.config import load_config
+        from vertebral.training.config import TrainConfig
 
         check_device(device)
         settings = load_config(TrainConfig, config_file(config), changes or ())
@@ -44,7 +45,7 @@ def train(
             from vertebral.training.variants import smoke as reduced
         except ModuleNotFoundError as error:
             raise ConfigError(f"training needs {error.name}: pip install 'vertebral[train]'") from None
-        from vertebral.inference import choose_device
+        from vertebral.models.devices import choose_device
 
         choose_device(device)
         for name in ("lightning.fabric", "lightning.pytorch"):
@@ -75,5 +76,5 @@ def train(
 def config_file(name: str) -> Path:
     """A path as it is, or the shipped config of that name."""
     path = Path(name)
-    shipped = Path(__file__).parents[1] / "configs" / f"{name}.yaml"
+    shipped = Path(__file__).parents[1] / "training" / "configs" / f"{name}.yaml"
     return shipped if not path.exists() and shipped.exists() else path

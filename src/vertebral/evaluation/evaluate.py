@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vertebral.anatomy import BY_NAME, BY_VERSE_ID, Level
+from vertebral.core.anatomy import BY_NAME, BY_VERSE_ID, Level
 from vertebral.evaluation.case import REGIONS, CaseScore, LevelRow, Row, Run
 from vertebral.evaluation.metrics import SurfaceDistances
 from vertebral.evaluation.naming import hits, match, name_scores, stands_for

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from vertebral.anatomy import BY_VERSE_ID, Level
+from vertebral.core.anatomy import BY_VERSE_ID, Level
 from vertebral.evaluation.case import Matching, Naming
 from vertebral.evaluation.identification.scores import levels_off
 from vertebral.evaluation.overlaps import Counts

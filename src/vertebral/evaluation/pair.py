@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vertebral.anatomy import BY_VERSE_ID, SPINE, Level, sort_levels
-from vertebral.errors import GeometryError
+from vertebral.core.anatomy import BY_VERSE_ID, SPINE, Level, sort_levels
+from vertebral.core.errors import GeometryError
+from vertebral.core.label_schemes import to_verse
+from vertebral.core.volume import Array, Grid, Volume
 from vertebral.evaluation.settings import STANDS_FOR, Settings
-from vertebral.io.read import read_labels
-from vertebral.schemes import to_verse
-from vertebral.volume import Array, Grid, Volume
+from vertebral.io.ct.read import read_labels
 
 Labels = NDArray[np.uint8]
 _VERTEBRAE = np.array([value in BY_VERSE_ID and BY_VERSE_ID[value].is_vertebra for value in range(256)])

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vertebral.errors import InputError
+from vertebral.core.errors import InputError
 from vertebral.evaluation.case import Failed, Run
+from vertebral.io.ct.image_header import IMAGE_SUFFIXES, suffix_of
+from vertebral.io.manifest import MANIFEST
 from vertebral.io.names import case_of, subject_of
-from vertebral.io.opened import IMAGE_SUFFIXES, suffix_of
-from vertebral.manifest import MANIFEST
 
 _IMAGE_FOLDERS = {"images", "imagesTr", "imagesTs", "rawdata"}
 _USUAL_ENDING = "_seg-vert_msk"

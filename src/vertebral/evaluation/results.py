@@ -5,8 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vertebral import DISCLAIMER, __version__
-from vertebral.errors import OutputExistsError
+from vertebral.core.about import DISCLAIMER, __version__
+from vertebral.core.errors import OutputExistsError
 from vertebral.evaluation.case import to_json
 from vertebral.evaluation.settings import Settings, policies
 from vertebral.evaluation.summary import METRICS, Evaluated, compare, summarise

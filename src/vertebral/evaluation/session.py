@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vertebral.errors import ConfigError, InputError
+from vertebral.core.errors import ConfigError, InputError
 from vertebral.evaluation.case import CaseScore, Failed
 from vertebral.evaluation.cohort import score_cases
 from vertebral.evaluation.page.report import write_report

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vertebral.schemes import check_scheme
+from vertebral.core.label_schemes import check_scheme
 
 TOLERANCES_MM = (1, 2, 3)
 HIT_MM = 20.0

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vertebral.anatomy import BY_NAME, Level, sort_levels
+from vertebral.core.anatomy import BY_NAME, Level, sort_levels
 from vertebral.evaluation.calibration import expected_calibration_error, reliability
 from vertebral.evaluation.case import REGIONS, CaseScore, Failed, LevelRow
 from vertebral.evaluation.pairing import CasePaths
 from vertebral.evaluation.statistics import Difference, Estimate, by_patient, difference, estimate
-from vertebral.identify.priors import RARE
+from vertebral.stages.identify.priors import RARE
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from vertebral.core.records import Surface
+from vertebral.core.volume import Volume
 from vertebral.io.write import atomic_write
-from vertebral.records import Surface
-from vertebral.volume import Volume
 
 # Fractions of a mm that vertices are rounded to: a power of two leaves float32 few bits, which compress well.
 _STEPS_PER_MM = 64

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vertebral.anatomy import BY_NAME, Level
-from vertebral.errors import ReadError, VertebralError
+from vertebral.core.anatomy import BY_NAME, Level
+from vertebral.core.errors import ReadError, VertebralError
+from vertebral.core.mesh_checks import Points
+from vertebral.core.records import Surface
 from vertebral.io.write import atomic_write
-from vertebral.mesh_checks import Points
-from vertebral.records import Surface
 
 if TYPE_CHECKING:  # it takes half a second to import, which reading a CT need not wait for
     import trimesh

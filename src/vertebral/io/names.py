@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from vertebral.errors import ConfigError
-from vertebral.io.opened import IMAGE_SUFFIXES, suffix_of
+from vertebral.core.errors import ConfigError
+from vertebral.io.ct.image_header import IMAGE_SUFFIXES, suffix_of
 
 _ENDINGS = ("_seg-vert_msk", "_msk", "_seg", "_ct")
 _SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")

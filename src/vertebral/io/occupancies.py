@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vertebral.anatomy import BY_NAME, Level
-from vertebral.errors import ReadError
+from vertebral.core.anatomy import BY_NAME, Level
+from vertebral.core.errors import ReadError
+from vertebral.core.records import Box, Spine
+from vertebral.core.volume import Grid
 from vertebral.io.write import atomic_write
-from vertebral.records import Box, Spine
-from vertebral.volume import Grid
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import find_objects
 
-from vertebral.anatomy import Level
-from vertebral.io.opened import LPS_TO_RAS
+from vertebral.core.anatomy import Level
+from vertebral.core.volume import Volume
+from vertebral.io.ct.image_header import LPS_TO_RAS
 from vertebral.io.write import atomic_write
-from vertebral.volume import Volume
 
 
 def write_seg_nrrd(labels: Volume, ids: dict[Level, int], path: Path) -> None:
@@ -59,7 +59,7 @@ def _header(labels: Volume, ids: dict[Level, int]) -> dict[str, str]:
 
 def _terminology(level: Level) -> str:
     # pydicom's dictionary of codes takes a quarter of a second that other formats do not need.
-    from vertebral.io.dicom_out.codes import ANATOMICAL_STRUCTURE, level_code
+    from vertebral.io.dicom_export.codes import ANATOMICAL_STRUCTURE, level_code
 
     category, kind = ANATOMICAL_STRUCTURE, level_code(level)
     parts = (

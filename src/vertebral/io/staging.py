@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vertebral.errors import InputError, VertebralError
+from vertebral.core.errors import InputError, VertebralError
 
 _PREFIX = ".partial-"
 

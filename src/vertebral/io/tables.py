@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vertebral.errors import ConfigError
+from vertebral.core.errors import ConfigError
 from vertebral.io.write import atomic_write
 
 Record = dict[str, Any]

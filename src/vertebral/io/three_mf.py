@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vertebral import DISCLAIMER
+from vertebral.core.about import DISCLAIMER
+from vertebral.core.mesh_checks import Points
+from vertebral.core.records import Surface
 from vertebral.io.meshes import Frame, require_names, vertices_in
 from vertebral.io.write import atomic_write
-from vertebral.mesh_checks import Points
-from vertebral.records import Surface
 
 _HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _CONTENT_TYPES = (

@@ -12,8 +12,8 @@ from typing import Any, cast
 import nibabel as nib
 import numpy as np
 
-from vertebral.errors import GeometryError, InputError, ReadError, VertebralError
-from vertebral.volume import Array, Grid, Volume
+from vertebral.core.errors import GeometryError, InputError, ReadError, VertebralError
+from vertebral.core.volume import Array, Grid, Volume
 
 Centroid = tuple[int, tuple[float, float, float]]
 

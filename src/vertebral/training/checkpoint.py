@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from vertebral import __version__
-from vertebral.errors import ModelError
+from vertebral.core.about import __version__
+from vertebral.core.errors import ModelError
 
 PREFIX = "network."
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-from vertebral.config import OFFSET_UNIT_MM, LossConfig
+from vertebral.models.config import OFFSET_UNIT_MM
+from vertebral.training.config import LossConfig
 
 _SMOOTH = 1e-5
 

@@ -10,19 +10,19 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 
-from vertebral.config import TrainConfig
-from vertebral.data.patches import Sample
-from vertebral.errors import ConfigError, VertebralError
-from vertebral.inference import Precision
+from vertebral.core.errors import ConfigError, VertebralError
+from vertebral.data.patches.painted import Sample
 from vertebral.io.write import atomic_write, write_json
-from vertebral.model import Network
+from vertebral.models.devices import Precision
+from vertebral.models.networks import Network
+from vertebral.models.weights import save_model
 from vertebral.training.checkpoint import PREFIX, Place, network_state, versions
+from vertebral.training.config import TrainConfig
+from vertebral.training.datasets import BatchSampler, Material, load_batches
 from vertebral.training.losses import hard_dice, offset_loss, supervised_loss
-from vertebral.training.material import BatchSampler, Material, load_batches
 from vertebral.training.run_folder import EpochRow, RunFolder
 from vertebral.training.transfer import averaged, parameter_groups
 from vertebral.training.validate import CaseScore, as_rows, gather_objects, means, score_scan
-from vertebral.weights import save_model
 
 _LOG_EVERY = 20
 Progress = Callable[[int, int, str], None]

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from vertebral import DISCLAIMER
-from vertebral.config import ScansConfig, TrainConfig, load_config
-from vertebral.errors import InputError, OutputExistsError
+from vertebral.core.about import DISCLAIMER
+from vertebral.core.config import load_config
+from vertebral.core.errors import InputError, OutputExistsError
+from vertebral.data.patches.config import ScansConfig
 from vertebral.io.write import atomic_write
+from vertebral.training.config import TrainConfig
 from vertebral.training.curves import draw_curves
 from vertebral.training.run_folder import EpochRow, RunFolder
 from vertebral.training.scores import CaseRow, best_epoch, case_table, level_table, read_scores, worst_first, write_csv
@@ -90,11 +92,11 @@ def _draw_worst(
     """Predict and draw each of `rows`; return what was drawn."""
     if not rows or not isinstance(config.data, ScansConfig):
         return []
-    from vertebral.data.prepared import open_prepared
-    from vertebral.inference import choose_device
-    from vertebral.report.comparison import draw_comparison
+    from vertebral.data.verse.prepared import open_prepared
+    from vertebral.models.devices import choose_device
+    from vertebral.models.weights import load_model
+    from vertebral.stages.preview.comparison import draw_comparison
     from vertebral.training.worst_cases import compare
-    from vertebral.weights import load_model
 
     data = Path(str(facts.get("data")))
     if not data.is_dir():

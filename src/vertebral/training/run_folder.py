@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from vertebral.errors import ModelError
+from vertebral.core.errors import ModelError
 from vertebral.io.write import atomic_write, write_json
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from vertebral.anatomy import level_named, sort_levels
-from vertebral.errors import ConfigError, ModelError
+from vertebral.core.anatomy import level_named, sort_levels
+from vertebral.core.errors import ConfigError, ModelError
 from vertebral.io.write import atomic_write
 from vertebral.training.run_folder import EpochRow
 

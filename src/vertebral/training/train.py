@@ -16,15 +16,16 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 
-from vertebral.config import TrainConfig, load_config
-from vertebral.errors import ConfigError, OutputExistsError, VertebralError
-from vertebral.model import build_network
+from vertebral.core.config import load_config
+from vertebral.core.errors import ConfigError, OutputExistsError, VertebralError
+from vertebral.models.networks import build_network
+from vertebral.models.weights import load_model
 from vertebral.training.checkpoint import Place, load_checkpoint, network_state, versions
-from vertebral.training.material import find_material
+from vertebral.training.config import TrainConfig
+from vertebral.training.datasets import find_material
 from vertebral.training.phase import Phase, Progress
 from vertebral.training.run_folder import RunFolder
 from vertebral.training.transfer import copy_weights
-from vertebral.weights import load_model
 
 
 def train(

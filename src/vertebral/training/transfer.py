@@ -2,10 +2,11 @@
 
 import torch
 
-from vertebral.config import NetworkConfig, OptimizerConfig, UNetConfig
-from vertebral.errors import ConfigError
-from vertebral.model import AUXILIARY, Network
-from vertebral.weights import Model
+from vertebral.core.errors import ConfigError
+from vertebral.models.config import NetworkConfig, UNetConfig
+from vertebral.models.networks import AUXILIARY, Network
+from vertebral.models.weights import Model
+from vertebral.training.config import OptimizerConfig
 
 _HEAD = ("head.weight", "head.bias")
 

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vertebral.anatomy import level_named
-from vertebral.config import ModelConfig
-from vertebral.data.patches import class_of_verse_id, window
-from vertebral.data.prepared import PreparedScan
-from vertebral.inference import Precision, infer
-from vertebral.records import Prepared
-from vertebral.volume import Grid, Volume
+from vertebral.core.anatomy import level_named
+from vertebral.core.records import Prepared
+from vertebral.core.volume import Grid, Volume
+from vertebral.data.patches.painted import class_of_verse_id, window
+from vertebral.data.verse.prepared import PreparedScan
+from vertebral.models.config import ModelConfig
+from vertebral.models.devices import Precision
+from vertebral.stages.inference import infer
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """A recipe changed as a whole: in miniature, to see that all of it runs; or for two classes."""
 
-from vertebral.anatomy import SPINE
-from vertebral.config import SwinUNETRConfig, TrainConfig
+from vertebral.core.anatomy import SPINE
+from vertebral.models.config import SwinUNETRConfig
+from vertebral.training.config import TrainConfig
 
 # A multiple of 32 whose first axis is 3 at the bottom of Swin UNETR: `train.check_bottom` says why not 2.
 _SIZE = (96, 64, 64)

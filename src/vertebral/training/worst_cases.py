@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 
-from vertebral.anatomy import level_named
-from vertebral.data.patches import class_of_verse_id
-from vertebral.data.prepared import PreparedScan
-from vertebral.inference import Precision
-from vertebral.report.comparison import Compared, cut_to_labels
+from vertebral.core.anatomy import level_named
+from vertebral.core.volume import Volume
+from vertebral.data.patches.painted import class_of_verse_id
+from vertebral.data.verse.prepared import PreparedScan
+from vertebral.models.devices import Precision
+from vertebral.models.weights import Model
+from vertebral.stages.preview.comparison import Compared, cut_to_labels
 from vertebral.training.validate import predict_classes
-from vertebral.volume import Volume
-from vertebral.weights import Model
 
 
 def compare(scan: PreparedScan, model: Model, device: Any, precision: Precision = "auto") -> Compared:

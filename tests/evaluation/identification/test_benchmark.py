@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from vertebral.anatomy import parse_levels
 from vertebral.cli import app
+from vertebral.core.anatomy import parse_levels
+from vertebral.core.records import Spine, Vertebra
+from vertebral.core.volume import Volume
 from vertebral.evaluation.identification import benchmark
 from vertebral.evaluation.identification.benchmark import Row, run_benchmark, true_parts
 from vertebral.evaluation.identification.cases import SPACING_MM, Case
 from vertebral.evaluation.identification.report import markdown, summarise, write_report
 from vertebral.evaluation.identification.scores import Score, score
-from vertebral.identify import identify
 from vertebral.io.write import write_labels
-from vertebral.records import Spine, Vertebra
-from vertebral.volume import Volume
+from vertebral.stages.identify import identify
 
 
 @pytest.fixture(scope="module")

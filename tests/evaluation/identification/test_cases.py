@@ -3,8 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vertebral.anatomy import parse_levels
-from vertebral.errors import InputError
+from vertebral.core.anatomy import parse_levels
+from vertebral.core.errors import InputError
+from vertebral.core.volume import Volume
 from vertebral.evaluation.identification.cases import (
     SPACING_MM,
     Case,
@@ -16,7 +17,6 @@ from vertebral.evaluation.identification.cases import (
     without_t12,
 )
 from vertebral.io.write import write_labels
-from vertebral.volume import Volume
 
 HEIGHT, STEP = 12, 18
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vertebral.anatomy import parse_levels
+from vertebral.core.anatomy import parse_levels
 from vertebral.evaluation.identification.cases import SPACING_MM, Case
 from vertebral.evaluation.identification.corrupt import KINDS, cropped, lost, merged, noise, shift_part, split_arch
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from vertebral.anatomy import LEVELS, Level
+from vertebral.core.anatomy import LEVELS, Level
+from vertebral.core.records import Instance, Instances
 from vertebral.evaluation.identification.cases import Case, find_maps, load_case, with_l6, with_t13, without_t12
 from vertebral.evaluation.identification.corrupt import KINDS, noise
 from vertebral.evaluation.identification.scores import Score, score
-from vertebral.identify import identify
-from vertebral.instances.by_labels import instances_from_labels
-from vertebral.records import Instance, Instances
+from vertebral.stages.identify import identify
+from vertebral.stages.instances.by_labels import instances_from_labels
 
 Progress = Callable[[int, int, str], None]
 STRENGTHS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8)

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from vertebral.anatomy import BY_NAME, BY_VERSE_ID, Level, sort_levels
-from vertebral.errors import InputError
-from vertebral.io.opened import IMAGE_SUFFIXES, suffix_of
-from vertebral.io.read import read_labels
-from vertebral.preprocess import prepare_labels
-from vertebral.volume import Grid, Volume
+from vertebral.core.anatomy import BY_NAME, BY_VERSE_ID, Level, sort_levels
+from vertebral.core.errors import InputError
+from vertebral.core.volume import Grid, Volume
+from vertebral.io.ct.image_header import IMAGE_SUFFIXES, suffix_of
+from vertebral.io.ct.read import read_labels
+from vertebral.stages.preprocess import prepare_labels
 
 Labels = NDArray[np.uint8]
 SPACING_MM = 1.5

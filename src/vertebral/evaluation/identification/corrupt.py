@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from vertebral.anatomy import LEVELS, Level
+from vertebral.core.anatomy import LEVELS, Level
 from vertebral.evaluation.identification.cases import SPACING_MM, Case, Labels, framed
-from vertebral.identify.priors import shifted
+from vertebral.stages.identify.priors import shifted
 
 Rng = np.random.Generator
 Mask = NDArray[np.bool_]

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from vertebral.errors import OutputExistsError, RenderError
+from vertebral.core.errors import OutputExistsError, RenderError
 from vertebral.evaluation.calibration import expected_calibration_error
 from vertebral.evaluation.identification.benchmark import CURVES, Row
 from vertebral.io.write import atomic_write, write_json

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vertebral.anatomy import BY_VERSE_ID, LEVELS, Level, sort_levels
+from vertebral.core.anatomy import BY_VERSE_ID, LEVELS, Level, sort_levels
+from vertebral.core.records import Instance, Spine
 from vertebral.evaluation.identification.cases import SPACING_MM, Case
-from vertebral.identify.priors import RARE, VOLUMES_ML
-from vertebral.records import Instance, Spine
+from vertebral.stages.identify.priors import RARE, VOLUMES_ML
 
 FOUND_DICE = 0.5
 # What is left of a vertebra must hold this share of its usual volume, and of its own voxels, to be asked for.

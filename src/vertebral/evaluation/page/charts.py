@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vertebral.anatomy import sort_levels
+from vertebral.core.anatomy import sort_levels
 from vertebral.evaluation.calibration import reliability
 from vertebral.evaluation.summary import Evaluated, level_values, levels_in
 

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
-from vertebral.anatomy import BY_VERSE_ID, Level
-from vertebral.errors import RenderError, VertebralError
+from vertebral.core.anatomy import BY_VERSE_ID, Level
+from vertebral.core.errors import RenderError, VertebralError
+from vertebral.core.records import Surface
+from vertebral.core.volume import Grid, Volume
 from vertebral.evaluation.pair import Pair, read_pair
 from vertebral.evaluation.pairing import CasePaths
 from vertebral.evaluation.settings import Settings
-from vertebral.io.read import read_scan
-from vertebral.reconstruct.contour import contour, low_passed
-from vertebral.records import Surface
-from vertebral.report.comparison import Compared, cut_to_labels, draw_comparison, draw_figure
-from vertebral.report.rendering import Picture, lateral_and_posterior, render, render_plainly
-from vertebral.volume import Grid, Volume
+from vertebral.io.ct.read import read_scan
+from vertebral.stages.preview.comparison import Compared, cut_to_labels, draw_comparison, draw_figure
+from vertebral.stages.preview.rendering import Picture, lateral_and_posterior, render, render_plainly
+from vertebral.stages.reconstruct.contour import contour, low_passed
 
 _AIR_HU = -200
 _MARGIN_MM = 25.0

@@ -9,8 +9,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from vertebral import DISCLAIMER, __version__
-from vertebral.errors import VertebralError
+from vertebral.core.about import DISCLAIMER, __version__
+from vertebral.core.errors import VertebralError
 from vertebral.evaluation.page import tables
 from vertebral.evaluation.settings import Settings
 from vertebral.evaluation.summary import Evaluated

@@ -1,0 +1,81 @@
+"""Where training patches come from: real scans, painted bodies, or single painted vertebrae."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from vertebral.core.config import Config
+from vertebral.data.synthesis.config import SourceConfig, SynthesisConfig
+from vertebral.models.config import ModelConfig
+
+
+class AugmentConfig(Config):
+    """Ranges from which each patch of a real scan draws its change of pose and of image; probability 0 is never.
+
+    No flip but left for right is there: upside down or back to front a spine is no spine.
+    """
+
+    affine_probability: float = Field(0.5, ge=0, le=1)
+    rotation_deg: float = Field(15.0, ge=0)
+    scale: tuple[float, float] = (0.85, 1.15)
+    elastic_probability: float = Field(0.2, ge=0, le=1)
+    elastic_mm: float = Field(5.0, ge=0)
+    elastic_step_mm: float = Field(45.0, gt=0)
+    mirror_probability: float = Field(0.5, ge=0, le=1)
+    intensity_probability: float = Field(0.5, ge=0, le=1)
+    noise_probability: float = Field(0.2, ge=0, le=1)
+    noise_hu: tuple[float, float] = (0.0, 60.0)
+    blur_probability: float = Field(0.15, ge=0, le=1)
+    blur_mm: tuple[float, float] = (0.3, 1.5)
+    low_resolution_probability: float = Field(0.15, ge=0, le=1)
+    slice_mm: tuple[float, float] = (2.0, 6.0)
+    metal_probability: float = Field(0.02, ge=0, le=1)
+
+
+class ScansConfig(Config):
+    """Patches from real scans with labels: `train --data` is a folder that `data prepare` made.
+
+    An epoch cuts `patches_per_scan` patches from each scan, the share `bone_centred` of them around a voxel of bone and
+    the rest anywhere. `augment` null changes nothing.
+    """
+
+    kind: Literal["scans"]
+    fold: int = Field(0, ge=0)
+    patches_per_scan: int = Field(4, ge=1)
+    bone_centred: float = Field(0.5, ge=0, le=1)
+    augment: AugmentConfig | None = AugmentConfig()
+
+
+class SyntheticConfig(Config):
+    """Patches painted from label maps: `train --data` is the folder that the globs of `sources` start from."""
+
+    kind: Literal["synthetic"]
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    synthesis: SynthesisConfig = SynthesisConfig()
+
+
+class VertebraeConfig(Config):
+    """Patches around one vertebra each, painted from label maps, for a guided network; otherwise as `synthetic`.
+
+    Bodies are cut to `crop_margin_mm` around the box of their vertebrae; null keeps all. A patch's middle misses the
+    vertebra's centroid by a normal error with a standard deviation of `centre_error_mm` along each axis, never above
+    twice that, for a vertebra of 40 ml; a smaller one is missed by less, with the cube root of its volume. A body's
+    vertebrae are drawn with weights of volume to the power of -`smallness`: 0 draws each as often as the others, 0.5 a
+    cervical one about twice as often as a lumbar one.
+    """
+
+    kind: Literal["vertebrae"]
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    crop_margin_mm: float | None = Field(60.0, gt=0)
+    synthesis: SynthesisConfig = SynthesisConfig()
+    centre_error_mm: float = Field(4.0, ge=0)
+    smallness: float = Field(0.0, ge=0)
+
+
+class PatchConfig(Config):
+    """What a training patch depends on: the model that it is for, its source, its size in voxels and a seed."""
+
+    model: ModelConfig
+    data: Annotated[ScansConfig | SyntheticConfig | VertebraeConfig, Field(discriminator="kind")]
+    patch: tuple[int, int, int]
+    seed: int = Field(0, ge=0)

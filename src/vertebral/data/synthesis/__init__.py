@@ -1,0 +1,1 @@
+"""CT painted from label maps."""

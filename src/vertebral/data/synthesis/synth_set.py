@@ -1,0 +1,198 @@
+"""A data set of synthetic CT from label maps: which map gives which pair, what is there already, what is written."""
+
+import glob
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vertebral.core.about import __version__
+from vertebral.core.errors import ConfigError, OutputExistsError, ReadError
+from vertebral.data.synthesis.bodies import Body, load_body, with_cortex
+from vertebral.data.synthesis.body_cache import CachedBody
+from vertebral.data.synthesis.config import SynthesisConfig
+from vertebral.data.synthesis.own_body import own_body
+from vertebral.data.synthesis.placing import place_in_body
+from vertebral.data.synthesis.synth import synthesise
+from vertebral.data.synthesis.synthetic import seed_of
+from vertebral.io.ct.image_header import IMAGE_SUFFIXES, suffix_of
+from vertebral.io.ct.read import read_labels
+from vertebral.io.write import write_image, write_json, write_labels
+from vertebral.runtime.hashing import file_sha256
+
+NOTES = "synth.json"
+LICENCE_NOTE = (
+    "The shapes in this set are those of the label maps and body maps that it was made from: their licences hold for "
+    "it, and for what is trained with it."
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A label map, and the body map it is placed in: None where it is a body map itself, or is given a plain body."""
+
+    labels: Path
+    body: Path | None
+    kind: str
+
+    @property
+    def stem(self) -> str:
+        """The case's name, which begins the names of its pairs."""
+        name = self.labels.name.removesuffix(suffix_of(self.labels, IMAGE_SUFFIXES))
+        for ending in ("_seg-vert_msk", "_labelmap", "_organs", "_msk", "_seg"):
+            name = name.removesuffix(ending)
+        return name
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Number `number` (from 1) of a set: where it comes from, its seed, and its files relative to the set's folder."""
+
+    number: int
+    source: Source
+    seed: int
+    ct: str
+    labels: str
+
+
+def find_sources(labels: Path, bodies: str | None) -> list[Source]:
+    """What `labels`, a label map or a folder of them, gives; the maps take turns at the `bodies` (folder or glob).
+
+    A map with a json of names beside it is a body map. Raises ReadError where there is no map, ConfigError where
+    `bodies` finds none.
+    """
+    files = [labels] if labels.is_file() else _maps(sorted(labels.rglob("*"))) if labels.is_dir() else []
+    if not files:
+        raise ReadError(f"{labels}: no label map there: give a NIfTI, NRRD or MetaImage file, or a folder of them")
+    places = _bodies(bodies) if bodies is not None else []
+    sources = []
+    for path in files:
+        if _names_of(path).exists():
+            sources.append(Source(path, None, "body"))
+        else:
+            body = places[len(sources) % len(places)] if places else None
+            sources.append(Source(path, body, "vertebrae"))
+    return sources
+
+
+def plan_pairs(sources: list[Source], count: int, seed: int) -> list[Pair]:
+    """The pairs 1 to `count`, the sources by turns; a pair depends on `seed` and its number alone."""
+    if len({source.stem for source in sources}) < len(sources):
+        sources = [*{source.stem: source for source in reversed(sources)}.values()][::-1]
+    pairs = []
+    for number in range(1, count + 1):
+        source = sources[(number - 1) % len(sources)]
+        own = seed_of(seed, number)
+        stem = f"{source.stem}-{number:04d}"
+        pairs.append(Pair(number, source, own, f"images/{stem}_ct.nii.gz", f"labels/{stem}_seg-vert_msk.nii.gz"))
+    return pairs
+
+
+def make_set(
+    pairs: list[Pair],
+    out: Path,
+    config: SynthesisConfig,
+    spacing_mm: float,
+    levels: list[int] | None,
+    progress: Callable[[int, int, str], None],
+) -> int:
+    """Write what is missing of `pairs` to `out`, each file whole or not at all; returns how many pairs were made.
+
+    Source after source, so that a body is built once. Raises OutputExistsError where `out` holds a set of other
+    settings or sources.
+    """
+    config = config.model_copy(update={"cache_spacing_mm": spacing_mm})
+    notes = _notes(pairs, config, spacing_mm, levels)
+    _check(notes, out)
+    missing = [pair for pair in pairs if not ((out / pair.ct).exists() and (out / pair.labels).exists())]
+    for folder in ("images", "labels"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    write_json(notes, out / NOTES)
+    there = done = len(pairs) - len(missing)
+    for source in dict.fromkeys(pair.source for pair in missing):
+        body = build_body(source, spacing_mm)
+        for pair in (pair for pair in missing if pair.source == source):
+            ct, labels = synthesise(body, config, pair.seed, spacing_mm, levels)
+            write_image(ct, out / pair.ct)
+            write_labels(labels, out / pair.labels)
+            done += 1
+            progress(done, len(pairs), Path(pair.ct).name)
+    return done - there
+
+
+def build_body(source: Source, spacing_mm: float) -> CachedBody:
+    """Read a source and make of it what can be painted, at `spacing_mm`."""
+    if source.kind == "body":
+        body = load_body(source.labels, spacing_mm)
+    else:
+        subject = read_labels(source.labels)
+        try:
+            placed: Body | None = place_in_body(subject, load_body(source.body, spacing_mm)) if source.body else None
+            body = placed or own_body(subject, spacing_mm)
+        except ReadError as error:
+            raise ReadError(f"{source.labels}: {error}") from None
+    body = with_cortex(body)
+    return CachedBody(source.stem, 1.0, body.tissue, body.labels, None)
+
+
+def _maps(paths: list[Path]) -> list[Path]:
+    """Those of `paths` that can be label maps: images that are not hidden and not called a CT."""
+    return [
+        path
+        for path in paths
+        if (suffix := suffix_of(path, IMAGE_SUFFIXES))
+        and not path.name.startswith(".")
+        and not path.name.removesuffix(suffix).endswith("_ct")
+    ]
+
+
+def _bodies(pattern: str) -> list[Path]:
+    place = Path(pattern)
+    found = sorted(place.iterdir()) if place.is_dir() else [Path(name) for name in sorted(glob.glob(pattern))]  # noqa: PTH207  # an absolute pattern
+    bodies = [path for path in _maps(found) if _names_of(path).exists()]
+    if not bodies:
+        raise ConfigError(f"--bodies {pattern}: no label map with a json of names beside it; check the folder or glob")
+    return bodies
+
+
+def _names_of(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix(suffix_of(path, IMAGE_SUFFIXES)) + ".json")
+
+
+def _notes(pairs: list[Pair], config: SynthesisConfig, spacing_mm: float, levels: list[int] | None) -> dict[str, Any]:
+    """What `synth.json` says."""
+    files = sorted({path for pair in pairs for path in (pair.source.labels, pair.source.body) if path})
+    return {
+        "vertebral": __version__,
+        "licence": LICENCE_NOTE,
+        "spacing_mm": spacing_mm,
+        "levels": levels,
+        "synthesis": config.model_dump(mode="json"),
+        "sources": {path.name: file_sha256(path) for path in files},
+        "pairs": [
+            {
+                "ct": pair.ct,
+                "labels": pair.labels,
+                "seed": pair.seed,
+                "made_from": pair.source.labels.name,
+                "body": pair.source.body.name if pair.source.body else None,
+            }
+            for pair in pairs
+        ],
+    }
+
+
+def _check(notes: dict[str, Any], out: Path) -> None:
+    """Refuse to mix two sets in one folder: more or fewer pairs of the same set are fine."""
+    path = out / NOTES
+    if not path.exists():
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        pairs = {pair["ct"]: pair for pair in before["pairs"]}
+        same = all(before[key] == notes[key] for key in ("spacing_mm", "levels", "synthesis"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ReadError(f"{path}: not what synth wrote ({error!r}); choose another --out") from None
+    if not same or any(pairs.get(pair["ct"], pair) != pair for pair in notes["pairs"]):
+        raise OutputExistsError(f"{path}: a set of other settings, seed or sources is there; choose another --out")

@@ -1,0 +1,118 @@
+"""Painting: a tissue map becomes a CT in HU. All torch, one generator, so a seed gives one CT."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from vertebral.core.anatomy import BY_VERSE_ID
+from vertebral.data.synthesis.config import FindingsConfig, SynthesisConfig
+from vertebral.data.synthesis.tissues import TISSUE_ID, TISSUES
+
+Range = tuple[float, float]
+_COMMON_FIELD_HU = 20.0
+# The spacing at which the textures are as many voxels wide as `paint` says.
+_TEXTURE_SPACING_MM = 2.0
+_ARTERIAL_LIVER_HU, _ARTERIAL_VEIN_HU, _ARTERIAL_TEXTURE_HU = (50.0, 90.0), (35.0, 120.0), 35.0
+_FIXED = tuple(TISSUE_ID[name] for name in ("canal", "disc", "cartilage", "tooth")) + tuple(
+    n for name, n in TISSUE_ID.items() if name.startswith(("bone", "vertebra"))
+)
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What one scan draws before it is painted: HU mean and texture by tissue, bone density by VerSe id."""
+
+    mean_hu: torch.Tensor
+    texture_hu: torch.Tensor
+    density: torch.Tensor
+    gas_share: float
+
+
+def seed_of(*numbers: int) -> int:
+    """A seed that depends on all of these numbers, such as that of a run and that of a patch."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def uniform(generator: torch.Generator, bounds: Range) -> float:
+    """Draw one number from `bounds`."""
+    return bounds[0] + (bounds[1] - bounds[0]) * float(torch.rand((), generator=generator))
+
+
+def breathe(tissue: torch.Tensor, shift: int) -> torch.Tensor:
+    """Move what is soft by `shift` voxels towards the tail (axis K falls) and leave the skeleton where it is.
+
+    Routine CT is taken in deep inspiration, body maps are not: lungs, diaphragm and kidneys lie lower against the
+    spine by up to two vertebrae. What lay behind bone becomes muscle.
+    """
+    if shift == 0:
+        return tissue
+    fixed = torch.zeros(len(TISSUES), dtype=torch.bool)
+    fixed[list(_FIXED)] = True
+    skeleton = fixed[tissue.int()]
+    soft = torch.where(skeleton, TISSUE_ID["muscle"], tissue)
+    planes = (torch.arange(tissue.shape[2]) + shift).clamp(0, tissue.shape[2] - 1)
+    return torch.where(skeleton, tissue, soft[:, :, planes])
+
+
+def draw_patient(generator: torch.Generator, config: SynthesisConfig) -> Patient:
+    """Decide the HU of every tissue; contrast medium reaches all vessels and organs of a scan or none."""
+    contrast = uniform(generator, (0, 1)) < config.contrast_probability
+    mean = [uniform(generator, t.contrast_hu if contrast and t.contrast_hu else t.hu) for t in TISSUES]
+    texture = [t.texture_hu * uniform(generator, config.texture) for t in TISSUES]
+    if config.findings is not None:
+        _change_patient(mean, texture, contrast, generator, config.findings)
+    interior, cortex = TISSUE_ID["vertebra_interior"], TISSUE_ID["vertebra_cortex"]
+    mean[cortex] = max(mean[cortex], mean[interior] + 60)
+    density = 1 + 0.12 * torch.randn(max(BY_VERSE_ID) + 1, generator=generator)
+    return Patient(torch.tensor(mean), torch.tensor(texture), density.clamp(0.5, 1.6), uniform(generator, (0, 0.6)))
+
+
+def _change_patient(
+    mean: list[float], texture: list[float], contrast: bool, generator: torch.Generator, config: FindingsConfig
+) -> None:
+    """Draw the arterial phase of a scan with contrast medium, and osteoporosis. Both lists are written in place."""
+    if contrast and uniform(generator, (0, 1)) < config.arterial_probability:
+        blood = uniform(generator, config.aorta_hu)
+        mean[TISSUE_ID["artery"]] = blood
+        mean[TISSUE_ID["heart"]] = blood * uniform(generator, (0.6, 1.0))
+        mean[TISSUE_ID["organ"]] = uniform(generator, config.arterial_organ_hu)
+        mean[TISSUE_ID["liver"]] = uniform(generator, _ARTERIAL_LIVER_HU)
+        mean[TISSUE_ID["vein"]] = uniform(generator, _ARTERIAL_VEIN_HU)
+        # Spleen and renal cortex take it up unevenly at first.
+        texture[TISSUE_ID["organ"]] = _ARTERIAL_TEXTURE_HU
+    if uniform(generator, (0, 1)) < config.osteoporosis_probability:
+        mean[TISSUE_ID["vertebra_interior"]] = uniform(generator, config.osteoporotic_hu)
+        mean[TISSUE_ID["bone_interior"]] = uniform(generator, config.osteoporotic_hu)
+        texture[TISSUE_ID["vertebra_interior"]] *= 0.6
+
+
+def paint(
+    tissue: torch.Tensor,
+    labels: torch.Tensor,
+    patient: Patient,
+    generator: torch.Generator,
+    spacing_mm: float = _TEXTURE_SPACING_MM,
+) -> torch.Tensor:
+    """Return HU, float32 (I, J, K), for uint8 `tissue` and `labels` of that shape, `spacing_mm` apart."""
+    finer = _TEXTURE_SPACING_MM / spacing_mm
+    index = tissue.int()
+    hu = patient.mean_hu[index]
+    fine = torch.randn(tissue.shape, generator=generator)
+    coarse = smooth_field(tissue.shape, max(2, round(6 * finer)), generator)
+    hu += patient.texture_hu[index] * (0.7 * fine + 0.7 * coarse)
+    bone = labels > 0
+    hu[bone] *= patient.density[labels[bone].int()]
+    pockets = smooth_field(tissue.shape, max(2, round(5 * finer)), generator)
+    hu[(tissue == TISSUE_ID["bowel"]) & (pockets > 1.2 - patient.gas_share)] = -900.0
+    marbling = (tissue == TISSUE_ID["muscle"]) & (pockets > 1.5)
+    hu[marbling] = patient.mean_hu[TISSUE_ID["fat"]]
+    return hu + _COMMON_FIELD_HU * smooth_field(tissue.shape, max(2, round(24 * finer)), generator)
+
+
+def smooth_field(shape: torch.Size, step: int, generator: torch.Generator) -> torch.Tensor:
+    """Gaussian noise of unit variance at knots `step` voxels apart, linear between them."""
+    knots = [max(2, n // step + 2) for n in shape]
+    coarse = torch.randn((1, 1, *knots), generator=generator)
+    return functional.interpolate(coarse, size=tuple(shape), mode="trilinear", align_corners=True)[0, 0]

@@ -1,0 +1,133 @@
+"""The catalogue of a data folder: which scans there are, what they show and what is wrong with them, as one json."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vertebral.core.anatomy import LEVELS
+from vertebral.core.errors import ReadError
+from vertebral.io.write import write_json
+
+Subset = Literal["training", "validation", "test"]
+
+
+class Case(BaseModel):
+    """One scan. Paths are POSIX and relative to the catalogue's root.
+
+    `case` is the stem of the file names, `dataset` the folder that holds images and labels, `subset` what the folders'
+    names say. `levels` are those of the label map and `cut` those of them that touch a border of the image, both from
+    head to tail. `problems` keep the scan out of use; `warnings` do not. What could not be read is None or empty.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    case: str
+    subject: str
+    dataset: str
+    subset: Subset | None
+    ct: str
+    labels: str | None
+    centroids: str | None
+    shape: tuple[int, int, int] | None
+    spacing_mm: tuple[float, float, float] | None
+    orientation: str | None
+    levels: tuple[str, ...]
+    cut: tuple[str, ...]
+    sha256_ct: str | None
+    sha256_labels: str | None
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def usable(self) -> bool:
+        """True where CT and label map can be trained on and scored."""
+        return not self.problems
+
+
+class Catalog(BaseModel):
+    """All scans below `root`, in the order of their paths; `unmatched` are images that belong to none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    root: Path
+    cases: tuple[Case, ...]
+    unmatched: tuple[str, ...] = ()
+
+    @property
+    def usable(self) -> tuple[Case, ...]:
+        """The scans without problems. Their `case` is unique."""
+        return tuple(case for case in self.cases if case.usable)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 over what the scans are: not over `root`, their order or the wording of problems and warnings."""
+        rows = []
+        for case in sorted(self.cases, key=lambda case: case.ct):
+            row = case.model_dump(mode="json", exclude={"problems", "warnings"})
+            rows.append(row | {"usable": case.usable})
+        text = json.dumps([self.version, rows], sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def path(self, relative: str) -> Path:
+        """Return where a file of a case is."""
+        return self.root / relative
+
+
+def write_catalog(catalog: Catalog, path: Path) -> None:
+    """Write `catalog` as json, with its root relative to the folder of `path`, so that both can move together."""
+    root = Path(os.path.relpath(catalog.root.resolve(), path.resolve().parent)).as_posix()
+    write_json(catalog.model_dump(mode="json") | {"root": root}, path)
+
+
+def load_catalog(path: Path, root: Path | None = None) -> Catalog:
+    """Read a catalogue; `root` is where the data are, if they are elsewhere than when it was made.
+
+    Raises ReadError where `path` is no catalogue of this version.
+    """
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        catalog = Catalog.model_validate(stored)
+    except FileNotFoundError:
+        raise ReadError(f"{path}: no such file: make it with vertebral data index") from None
+    except (OSError, ValueError) as error:
+        raise ReadError(f"{path}: not a catalogue ({_reason(error)}): make it with vertebral data index") from error
+    return catalog.model_copy(update={"root": root or (path.parent / catalog.root).resolve()})
+
+
+def summary(catalog: Catalog) -> dict[str, Any]:
+    """Count scans, subjects and levels, by subset too; problems and warnings are listed by case."""
+    levels = Counter(name for case in catalog.usable for name in case.levels)
+    cut = Counter(name for case in catalog.usable for name in case.cut)
+    return {
+        "scans": len(catalog.cases),
+        "usable": len(catalog.usable),
+        "subjects": len({case.subject for case in catalog.cases}),
+        "datasets": dict(sorted(Counter(case.dataset for case in catalog.cases).items())),
+        "subsets": dict(sorted(Counter(case.subset or "none" for case in catalog.cases).items())),
+        "levels": {
+            level.name: {"scans": levels[level.name], "cut": cut[level.name]}
+            for level in LEVELS
+            if level.name in levels
+        },
+        "problems": _listed(catalog, "problems"),
+        "warnings": _listed(catalog, "warnings"),
+        "unmatched": list(catalog.unmatched),
+        "sha256": catalog.sha256,
+    }
+
+
+def _listed(catalog: Catalog, kind: str) -> list[dict[str, Any]]:
+    return [{"ct": case.ct, kind: list(getattr(case, kind))} for case in catalog.cases if getattr(case, kind)]
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error)

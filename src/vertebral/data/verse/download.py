@@ -1,0 +1,246 @@
+"""The public VerSe archives: fetched, checked and unpacked, each one whole or not at all."""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vertebral.core.errors import ConfigError, DownloadError, OutputExistsError, VertebralError
+from vertebral.data.verse.remote import Remote, StoppedError, discard, fetch, probe, size_of
+from vertebral.data.verse.unpack import Unpacked, contents, require_space, unpacked
+from vertebral.io.write import write_json
+from vertebral.runtime.hashing import file_sha256
+
+BASE_URL = "https://s3.bonescreen.de/public/VerSe-complete"
+RELEASES = ("verse19", "verse20")
+SUBSETS = ("training", "validation", "test")
+LICENCE = "CC BY-SA 4.0 (https://creativecommons.org/licenses/by-sa/4.0/)"
+CITATIONS = (
+    "Sekuboyina A, Husseini ME, Bayat A, et al. VerSe: a vertebrae labelling and segmentation benchmark for "
+    "multi-detector CT images. Medical Image Analysis 2021;73:102166. doi:10.1016/j.media.2021.102166",
+    "Löffler MT, Sekuboyina A, Jacob A, et al. A vertebral segmentation dataset with fracture grading. "
+    "Radiology: Artificial Intelligence 2020;2(4):e190138. doi:10.1148/ryai.2020190138",
+    "Liebl H, Schinz D, Sekuboyina A, et al. A computed tomography vertebral segmentation dataset with anatomical "
+    "variations and multi-vendor scanner data. Scientific Data 2021;8:284. doi:10.1038/s41597-021-01060-0",
+)
+CREDITS = "\n".join((f"VerSe is published under {LICENCE}. Whoever uses it cites:", *(f"  {c}" for c in CITATIONS)))
+
+Progress = Callable[[str, str, int, int], None]
+"""Called with the archive's name, what is done with it, and how many bytes of how many are done."""
+
+_SPACE_FACTOR = 2.2
+_BY_HAND = (
+    "VerSe can also be downloaded by hand (2019 from https://osf.io/jtfa5, 2020 from https://osf.io/4skx2): unpack it "
+    "and go on with vertebral data index"
+)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One of VerSe's zip files."""
+
+    release: str
+    subset: str
+
+    @property
+    def name(self) -> str:
+        """The file's name without `.zip`."""
+        return f"dataset-{self.release}{self.subset}"
+
+
+class Record(BaseModel):
+    """What is kept beside the unpacked data: where they came from and what they are.
+
+    No checksums of VerSe's zips are known here: `sha256` is that of the zip as it came, to compare with other copies.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    archive: str
+    url: str
+    etag: str | None
+    last_modified: str | None
+    zip_bytes: int
+    sha256: str
+    folder: str
+    files: int
+    unpacked_bytes: int
+    licence: str = LICENCE
+    citations: tuple[str, ...] = CITATIONS
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """An archive on disk; `was_there` where nothing had to be done."""
+
+    archive: str
+    folder: Path
+    sha256: str
+    was_there: bool
+
+
+def choose_archives(release: str, subsets: Sequence[str] = SUBSETS) -> tuple[Archive, ...]:
+    """Return the archives of `verse19`, `verse20` or `all`. Raises ConfigError for a name that is none."""
+    if release not in (*RELEASES, "all"):
+        raise ConfigError(f"{release!r}: use verse19, verse20 or all")
+    for subset in subsets:
+        if subset not in SUBSETS:
+            raise ConfigError(f"--subset {subset!r}: use one or more of {','.join(SUBSETS)}")
+    releases = RELEASES if release == "all" else (release,)
+    return tuple(Archive(*pair) for pair in product(releases, (s for s in SUBSETS if s in subsets)))
+
+
+def download(
+    archives: Sequence[Archive],
+    out: Path,
+    base_url: str = BASE_URL,
+    jobs: int = 2,
+    progress: Progress = lambda name, action, done, total: None,
+) -> list[Fetched]:
+    """Fetch, check and unpack `archives` into folders of `out`, `jobs` at a time.
+
+    What is complete is skipped, without a question to the server. What was begun goes on. The zip lies in `out` as
+    `<name>.zip.part` until it is unpacked; a `<name>.zip` that lies there already is unpacked instead of downloaded,
+    and kept. An archive that breaks on the way does not keep the others from coming.
+
+    Raises DownloadError where an archive could not be fetched or is damaged, InputError where the disk has less free
+    than 2.2 times the zips, OutputExistsError where a folder is there that is not what was unpacked.
+    """
+    if not base_url.startswith(("https://", "http://")):
+        raise ConfigError(f"--base-url {base_url}: must begin with https:// or http://")
+    if out.exists() and not out.is_dir():
+        raise OutputExistsError(f"{out}: is a file; give a folder as --out")
+    out.mkdir(parents=True, exist_ok=True)
+    there = {archive.name: _complete(archive, out) for archive in archives}
+    missing = [archive for archive in archives if there[archive.name] is None]
+    stop = threading.Event()
+
+    def work(archive: Archive) -> Fetched:
+        return there[archive.name] or _bring(archive, out, base_url, _stoppable(progress, stop), stop)
+
+    try:
+        _require_room(missing, out, base_url, stop)
+        with ThreadPoolExecutor(max(1, jobs)) as pool:
+            try:
+                return _gathered([pool.submit(work, archive) for archive in archives])
+            except BaseException:
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+    except DownloadError as error:
+        raise DownloadError(f"{error}. {_BY_HAND}") from error
+
+
+def _url(archive: Archive, base_url: str) -> str:
+    return f"{base_url.rstrip('/')}/{archive.name}.zip"
+
+
+def _record_path(archive: Archive, out: Path) -> Path:
+    return out / f"{archive.name}.json"
+
+
+def _complete(archive: Archive, out: Path) -> Fetched | None:
+    """Return what is on disk if it is all that was unpacked, by number and size of the files; others may lie there."""
+    path = _record_path(archive, out)
+    try:
+        record = Record.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise OutputExistsError(f"{path}: not the record of a download; move it away") from error
+    folder = out / record.folder
+    if not folder.exists():
+        return None
+    found = contents(folder)
+    if found[0] < record.files or found[1] < record.unpacked_bytes:
+        raise OutputExistsError(
+            f"{folder}: holds {found[0]} files of {found[1]} bytes, and {record.files} of {record.unpacked_bytes} were "
+            f"unpacked: move it and {path.name} away to download again"
+        )
+    return Fetched(archive.name, folder, record.sha256, True)
+
+
+def _require_room(missing: Sequence[Archive], out: Path, base_url: str, stop: threading.Event) -> None:
+    need_bytes = 0.0
+    for archive in missing:
+        if (zipped := out / f"{archive.name}.zip").is_file():
+            need_bytes += zipped.stat().st_size * (_SPACE_FACTOR - 1)
+        else:
+            length = probe(_url(archive, base_url), stop).length
+            need_bytes += max(0.0, length * _SPACE_FACTOR - size_of(_part(archive, out)))
+    if need_bytes:
+        require_space(out, need_bytes)
+
+
+def _part(archive: Archive, out: Path) -> Path:
+    return out / f"{archive.name}.zip.part"
+
+
+def _stoppable(progress: Progress, stop: threading.Event) -> Progress:
+    def report(name: str, action: str, done: int, total: int) -> None:
+        if stop.is_set():
+            raise StoppedError
+        progress(name, action, done, total)
+
+    return report
+
+
+def _bring(archive: Archive, out: Path, base_url: str, progress: Progress, stop: threading.Event) -> Fetched:
+    """Fetch one archive, unless its zip is there, and unpack it."""
+    name, part, by_hand = archive.name, _part(archive, out), out / f"{archive.name}.zip"
+    if by_hand.is_file():
+        remote = Remote(by_hand.name, size_of(by_hand), None, None)
+        return _install(archive, by_hand, remote, out, progress)
+    remote = fetch(_url(archive, base_url), part, lambda done, total: progress(name, "download", done, total), stop)
+    try:
+        fetched = _install(archive, part, remote, out, progress)
+    except DownloadError as error:
+        discard(part)
+        raise DownloadError(f"{error}: it was removed; start again to download it anew") from error
+    discard(part)
+    return fetched
+
+
+def _install(archive: Archive, zipped: Path, remote: Remote, out: Path, progress: Progress) -> Fetched:
+    """Unpack `zipped`, note what it is, and put the folder in its place."""
+    name, size = archive.name, size_of(zipped)
+    sha256 = file_sha256(zipped, lambda done: progress(name, "checksum", done, size))
+    with unpacked(zipped, out, name, lambda done, total: progress(name, "unpack", done, total)) as found:
+        target = out / found.name
+        if target.exists():
+            raise OutputExistsError(f"{target}: is there already, and was not unpacked by this command; move it away")
+        write_json(_record(archive, remote, sha256, found).model_dump(), _record_path(archive, out))
+        found.folder.rename(target)
+    return Fetched(name, target, sha256, False)
+
+
+def _record(archive: Archive, remote: Remote, sha256: str, found: Unpacked) -> Record:
+    return Record(
+        archive=archive.name,
+        url=remote.url,
+        etag=remote.etag,
+        last_modified=remote.last_modified,
+        zip_bytes=remote.length,
+        sha256=sha256,
+        folder=found.name,
+        files=found.files,
+        unpacked_bytes=found.size_bytes,
+    )
+
+
+def _gathered(futures: Sequence[Future[Fetched]]) -> list[Fetched]:
+    """Wait for all. Raises the first foreseen error, with the others in its message."""
+    done: list[Fetched] = []
+    failed: list[VertebralError] = []
+    for future in futures:
+        try:
+            done.append(future.result())
+        except VertebralError as error:
+            failed.append(error)
+    if failed:
+        raise type(failed[0])("; ".join(str(error) for error in failed))
+    return done

@@ -1,0 +1,234 @@
+"""Who is trained on and who is not: a catalogue divided by subject, the same way each time."""
+
+import hashlib
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vertebral.core.anatomy import BY_NAME
+from vertebral.core.errors import ConfigError, ReadError
+from vertebral.data.verse.catalogue import Case, Catalog
+from vertebral.io.write import write_json
+
+Mode = Literal["random", "challenge", "folds"]
+
+REGIONS = ("cervical", "thoracic", "lumbar")
+_SEVEREST_FIRST = ("test", "validation", "training")
+
+
+class Fold(BaseModel):
+    """Ids of cases to train on and to validate on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+
+
+class LeftOut(BaseModel):
+    """A scan in no set, by the path of its CT, and why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ct: str
+    why: str
+
+
+class Split(BaseModel):
+    """Ids of cases, sorted: one fold, or several for cross-validation, and a test set that no fold touches."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    mode: Mode
+    seed: int
+    catalog_sha256: str
+    folds: tuple[Fold, ...]
+    test: tuple[str, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+
+def make_split(
+    catalog: Catalog, mode: Mode = "random", validation: float = 0.2, folds: int = 5, seed: int = 0
+) -> Split:
+    """Divide the usable scans of `catalog` so that all scans of a subject stay together.
+
+    `random` puts the share `validation` of the subjects into the validation set, `folds` makes `folds` such sets that
+    share no subject, each for a fold of its own. Both are stratified: by which of the cervical, thoracic and lumbar
+    regions a subject's label maps show, and by whether they show an anomaly of number (T13, L6, or T11 and L1 without
+    T12). Subjects of which a folder says `test` make up the test set, and are not drawn from; if the catalogue has no
+    others, they are drawn from as if they had come without that word, and the test set is empty. Subjects whose folders
+    say training and validation are drawn from alike.
+
+    `challenge` takes the sets that the folders name. A subject with scans in several of them goes as a whole to the
+    test set if it has one there, else to the validation set. Scans without such a folder are left out.
+
+    Order and seed: a subject's place is drawn by a hash of `seed` and its name, so the result depends neither on the
+    order of the catalogue nor on the platform.
+
+    Raises ConfigError where there are too few subjects for this, or the settings are out of range.
+    """
+    _check(mode, validation, folds)
+    subsets = _subsets(catalog.cases)
+    left_out = [LeftOut(ct=case.ct, why="; ".join(case.problems)) for case in catalog.cases if not case.usable]
+    subjects = _by_subject(catalog.usable)
+    if len(subjects) < 2:
+        raise ConfigError(
+            f"{catalog.root}: {len(subjects)} subject(s) with usable scans, and a split needs two: see the catalogue's "
+            "problems, or index more data"
+        )
+    if mode == "challenge":
+        outside = [case for name, cases in subjects.items() if subsets[name] is None for case in cases]
+        left_out += [LeftOut(ct=case.ct, why="no folder names its subset") for case in outside]
+        chosen = [[name for name in subjects if subsets[name] == subset] for subset in reversed(_SEVEREST_FIRST)]
+        drawn, test = _challenge(catalog, *chosen)
+    else:
+        test = [name for name in subjects if subsets[name] == "test"]
+        test = [] if len(test) == len(subjects) else test
+        pool = {name: cases for name, cases in subjects.items() if name not in test}
+        drawn = _random(pool, validation, seed) if mode == "random" else _folds(pool, folds, seed)
+    return Split(
+        mode=mode,
+        seed=seed,
+        catalog_sha256=catalog.sha256,
+        folds=tuple(Fold(train=_ids(subjects, a), validation=_ids(subjects, b)) for a, b in drawn),
+        test=_ids(subjects, test),
+        left_out=tuple(sorted(left_out, key=lambda item: item.ct)),
+    )
+
+
+def write_split(split: Split, path: Path) -> None:
+    """Write `split` as json."""
+    write_json(split.model_dump(mode="json"), path)
+
+
+def load_split(path: Path, catalog: Catalog) -> Split:
+    """Read a split of `catalog`.
+
+    Raises ReadError where `path` is no split, was made from another catalogue, names a case that is not usable there,
+    or has a subject on both sides.
+    """
+    try:
+        split = Split.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise ReadError(f"{path}: no such file: make it with vertebral data split") from None
+    except (OSError, ValidationError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise ReadError(f"{path}: not a split ({reason}): make it with vertebral data split") from error
+    if split.catalog_sha256 != catalog.sha256:
+        raise ReadError(f"{path}: was made from another catalogue, or before the data changed: make it again")
+    subject = {case.case: case.subject for case in catalog.usable}
+    for fold in split.folds:
+        sets = (fold.train, fold.validation, split.test)
+        if unknown := [case for cases in sets for case in cases if case not in subject]:
+            raise ReadError(f"{path}: the catalogue has no usable case {unknown[0]!r}: make the split again")
+        names = [name for cases in sets for name in {subject[case] for case in cases}]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ReadError(f"{path}: {min(twice)} is in two sets of a fold: make the split again")
+    return split
+
+
+def has_anomaly(levels: Sequence[str]) -> bool:
+    """True where a label map with these levels shows a T13, an L6, or an absent T12."""
+    return "T13" in levels or "L6" in levels or ("T12" not in levels and "T11" in levels and "L1" in levels)
+
+
+def describe(split: Split, catalog: Catalog) -> list[dict[str, Any]]:
+    """Return a row for each set: its name, subjects, scans, and subjects that show each region or an anomaly."""
+    cases = {case.case: case for case in catalog.usable}
+    many = len(split.folds) > 1
+    sets: list[tuple[str, tuple[str, ...]]] = []
+    for number, fold in enumerate(split.folds):
+        of = f" {number + 1}" if many else ""
+        sets += [(f"train{of}", fold.train), (f"validation{of}", fold.validation)]
+    return [_row(name, [cases[case] for case in ids]) for name, ids in (*sets, ("test", split.test))]
+
+
+def _row(name: str, cases: Sequence[Case]) -> dict[str, Any]:
+    strata = [_stratum(own) for own in _by_subject(cases).values()]
+    regions = {region: sum(seen[index] for seen, _ in strata) for index, region in enumerate(REGIONS)}
+    anomalies = sum(anomaly for _, anomaly in strata)
+    return {"set": name, "subjects": len(strata), "scans": len(cases), **regions, "anomalies": anomalies}
+
+
+def _check(mode: str, validation: float, folds: int) -> None:
+    if mode not in get_args(Mode):
+        raise ConfigError(f"--mode {mode}: use {', '.join(get_args(Mode))}")
+    if not 0 < validation < 1:
+        raise ConfigError(f"--validation {validation:g}: use a share between 0 and 1, such as 0.2")
+    if folds < 2:
+        raise ConfigError(f"--folds {folds}: use 2 or more")
+
+
+def _by_subject(cases: Sequence[Case]) -> dict[str, list[Case]]:
+    subjects: dict[str, list[Case]] = defaultdict(list)
+    for case in sorted(cases, key=lambda case: case.ct):
+        subjects[case.subject].append(case)
+    return dict(sorted(subjects.items()))
+
+
+def _subsets(cases: Sequence[Case]) -> dict[str, str | None]:
+    """Return the subset of each subject, by all of its scans, usable or not."""
+    found: dict[str, set[str | None]] = defaultdict(set)
+    for case in cases:
+        found[case.subject].add(case.subset)
+    return {name: next((s for s in _SEVEREST_FIRST if s in seen), None) for name, seen in found.items()}
+
+
+def _ids(subjects: Mapping[str, Sequence[Case]], names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sorted(case.case for name in names for case in subjects[name]))
+
+
+Sides = tuple[list[str], list[str]]
+
+
+def _challenge(
+    catalog: Catalog, training: list[str], validation: list[str], test: list[str]
+) -> tuple[list[Sides], list[str]]:
+    for name, subjects in (("training", training), ("validation", validation)):
+        if not subjects:
+            raise ConfigError(f"{catalog.root}: no usable scan lies in a {name} folder: use --mode random")
+    return [(training, validation)], test
+
+
+def _random(subjects: Mapping[str, Sequence[Case]], share: float, seed: int) -> list[Sides]:
+    """Take every n-th subject of the ordered ones: as close to `share` in each stratum as in all."""
+    order = _ordered(subjects, seed)
+    if len(order) < 2:
+        raise ConfigError(f"{len(order)} subject(s) outside the test folders, and a split needs two: index more data")
+    count = min(max(1, round(len(order) * share)), len(order) - 1)
+    phase = _draw(seed, "phase")
+    steps = [math.floor(n * count / len(order) + phase) for n in range(len(order) + 1)]
+    chosen = {name for name, low, high in zip(order, steps, steps[1:], strict=False) if high > low}
+    return [([name for name in order if name not in chosen], [name for name in order if name in chosen])]
+
+
+def _folds(subjects: Mapping[str, Sequence[Case]], count: int, seed: int) -> list[Sides]:
+    """Deal the ordered subjects out in turn."""
+    order = _ordered(subjects, seed)
+    if len(order) < count:
+        raise ConfigError(f"--folds {count}: only {len(order)} subject(s) can be drawn from; use fewer folds")
+    dealt = [order[turn::count] for turn in range(count)]
+    return [([name for other in dealt if other is not own for name in other], own) for own in dealt]
+
+
+def _ordered(subjects: Mapping[str, Sequence[Case]], seed: int) -> list[str]:
+    """Return the subjects stratum by stratum, in a random order within each."""
+    return sorted(subjects, key=lambda name: (_stratum(subjects[name]), _draw(seed, f"subject {name}"), name))
+
+
+def _stratum(cases: Sequence[Case]) -> tuple[tuple[bool, ...], bool]:
+    """Return which regions the scans of a subject show, and whether they show an anomaly of number."""
+    shown = {BY_NAME[name].region for case in cases for name in case.levels}
+    return tuple(region in shown for region in REGIONS), any(has_anomaly(case.levels) for case in cases)
+
+
+def _draw(seed: int, what: str) -> float:
+    """Return a number in [0, 1) that depends on `seed` and `what` alone."""
+    digest = hashlib.sha256(json.dumps([seed, what]).encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48

@@ -1,0 +1,1 @@
+"""Reading CTs: NIfTI, NRRD, MetaImage, and archives of DICOM."""

@@ -1,0 +1,1 @@
+"""DICOM in: series, slices, geometry, pixels, and DICOMweb."""

@@ -1,0 +1,1 @@
+"""Networks, their weights and cards, and the backends that compute them."""

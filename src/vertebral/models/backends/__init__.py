@@ -1,0 +1,1 @@
+"""Other programs that compute the networks: OpenVINO and ONNX Runtime."""

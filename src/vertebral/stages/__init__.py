@@ -1,0 +1,1 @@
+"""The path of one CT, stage by stage."""

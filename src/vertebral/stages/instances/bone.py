@@ -1,0 +1,32 @@
+"""What of the evidence is bone of the spine."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vertebral.core.records import Evidence
+
+Ids = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Bone:
+    """`mask` bool, `best` uint8 level class (0 outside the mask), `spine_probability` uint8; all (I, J, K)."""
+
+    mask: NDArray[np.bool_]
+    best: NDArray[np.uint8]
+    spine_probability: NDArray[np.uint8]
+
+
+def find_bone(evidence: Evidence) -> Bone:
+    """A voxel is bone where the background's probability is below one half; its class is its best level."""
+    background = np.where(
+        evidence.first == 0,
+        evidence.first_probability,
+        np.where(evidence.second == 0, evidence.second_probability, 0),
+    )
+    spine = (255 - background).astype(np.uint8)
+    mask = spine > 127
+    best = np.where(evidence.first > 0, evidence.first, evidence.second)
+    return Bone(mask, np.where(mask, best, 0).astype(np.uint8), spine)

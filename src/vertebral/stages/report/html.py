@@ -1,0 +1,87 @@
+"""One HTML file: facts and bytes inside, scripts and styles inside, nothing fetched from anywhere."""
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from vertebral.core.errors import ReadError
+from vertebral.io.write import atomic_write
+from vertebral.stages.report.contents import Contents
+
+_STATIC = Path(__file__).parent / "static"
+_FACTS = re.compile(r'<script type="application/json" id="facts">(.*?)</script>', re.DOTALL)
+_BLOB = re.compile(r'<script type="application/octet-stream" data-name="([\w.-]+)">(.*?)</script>', re.DOTALL)
+
+
+def write_page(made: Contents, path: Path) -> None:
+    """Write the page as one file that opens from disk without a network. Raises InputError where it cannot."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(page_html(made), encoding="utf-8")
+
+
+def page_html(made: Contents, urls: Mapping[str, str] | None = None, extra: Mapping[str, Any] | None = None) -> str:
+    """Return the page. A blob named in `urls` is fetched from there instead; `extra` facts are for a server's page."""
+    urls = urls or {}
+    facts = {**made.facts, **(extra or {}), "urls": dict(urls)}
+    script, style = _static("page.js"), _static("page.css")
+    connect = "'self'" if urls else "'none'"
+    policy = (
+        f"default-src 'none'; script-src '{csp_source(script)}'; style-src '{csp_source(style)}'; img-src data: blob:; "
+        f"connect-src {connect}; base-uri 'none'; form-action 'none'"
+    )
+    environment = Environment(
+        loader=PackageLoader("vertebral.stages.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    return environment.get_template("page.html.j2").render(
+        title=f"{made.facts['name']}: vertebral",
+        policy=policy,
+        disclaimer=made.facts["disclaimer"],
+        facts=Markup(_script_json(facts)),
+        blobs=[(name, base64.b64encode(data).decode()) for name, data in made.blobs.items() if name not in urls],
+        licences=_static("LICENCES.txt"),
+        script=Markup(script),
+        style=Markup(style),
+    )
+
+
+def read_page(path: Path) -> Contents:
+    """Read back what `write_page` wrote. Raises ReadError for another file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = _FACTS.search(text)
+        if found is None:
+            raise ReadError(f"{path}: not a page of `vertebral run`")
+        facts = json.loads(found[1])
+        blobs = {match[1]: base64.b64decode(match[2], validate=True) for match in _BLOB.finditer(text)}
+    except (OSError, ValueError, binascii.Error) as error:
+        raise ReadError(f"{path}: not a page of `vertebral run` ({error})") from error
+    facts.pop("urls", None)
+    return Contents(facts, blobs)
+
+
+def _script_json(value: Any) -> str:
+    """Json that no parser of HTML can take for the end of its script, or for a comment."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+@cache
+def _static(name: str) -> str:
+    return (_STATIC / name).read_text(encoding="utf-8")
+
+
+def csp_source(text: str) -> str:
+    """What a content security policy calls a script or style with this text."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

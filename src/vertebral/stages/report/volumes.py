@@ -1,0 +1,73 @@
+"""Which part of a CT a page shows, and how fine: around the spine, in whole voxels, within a budget."""
+
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vertebral.core.records import Box
+from vertebral.core.volume import Grid, Volume
+
+MARGIN_MM = 35.0
+MOST_VOXELS = 11_000_000
+"""Of a page that holds its CT: with the noise of a CT 5 to 8 MB."""
+_HU_PER_STEP, _LEAST_HU = 7.0, -400.0
+
+
+def around_spine(labels: Volume, margin_mm: float = MARGIN_MM) -> Box:
+    """Return the box (slices along I, J, K) of all labels and `margin_mm` around; all of the grid without labels."""
+    box = []
+    for axis in range(3):
+        inside = np.flatnonzero(labels.array.any(axis=tuple(other for other in range(3) if other != axis)))
+        size, margin = labels.array.shape[axis], int(np.ceil(margin_mm / labels.spacing_mm[axis]))
+        first, last = (int(inside[0]), int(inside[-1])) if len(inside) else (0, size - 1)
+        box.append(slice(max(0, first - margin), min(size, last + margin + 1)))
+    return box[0], box[1], box[2]
+
+
+def factors_for(grid: Grid, most_voxels: int = MOST_VOXELS) -> tuple[int, int, int]:
+    """How many voxels along I, J, K become one so that at most `most_voxels` are left: the finest axis first."""
+    factors = [1, 1, 1]
+    while prod(_blocks(grid.shape, factors)) > most_voxels:
+        steps = [mm * factor for mm, factor in zip(grid.spacing_mm, factors, strict=True)]
+        axis = min((n for n in range(3) if grid.shape[n] > factors[n]), key=lambda n: steps[n])
+        factors[axis] += 1
+    return factors[0], factors[1], factors[2]
+
+
+def averaged(volume: Volume, factors: tuple[int, int, int]) -> Volume:
+    """Join blocks of `factors` voxels to their mean (float32); what is left over at the far ends is dropped."""
+    if factors == (1, 1, 1):
+        return Volume(volume.array.astype(np.float32), volume.affine)
+    a, b, c = _blocks(volume.array.shape, factors)
+    i, j, k = factors
+    joined = np.empty((a, b, c), np.float32)
+    for n in range(c):  # slab by slab: a long CT must not be in memory twice
+        slab = volume.array[: a * i, : b * j, k * n : k * (n + 1)].reshape(a, i, b, j, k)
+        joined[:, :, n] = slab.mean(axis=(1, 3, 4), dtype=np.float32)
+    return Volume(joined, _coarse_affine(volume.grid, factors))
+
+
+def picked(labels: Volume, factors: tuple[int, int, int]) -> Volume:
+    """As `averaged`, for labels: each block becomes its middle voxel (the later one of two)."""
+    a, b, c = _blocks(labels.array.shape, factors)
+    i, j, k = factors
+    middles = labels.array[i // 2 : a * i : i, j // 2 : b * j : j, k // 2 : c * k : k]
+    return Volume(np.ascontiguousarray(middles), _coarse_affine(labels.grid, factors))
+
+
+def as_bytes(ct: Volume) -> tuple[Volume, float, float]:
+    """HU as uint8 in steps of 7 HU from -400 to 1385, with slope and intercept; what lies beyond takes the ends."""
+    steps = np.rint((ct.array - np.float32(_LEAST_HU)) / np.float32(_HU_PER_STEP))
+    return Volume(np.clip(steps, 0, 255).astype(np.uint8), ct.affine), _HU_PER_STEP, _LEAST_HU
+
+
+def _blocks(shape: tuple[int, ...], factors: list[int] | tuple[int, int, int]) -> list[int]:
+    return [size // factor for size, factor in zip(shape, factors, strict=True)]
+
+
+def _coarse_affine(grid: Grid, factors: tuple[int, int, int]) -> NDArray[np.float64]:
+    affine = grid.affine.copy()
+    affine[:3, :3] *= np.array(factors)
+    affine[:3, 3] = grid.to_world((np.array(factors) - 1) / 2)
+    return affine

@@ -1,0 +1,84 @@
+"""A whole training run as data: model, patches, loss, optimizer and schedule."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from vertebral.core.config import Config
+from vertebral.data.patches.config import PatchConfig
+
+
+class OptimizerConfig(Config):
+    """AdamW after a linear warm-up, at a constant rate or with a polynomial decay over a phase.
+
+    `ema_decay` null keeps no exponential moving average of the weights; where there is one, it is what is validated and
+    kept. `encoder_rate` is the learning rate of the encoder as a share of the rest's; 0 freezes it.
+    """
+
+    learning_rate: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(1e-5, ge=0)
+    schedule: Literal["constant", "poly"] = "constant"
+    poly_power: float = Field(0.9, ge=0)
+    warmup_steps: int = Field(0, ge=0)
+    clip_norm: float | None = Field(None, gt=0)
+    ema_decay: float | None = Field(None, ge=0, lt=1)
+    encoder_rate: float = Field(1.0, ge=0, le=1)
+
+
+class LossConfig(Config):
+    """Weights of the loss: lambda of DiceCE, mu of the split into spine and level, and that of the offsets.
+
+    See `training.losses`; the last counts only where the network has offsets.
+    """
+
+    cross_entropy_weight: float = Field(1.0, ge=0)
+    hierarchy_weight: float = Field(0.0, ge=0)
+    dice_over: Literal["all", "present"] = "all"
+    offset_weight: float = Field(1.0, ge=0)
+
+
+class ValidationConfig(Config):
+    """Which epoch is the best one, and when to stop: `patience` epochs without a better one; null never stops early.
+
+    `dice` is the mean Dice of the levels over the validation scans (sliding window), `loss` the mean loss of patches
+    cut from them at fixed places.
+    """
+
+    every_epochs: int = Field(1, ge=1)
+    monitor: Literal["dice", "loss"] = "dice"
+    patience: int | None = Field(None, ge=1)
+
+
+class TrainConfig(PatchConfig):
+    """A whole training run: the model, its material and the schedule. `licence` is what the weights will carry.
+
+    `phases` times `epochs` epochs are run; each phase after the first starts from the best weights of the one before,
+    with a new optimizer. An epoch has `steps_per_epoch` steps, or as many as a pass over the scans takes. A step sees
+    `batch` patches a device, `accumulate` times.
+    """
+
+    licence: str = "unknown"
+    batch: int = Field(1, ge=1)
+    accumulate: int = Field(1, ge=1)
+    epochs: int = Field(50, ge=1)
+    phases: int = Field(1, ge=1)
+    steps_per_epoch: int | None = Field(None, ge=1)
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    validation: ValidationConfig = ValidationConfig()
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    compile: bool = False
+    deterministic: bool = False
+    workers: int = Field(1, ge=0)
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "TrainConfig":
+        factor = self.model.network.size_factor
+        for name, size in (("patch", self.patch), ("model.inference.window", self.model.inference.window)):
+            if any(n < 1 or n % factor for n in size):
+                raise ValueError(f"{name} {size}: sizes must divide by {factor} for this network")
+        if (self.data.kind == "vertebrae") != self.model.network.guided:
+            raise ValueError(f"data.kind {self.data.kind}: a guided network learns from vertebrae, no other does")
+        if self.data.kind != "scans" and self.steps_per_epoch is None:
+            raise ValueError("steps_per_epoch: patches from label maps have no end; say how many steps an epoch has")
+        return self

@@ -1,0 +1,147 @@
+"""A result with levels put right by hand: names through `relabel`, shapes as they are."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vertebral.core.anatomy import BY_NAME, Level
+from vertebral.core.errors import VertebralError
+from vertebral.core.records import Surface
+from vertebral.core.volume import Volume
+from vertebral.io.ct.read import read_labels
+from vertebral.io.manifest import LABELS_ENDING, MANIFEST, file_rows
+from vertebral.io.meshes import write_glb, write_stl
+from vertebral.io.staging import staging_in, writing
+from vertebral.io.write import write_json
+from vertebral.stages.reconstruct import check_surface, fields_of_labels, mesh_fields
+from vertebral.stages.reconstruct.config import MeshConfig
+from vertebral.stages.report import add_page, measured_for_page
+from vertebral.stages.report.result import Result, open_result, read_ct
+from vertebral.workflows.relabel import Pin, Request, relabel
+
+# Below this share of voxels, a vertebra is another shape than it was and gets a new mesh.
+_SAME_SHARE = 0.98
+
+
+@dataclass(frozen=True)
+class _Mended:
+    """What `relabel` made: its manifest, and the label map on the CT's grid."""
+
+    manifest: Mapping[str, Any]
+    labels: Volume
+
+
+def correct(result: Result, ct: Path, pins: Sequence[Pin], out: Path) -> Result:
+    """Write `result` to the new folder `out` with the level of each pin given by hand; return it.
+
+    Neighbours follow as `vertebral relabel` says. Vertebrae that keep their shape keep their mesh; others are meshed
+    from the label map. Everything is measured again. Raises ConfigError for pins that contradict each other.
+    """
+    scan = read_ct(ct, result)
+    with staging_in(out) as staging:
+        request = Request(pins=tuple(pins))
+        manifest = relabel(result.labels_path, staging / "relabelled", request)
+        made = staging / "made"
+        (staging / "relabelled").rename(made)
+        (made / MANIFEST).unlink()
+        labels = read_labels(next(made.glob(f"*{LABELS_ENDING}")))
+        with writing(out):
+            _complete(result, _Mended(manifest, labels), pins, made, scan)
+            for path in sorted(made.iterdir(), key=lambda path: path.name == MANIFEST):
+                path.replace(out / path.name)
+    return open_result(out)
+
+
+def replace_result(made: Path, place: Path) -> None:
+    """Put the folder `made` in the place of another one, or of none."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(place)
+    made.rename(place)
+
+
+def _complete(result: Result, mended: _Mended, pins: Sequence[Pin], folder: Path, ct: Volume) -> None:
+    """Add meshes, page and manifest to the label map and centroids in `folder`."""
+    stem = str(result.manifest["input"]["name"])
+    names = renamed(mended.manifest["levels"])
+    surfaces = _surfaces(result, names, mended.labels)
+    for surface in surfaces:
+        write_stl(surface, folder / f"{stem}_{surface.name}.stl")
+    if surfaces:
+        write_glb(surfaces, folder / f"{stem}_spine.glb")
+    said = [f"{pin.level.name} at {', '.join(str(round(mm)) for mm in pin.point_mm)} mm (RAS)" for pin in pins]
+    manifest = {
+        **result.manifest,
+        "levels": _rows(result, mended.manifest, names, surfaces),
+        "level_shift": mended.manifest["level_shift"],
+        "runner_up": mended.manifest["runner_up"],
+        "corrections": said,
+        "warnings": [*result.manifest["warnings"], *mended.manifest["warnings"]],
+    }
+    manifest["warnings"] += add_page(folder, manifest, surfaces, lambda: measured_for_page(ct, mended.labels))
+    write_json({**manifest, "outputs": file_rows(folder)}, folder / MANIFEST)
+
+
+def renamed(rows: Sequence[Mapping[str, Any]]) -> dict[str, str] | None:
+    """Map old names to new ones; None where vertebrae were joined, parted or cut, so that shapes changed too."""
+    names: dict[str, str] = {}
+    for row in rows:
+        was = dict(row["was"])
+        old = max(was, key=lambda name: was[name])
+        if old in names or was[old] < _SAME_SHARE * sum(was.values()):
+            return None
+        names[old] = str(row["level"])
+    return names
+
+
+def _surfaces(result: Result, names: Mapping[str, str] | None, labels: Volume) -> tuple[Surface, ...]:
+    old = result.surfaces()
+    if names is not None and all(surface.level.name in names for surface in old):
+        moved = [replace(surface, level=BY_NAME[names[surface.level.name]]) for surface in old]
+        return tuple(sorted(moved, key=lambda surface: surface.level.rank))
+    if not labels.array.any():
+        return ()
+    return mesh_fields(fields_of_labels(labels), MeshConfig()).surfaces
+
+
+def _rows(
+    result: Result, mended: Mapping[str, Any], names: Mapping[str, str] | None, surfaces: Sequence[Surface]
+) -> list[dict[str, Any]]:
+    before = {} if names is None else {names.get(row["level"]): row for row in result.manifest["levels"]}
+    meshes = {surface.level.name: surface for surface in surfaces}
+    rows = []
+    for row in mended["levels"]:
+        level = str(row["level"])
+        mesh = asdict(check_surface(meshes[level])) if level in meshes else None
+        kept = {"quality": row["quality"], "volume_ml": mesh["volume_ml"] if mesh else None, **before.get(level, {})}
+        own = ("level", "verse_id", "confidence", "needs_review", "centroid_ras_mm", "touches_border")
+        rows.append({**kept, **{key: row[key] for key in own}, "mesh": mesh})
+    return rows
+
+
+def parse_pins(text: bytes) -> tuple[tuple[Pin, ...], tuple[dict[str, Any], ...]]:
+    """Read `{"pins": [{"level": "L3", "point_mm": [r, a, s]}]}` as pins and as plain records of them.
+
+    Raises VertebralError for anything else.
+    """
+    try:
+        given = json.loads(text)["pins"]
+        pins = tuple(Pin(_vertebra(item["level"]), _point(item["point_mm"])) for item in given)
+    except (ValueError, KeyError, TypeError) as error:
+        raise VertebralError(f"not a list of levels with points ({error!r})") from error
+    return pins, tuple({"level": pin.level.name, "point_mm": list(pin.point_mm)} for pin in pins)
+
+
+def _vertebra(name: Any) -> Level:
+    level = BY_NAME[name]
+    if not level.is_vertebra:
+        raise ValueError(f"{name} is no vertebra")
+    return level
+
+
+def _point(values: Any) -> tuple[float, float, float]:
+    r, a, s = (float(value) for value in values)
+    return r, a, s

@@ -1,0 +1,95 @@
+"""One result as a browser gets it: its page, its volumes at full resolution, and the files of its manifest."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.routing import Route
+
+from vertebral.core.volume import Volume
+from vertebral.io.embedded import write_nifti
+from vertebral.io.manifest import MANIFEST
+from vertebral.stages.report.contents import CT, LABELS, Contents
+from vertebral.stages.report.html import page_html
+from vertebral.stages.report.result import Result, contents_of, read_ct, result_labels, stored_contents
+from vertebral.stages.report.volumes import around_spine
+
+# A browser holds a volume several times over: arms and table are left out, but no voxel is changed.
+_MARGIN_MM = 60.0
+_VOLUMES = {CT: "ct.nii", LABELS: "labels.nii"}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """`volumes` maps the page's names to NIfTI files (none without a CT); `extra` are facts for the page."""
+
+    result: Result
+    made: Contents
+    volumes: Mapping[str, Path]
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def make_shown(
+    result: Result, ct: Path | None, folder: Path, progress: Callable[[str, float], None] = lambda name, share: None
+) -> Shown:
+    """Prepare a result: the page from its `report.html`, or made anew; volumes written to `folder`.
+
+    Raises InputError where `ct` is not the CT that the result was made from.
+    """
+    progress("read", 0.0)
+    scan = read_ct(ct, result) if ct is not None else None
+    labels = result_labels(result)
+    progress("read", 1.0)
+    made = stored_contents(result)
+    if made is None:
+        made = contents_of(result, scan, labels, lambda share: progress("measure", share))
+    volumes = _written(scan, labels, folder) if scan is not None else {}
+    return Shown(result, made, volumes)
+
+
+def _written(ct: Volume, labels: Volume, folder: Path) -> dict[str, Path]:
+    ct, labels = ct.to_ras(), labels.to_ras()
+    box = around_spine(labels, _MARGIN_MM)
+    ct, labels = ct.cropped(box), labels.cropped(box)
+    kept = ct.array if ct.array.dtype == np.int16 else ct.array.astype(np.float32)
+    files = {name: folder / file for name, file in _VOLUMES.items()}
+    write_nifti(Volume(kept, ct.affine), files[CT])
+    write_nifti(labels, files[LABELS], are_labels=True)
+    return files
+
+
+def result_routes(find: Callable[[Request], Awaitable[Shown]]) -> list[Route]:
+    """Routes of a page, its volumes and its files; `find` tells which result a request is about."""
+
+    async def page(request: Request) -> Response:
+        shown = await find(request)
+        urls = {name: f"volumes/{path.name}" for name, path in shown.volumes.items()}
+        return HTMLResponse(page_html(shown.made, urls, {"files_at": "files/", **shown.extra}))
+
+    async def volume(request: Request) -> Response:
+        shown = await find(request)
+        files = {path.name: path for path in shown.volumes.values()}
+        return _file(files, request.path_params["name"], "application/octet-stream")
+
+    async def file(request: Request) -> Response:
+        shown = await find(request)
+        files = {name: shown.result.folder / name for name in (*shown.result.files, MANIFEST)}
+        return _file(files, request.path_params["name"], None)
+
+    return [Route("/", page), Route("/volumes/{name}", volume), Route("/files/{name}", file)]
+
+
+def _file(files: Mapping[str, Path], name: str, media_type: str | None) -> Response:
+    """Give a file that is listed under `name`; a link is none, wherever it leads. A download is never run as a page."""
+    path = files.get(name)
+    if path is None or path.is_symlink() or not path.is_file():
+        raise HTTPException(404)
+    if media_type is not None:
+        return FileResponse(path, media_type=media_type)
+    headers = {"content-security-policy": "sandbox; default-src 'none'; frame-ancestors 'none'"}
+    return FileResponse(path, filename=name, media_type="application/octet-stream", headers=headers)

@@ -1,0 +1,149 @@
+"""What one process of many does: one scan after the other, its networks loaded once, the next scan read ahead."""
+
+import contextlib
+import json
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from vertebral.core.errors import OutputExistsError, ReadError, VertebralError
+from vertebral.core.records import Scan
+from vertebral.io.ct.read import read_digest, read_scan
+from vertebral.io.manifest import MANIFEST
+from vertebral.io.staging import remove_leftovers
+from vertebral.models.load import Models, load_models
+from vertebral.workflows.batch.scans import Source
+from vertebral.workflows.config import RunConfig
+from vertebral.workflows.memory_estimate import need_of
+from vertebral.workflows.run import run_scan
+
+Status = Literal["done", "skipped", "failed"]
+Earlier = dict[str, Any]
+# What changes where and how a result is made, and not what it is; the model is compared by its weights.
+_NEUTRAL_OPTIONS = {"model", "device", "backend", "max_memory_gb", "overwrite"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one scan; `vertebrae`, `to_review` and `warnings` count what its manifest holds."""
+
+    name: str
+    source: str
+    status: Status
+    vertebrae: int | None = None
+    to_review: int | None = None
+    warnings: int | None = None
+    seconds: float | None = None
+    peak_memory_gb: float | None = None
+    error: str | None = None
+
+
+def failed(source: Source, error: str, seconds: float | None = None) -> Row:
+    """The row of a scan without results."""
+    return Row(source.name, str(source.path), "failed", seconds=seconds, error=" ".join(error.split()))
+
+
+def serve(connection: Connection, out: Path, config: RunConfig, threads: int) -> None:
+    """Take one `Source` after the other from `connection` and send back its `Row`, until None or the end comes.
+
+    A source that has come early is read while the one before is computed. SIGTERM tidies up and ends.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    torch.set_num_threads(threads)
+    load = cache(lambda: load_models(config))
+    todo: deque[tuple[Source, Future[Scan | Earlier]]] = deque()
+    ended = False
+    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt), ThreadPoolExecutor(1) as reader:
+        while todo or not ended:
+            while not ended and (not todo or connection.poll()):
+                source: Source | None = connection.recv()
+                if source is None:
+                    ended = True
+                else:
+                    todo.append((source, reader.submit(_fetch, source, out / source.name, config)))
+            if todo:
+                current, fetched = todo.popleft()
+                connection.send(_row(current, out / current.name, config, load, fetched))
+
+
+def _fetch(source: Source, out: Path, config: RunConfig) -> Scan | Earlier:
+    """Read the scan, or the manifest of the same scan with the same options in `out`, where there is one."""
+    try:
+        earlier = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        earlier = None
+    if earlier is None or config.overwrite:
+        return read_scan(source.path, config.series, config.max_memory_gb, need_of(config))
+    try:
+        same = earlier["input"]["sha256"] == read_digest(source.path, config.series)
+        same = same and _deciding(earlier["options"]) == _deciding(config.model_dump(mode="json"))
+    except (KeyError, TypeError):
+        same = False
+    if not same:
+        raise OutputExistsError(
+            f"{out}: holds results of another scan or other options; add --overwrite, or choose another --out"
+        )
+    return dict(earlier)
+
+
+def _deciding(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in _NEUTRAL_OPTIONS}
+
+
+def _row(
+    source: Source, out: Path, config: RunConfig, load: Callable[[], Models], fetched: Future[Scan | Earlier]
+) -> Row:
+    """Run one scan, or say why not: whatever happens to it must not end the others."""
+    start = time.perf_counter()
+    try:
+        try:
+            found = fetched.result()
+        except (ReadError, MemoryError):  # read ahead, it may have found no room beside the one before
+            found = _fetch(source, out, config)
+        if isinstance(found, dict):
+            _require_same_models(found, load(), out)
+            return _summary(source, "skipped", found)
+        remove_leftovers(out)
+        manifest = run_scan(lambda: found, out, config, load)
+        return _summary(source, "done", manifest, round(time.perf_counter() - start, 2))
+    except VertebralError as error:
+        reason = str(error)
+    except MemoryError:
+        reason = "out of memory: use fewer --jobs, crop the scan or run on a larger machine"
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+    return failed(source, reason, round(time.perf_counter() - start, 2))
+
+
+def _require_same_models(earlier: Earlier, models: Models, out: Path) -> None:
+    used = [model.sha256 if model is not None else None for model in (models.finder, models.refiner)]
+    try:
+        before = [earlier[name] and earlier[name]["sha256"] for name in ("model", "refiner")]
+    except (KeyError, TypeError):
+        before = []
+    if used != before:
+        raise OutputExistsError(f"{out}: holds results of another model; add --overwrite, or choose another --out")
+
+
+def _summary(source: Source, status: Status, manifest: dict[str, Any], seconds: float | None = None) -> Row:
+    levels = manifest["levels"]
+    return Row(
+        source.name,
+        str(source.path),
+        status,
+        vertebrae=len(levels),
+        to_review=sum(bool(level["needs_review"]) for level in levels),
+        warnings=len(manifest["warnings"]),
+        seconds=seconds,
+        peak_memory_gb=manifest["peak_memory_gb"] if status == "done" else None,
+    )

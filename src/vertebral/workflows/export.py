@@ -1,0 +1,214 @@
+"""From a result to files for other tools and for the PACS."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vertebral.core.anatomy import LEVELS, SPINE, level_named
+from vertebral.core.errors import ConfigError, OutputExistsError, ReadError, VertebralError
+from vertebral.core.label_schemes import check_scheme
+from vertebral.core.records import Surface
+from vertebral.core.volume import Volume
+from vertebral.io.ct.image_header import stem_of
+from vertebral.io.ct.read import read_labels, read_scan
+from vertebral.io.dicom_export.source import SourceSeries, aligned, read_source
+from vertebral.io.label_maps import WRITERS, in_scheme, names_of, require_consecutive
+from vertebral.io.manifest import no_result, read_listed
+from vertebral.io.meshes import read_stl
+from vertebral.io.staging import staging_in, writing
+from vertebral.stages.measure import measure
+from vertebral.stages.reconstruct import fields_of_labels, mesh_fields
+from vertebral.stages.reconstruct.config import MeshConfig
+from vertebral.workflows.config import DICOM_FORMATS, ExportConfig, ExportRunConfig
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Exportable:
+    """A result: labels with VerSe ids, surfaces in RAS+ mm (for `stl-dicom`), the CT (for `sr`) and its model."""
+
+    stem: str
+    labels: Volume
+    surfaces: tuple[Surface, ...]
+    ct: Volume | None
+    model: str = "unknown"
+    weights_sha256: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def source_for(config: ExportConfig, source: Path | None, series: str | None = None) -> SourceSeries | None:
+    """Check that all formats of `config` can be written, and read the headers of the series that DICOM ones refer to.
+
+    None where no format is DICOM. Raises ConfigError for an unknown or unfit scheme and a missing `source`, InputError
+    and its kin for a `source` that is no DICOM or cannot be referred to.
+    """
+    check_scheme(config.scheme)
+    if "nnunet" in config.formats:
+        require_consecutive(config.scheme)
+    wanted = [kind for kind in config.formats if kind in DICOM_FORMATS]
+    if not wanted:
+        return None
+    if source is None:
+        raise ConfigError(f"--format {','.join(wanted)}: needs the DICOM series of the CT; give it as --source")
+    return read_source(source, series)
+
+
+def exported_names(stem: str, config: ExportConfig) -> list[str]:
+    """Return the names of all files that `write_exports` may write."""
+    names: list[str] = []
+    for kind in config.formats:
+        if kind == "stl-dicom":
+            names += [f"{stem}_{level.name}_stl.dcm" for level in (*LEVELS, SPINE)]
+        elif kind in DICOM_FORMATS:
+            names.append(f"{stem}_{kind}.dcm")
+        else:
+            names += names_of(kind, stem, config.scheme)
+    return names
+
+
+def write_exports(
+    result: Exportable,
+    config: ExportConfig,
+    source: SourceSeries | None,
+    folder: Path,
+    progress: Callable[[float], None] = lambda share: None,
+) -> list[str]:
+    """Write all formats of `config` into `folder`; return sentences on what could not be written.
+
+    DICOM objects need `source`, from `source_for`. A label map without any level gives no DICOM object, and a sentence.
+    Raises GeometryError where the labels do not lie on the voxels of `source`, ConfigError where the scheme has no id
+    for a level, InputError where `folder` cannot be written to.
+    """
+    others = [kind for kind in config.formats if kind not in DICOM_FORMATS]
+    if others:
+        made = in_scheme(result.labels, config.scheme)
+        for n, kind in enumerate(others):
+            WRITERS[kind](made, result.stem, folder)
+            progress((n + 1) / len(config.formats))
+    dicom = [kind for kind in config.formats if kind in DICOM_FORMATS]
+    if source is None or not dicom:
+        return []
+    if not result.labels.array.any():
+        return [f"no level was found: no {', '.join(dicom)} was written"]
+    aligned(result.labels, source)
+    try:
+        _write_dicom(result, dicom, source, folder)
+    except (ValueError, TypeError, AttributeError) as error:  # the message would hold values of the header
+        raise VertebralError(
+            f"{source.path}: its header has a value that no DICOM result can carry on ({type(error).__name__}): "
+            "export the series again, or write formats that are not DICOM"
+        ) from error
+    progress(1.0)
+    return []
+
+
+def write_exports_in_run(
+    result: Exportable, config: ExportConfig, source: SourceSeries | None, folder: Path
+) -> list[str]:
+    """As `write_exports`, but what cannot be written becomes a sentence too: minutes of work are not lost for it."""
+    notes: list[str] = []
+    dicom = tuple(kind for kind in config.formats if kind in DICOM_FORMATS)
+    for kinds in (*((kind,) for kind in config.formats if kind not in DICOM_FORMATS), *([dicom] if dicom else [])):
+        try:
+            notes += write_exports(result, config.model_copy(update={"formats": kinds}), source, folder)
+        except VertebralError as error:
+            reason = str(error).replace(f"{folder}{os.sep}", "")
+            if source is not None:  # a manifest must not hold paths, which can hold names
+                reason = reason.replace(str(source.path), "the DICOM series")
+            notes.append(f"not written as {', '.join(kinds)}: {reason}")
+    return notes
+
+
+def _write_dicom(result: Exportable, kinds: Sequence[str], source: SourceSeries, folder: Path) -> None:
+    # highdicom takes half a second to import, which a run without DICOM results does not need.
+    from vertebral.io.dicom_export.identity import Maker, save
+    from vertebral.io.dicom_export.rtstruct import make_rtstruct
+    from vertebral.io.dicom_export.seg import make_seg
+    from vertebral.io.dicom_export.stl import make_stls
+    from vertebral.io.dicom_export.structured_report import make_report
+
+    maker = Maker(result.model, result.weights_sha256)
+    seg = None
+    if "seg" in kinds:
+        seg = make_seg(result.labels, source, maker)
+        save(seg, folder / f"{result.stem}_seg.dcm")
+    if "rtstruct" in kinds:
+        save(make_rtstruct(result.labels, source, maker), folder / f"{result.stem}_rtstruct.dcm")
+    if "stl-dicom" in kinds:
+        for surface, made in zip(result.surfaces, make_stls(result.surfaces, source, maker), strict=True):
+            save(made, folder / f"{result.stem}_{surface.name}_stl.dcm")
+    if "sr" in kinds:
+        save(make_report(measure(result.labels, result.ct), source, maker, seg), folder / f"{result.stem}_sr.dcm")
+
+
+def export(
+    result: Path,
+    source: Path | None,
+    out: Path,
+    config: ExportRunConfig,
+    progress: Progress = lambda name, share: None,
+) -> tuple[list[Path], tuple[str, ...]]:
+    """Write a result of `vertebral run`, or a label map with VerSe ids, in other formats to `out`.
+
+    Returns the files and sentences for the user. `source` is the DICOM series that the CT came from, for the formats
+    that need it. Files appear at the end, all or none. Raises InputError (and its kin) for what cannot be exported.
+    """
+    progress("read", 0.0)
+    series = source_for(config, source, config.series)
+    found = _open(Path(result), config, source, lambda name, share: progress(name, share))
+    progress("read", 1.0)
+    with staging_in(out) as staging, writing(out):
+        progress("export", 0.0)
+        notes = write_exports(found, config, series, staging, lambda share: progress("export", share))
+        files = sorted(staging.iterdir())
+        taken = [out / file.name for file in files if (out / file.name).exists()]
+        if taken and not config.overwrite:
+            raise OutputExistsError(f"{taken[0]}: is there already; add --overwrite, or choose another --out")
+        for file in files:
+            file.replace(out / file.name)
+        progress("export", 1.0)
+    return [out / file.name for file in files], (*found.notes, *notes)
+
+
+def _open(result: Path, config: ExportRunConfig, source: Path | None, progress: Progress) -> Exportable:
+    path, surfaces, model, sha256 = result, None, "unknown", ""
+    notes: tuple[str, ...] = ()
+    if result.is_dir():
+        path, meshes, model, sha256, edited = _listed(result)
+        surfaces = None if edited else meshes
+        notes = ("the label map was edited since the run: its voxels are exported, and meshed anew",) if edited else ()
+    labels = read_labels(path)
+    stem = stem_of(path).removesuffix("_seg-vert_msk")
+    made: tuple[Surface, ...] = ()
+    if "stl-dicom" in config.formats and labels.array.any():
+        made = _read_surfaces(surfaces) if surfaces is not None else _meshed(labels, progress)
+    ct = read_scan(source, config.series).volume if source is not None and "sr" in config.formats else None
+    return Exportable(stem, labels, made, ct, model, sha256, notes)
+
+
+def _listed(folder: Path) -> tuple[Path, dict[str, Path], str, str, bool]:
+    """Return the label map, the surfaces by level, model, its hash, and whether the label map is not the run's own."""
+    found = read_listed(folder)
+    try:
+        model = found.manifest["model"]
+        name, sha256 = str(model["name"]), str(model["sha256"])
+        levels = [str(row["level"]) for row in found.manifest["levels"] if row["mesh"] is not None]
+    except (KeyError, TypeError) as error:
+        raise no_result(folder) from error
+    meshes = {level: folder / f"{found.stem}_{level}.stl" for level in levels}
+    edited = found.labels_path.is_file() and not found.labels_unchanged
+    return found.labels_path, meshes, name, sha256, edited
+
+
+def _read_surfaces(paths: dict[str, Path]) -> tuple[Surface, ...]:
+    missing = [path for path in paths.values() if not path.is_file()]
+    if missing:
+        raise ReadError(f"{missing[0]}: is missing from the result; run again, or export the label map itself")
+    return tuple(read_stl(path, level_named(level)) for level, path in paths.items())
+
+
+def _meshed(labels: Volume, progress: Progress) -> tuple[Surface, ...]:
+    config = MeshConfig()
+    return mesh_fields(fields_of_labels(labels, None, None, progress), config, progress).surfaces

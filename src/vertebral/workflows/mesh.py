@@ -1,0 +1,201 @@
+"""From a label map, or a result of `vertebral run`, to surfaces on disk with a report on each."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vertebral.core.about import DISCLAIMER, __version__
+from vertebral.core.anatomy import Level, level_named
+from vertebral.core.errors import InputError, OutputExistsError
+from vertebral.core.records import Surface
+from vertebral.io.ct.image_header import stem_of
+from vertebral.io.ct.read import read_labels
+from vertebral.io.manifest import file_rows, read_listed
+from vertebral.io.meshes import Frame, write_glb, write_obj, write_ply, write_stl
+from vertebral.io.occupancies import read_occupancies
+from vertebral.io.staging import staging_in, writing
+from vertebral.io.three_mf import write_3mf
+from vertebral.io.write import write_json
+from vertebral.runtime.hashing import file_sha256
+from vertebral.runtime.processes import threads_for
+from vertebral.stages.reconstruct import Reconstruction, field_of, fields_of_labels, mesh_fields
+from vertebral.stages.reconstruct.cut import PLANES, cut
+from vertebral.stages.reconstruct.field import Field
+from vertebral.stages.reconstruct.printing import print_check
+from vertebral.workflows.config import MeshRunConfig
+
+Progress = Callable[[str, float], None]
+
+_REPORT = "mesh-report.json"
+_OCCUPANCIES = "_occupancy.npz"
+_EACH = {"stl": write_stl, "ply": write_ply, "obj": write_obj}
+_ALL = {"glb": write_glb, "3mf": write_3mf}
+_PACKAGES = ("numpy", "scipy", "vtk", "trimesh", "manifold3d", "fast-simplification")
+_MOST_CHANGE_PERCENT = 1.0
+_MOST_DROPPED = 0.02
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is meshed: a label map, or the occupancies that a run left beside it."""
+
+    labels: Path
+    occupancies: Path | None
+    stem: str
+    notes: tuple[str, ...] = ()
+
+
+def mesh(
+    source: Path, out: Path, config: MeshRunConfig, progress: Progress = lambda name, share: None
+) -> dict[str, Any]:
+    """Mesh the label map or result `source`, write the surfaces and a report to `out`; return the report.
+
+    `progress(stage, share)` is called as the work goes on. Files appear at the end, all or none. Raises InputError (and
+    its kin) for what cannot be meshed, VertebralError where no printable surface can be made or the disk is full.
+    """
+    found = _find(Path(source))
+    _refuse([out / f"{found.stem}_{_REPORT}"], config.overwrite)
+    with staging_in(out) as staging:
+        made = mesh_fields(_fields(found, config, progress), config, progress, threads_for())
+        surfaces = _cut(made.surfaces, config.cut)
+        with writing(out):
+            _write(surfaces, staging, found.stem, config, progress)
+            _refuse([out / path.name for path in staging.iterdir()], config.overwrite)
+            report = _report(made, surfaces, found, config, staging, progress)
+            write_json(report, staging / f"{found.stem}_{_REPORT}")
+            for path in sorted(staging.iterdir(), key=lambda path: path.name.endswith(_REPORT)):
+                path.replace(out / path.name)
+    return report
+
+
+def _find(source: Path) -> _Source:
+    if not source.is_dir():
+        return _Source(source, None, stem_of(source).removesuffix("_seg-vert_msk"))
+    found = read_listed(source)
+    labels, stem = found.labels_path, found.stem
+    soft = source / f"{stem}{_OCCUPANCIES}"
+    if soft.name not in found.hashes or not soft.is_file():
+        return _Source(labels, None, stem, ("no occupancies beside the label map: its voxels are meshed",))
+    if not found.labels_unchanged:
+        return _Source(labels, None, stem, ("the label map was edited since the run: its voxels are meshed",))
+    return _Source(labels, soft, stem)
+
+
+def _fields(found: _Source, config: MeshRunConfig, progress: Progress) -> list[Field]:
+    levels = None if config.levels is None else [level_named(name) for name in config.levels]
+    progress("read", 0.0)
+    if found.occupancies is None:
+        labels = read_labels(found.labels)
+        progress("read", 1.0)
+        try:
+            return fields_of_labels(labels, levels, config.target_edge_mm, progress)
+        except InputError as error:
+            raise type(error)(f"{found.labels}: {error}") from error
+    grid, parts = read_occupancies(found.occupancies)
+    progress("read", 1.0)
+    chosen = [part for part in parts if levels is None or part.level in levels]
+    if not chosen:
+        has = ", ".join(part.level.name for part in parts) or "none"
+        raise InputError(f"{found.occupancies}: none of the levels asked for is in the result; it has {has}")
+    return [field_of(part.values, part.box, grid, part.level, config.target_edge_mm) for part in chosen]
+
+
+def _cut(surfaces: tuple[Surface, ...], where: str | None) -> tuple[Surface, ...]:
+    if where is None:
+        return surfaces
+    plane, told, place = where.partition("@")
+    axis = PLANES[plane][0]
+    heights = np.concatenate([surface.vertices_mm[:, axis] for surface in surfaces])
+    at_mm = float(place) if told else float(heights.min() + heights.max()) / 2
+    if not heights.min() < at_mm < heights.max():
+        raise InputError(
+            f"--cut {where}: misses the surfaces, which reach from {heights.min():.1f} to {heights.max():.1f} mm there"
+        )
+    return tuple(part for surface in surfaces for part in cut(surface, plane, at_mm))
+
+
+def _refuse(paths: Sequence[Path], overwrite: bool) -> None:
+    taken = [path for path in paths if path.exists()]
+    if taken and not overwrite:
+        raise OutputExistsError(f"{taken[0]}: is there already; add --overwrite, or choose another --out")
+
+
+def _write(surfaces: Sequence[Surface], folder: Path, stem: str, config: MeshRunConfig, progress: Progress) -> None:
+    frame: Frame = "LPS" if config.lps else "RAS"
+    for n, kind in enumerate(config.formats):
+        progress("write", n / len(config.formats))
+        if kind in _ALL:
+            _ALL[kind](surfaces, folder / f"{stem}_spine.{kind}", frame)
+        for surface in surfaces if kind in _EACH else ():
+            _EACH[kind](surface, folder / f"{stem}_{surface.name}.{kind}", frame)
+    progress("write", 1.0)
+
+
+def _report(
+    made: Reconstruction,
+    surfaces: Sequence[Surface],
+    found: _Source,
+    config: MeshRunConfig,
+    folder: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    fields = {field.level: field for field in made.fields}
+    whole = {surface.level: surface for surface in made.surfaces}
+    rows = []
+    for n, surface in enumerate(surfaces):
+        progress("report", n / len(surfaces))
+        rows.append({"level": surface.level.name, "name": surface.name, **asdict(print_check(surface))})
+        if surface is whole[surface.level]:
+            rows[-1] |= _against_source(rows[-1]["volume_ml"], fields[surface.level])
+    progress("report", 1.0)
+    gaps = [{"pair": [gap.first.name, gap.second.name], "gap_mm": round(gap.mm, 3)} for gap in made.gaps]
+    return {
+        "disclaimer": DISCLAIMER,
+        "source": {
+            "name": found.stem,
+            "kind": "label map" if found.occupancies is None else "occupancies",
+            "sha256": file_sha256(found.occupancies or found.labels),
+        },
+        "frame": "LPS+" if config.lps else "RAS+",
+        "units": "mm",
+        "versions": {"vertebral": __version__} | {name: version(name) for name in _PACKAGES},
+        "options": config.model_dump(mode="json"),
+        "meshes": rows,
+        "neighbours": gaps,
+        "warnings": [*found.notes, *_warnings(rows, made, config, fields)],
+        "outputs": file_rows(folder),
+    }
+
+
+def _against_source(volume_ml: float, field: Field) -> dict[str, float]:
+    source_ml = field.volume_mm3 / 1000
+    return {
+        "source_volume_ml": round(source_ml, 4),
+        "volume_change_percent": round(100 * (volume_ml / source_ml - 1), 3),
+        "dropped_ml": round(field.dropped_mm3 / 1000, 4),
+    }
+
+
+def _warnings(
+    rows: Sequence[dict[str, Any]], made: Reconstruction, config: MeshRunConfig, fields: dict[Level, Field]
+) -> list[str]:
+    warnings = [
+        f"{row['level']}: its volume differs by {row['volume_change_percent']:.1f} % from its voxels'"
+        for row in rows
+        if abs(row.get("volume_change_percent", 0)) > _MOST_CHANGE_PERCENT
+    ]
+    warnings += [
+        f"{level.name}: {field.dropped_mm3 / 1000:.2f} ml in loose pieces were left out"
+        for level, field in fields.items()
+        if field.dropped_mm3 > _MOST_DROPPED * field.volume_mm3
+    ]
+    warnings += [
+        f"{gap.first.name} and {gap.second.name} " + ("intersect" if gap.mm <= 0 else f"are {gap.mm:.2f} mm apart only")
+        for gap in made.gaps
+        if gap.mm < config.clearance_mm or gap.mm <= 0
+    ]
+    return warnings

@@ -1,0 +1,291 @@
+"""Any tool's label map in, one vertebra a label out: what is right stays, what contradicts anatomy is mended."""
+
+import itertools
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from vertebral.core.about import DISCLAIMER, __version__
+from vertebral.core.anatomy import BY_VERSE_ID, LEVELS, Level
+from vertebral.core.errors import ConfigError, GeometryError, InputError, OutputExistsError
+from vertebral.core.label_schemes import check_scheme, from_verse, to_verse
+from vertebral.core.records import Instance, Instances, Spine
+from vertebral.core.volume import Array, Volume
+from vertebral.io.ct.image_header import stem_of
+from vertebral.io.ct.read import read_labels, read_scan
+from vertebral.io.manifest import MANIFEST, file_rows
+from vertebral.io.staging import staging_in, writing
+from vertebral.io.write import write_centroids, write_json, write_labels
+from vertebral.runtime.hashing import file_sha256
+from vertebral.stages.identify import identify
+from vertebral.stages.instances.by_labels import instances_from_labels
+
+PIN_REACH_MM = 20.0
+# Bone has more; soft tissue, and so labels that lie beside the bone, less.
+LEAST_MEDIAN_HU = 70.0
+_LABELS, _CENTROIDS = "seg-vert_msk.nii.gz", "seg-subreg_ctd.json"
+_STEM_ENDINGS = ("_seg-vert_msk", "_msk", "_seg")
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A level given by hand: the vertebra nearest to `point_mm` (RAS+) is `level`."""
+
+    level: Level
+    point_mm: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to do with a label map: the ids that it comes with and goes with (`schemes`), and levels given by hand."""
+
+    scheme: str = "verse"
+    out_scheme: str = "verse"
+    pins: tuple[Pin, ...] = ()
+    first: Level | None = None
+    last: Level | None = None
+    overwrite: bool = False
+
+
+def relabel(source: Path, out: Path, request: Request, ct: Path | None = None) -> dict[str, Any]:
+    """Mend the label map `source`, write it with its centroids and a manifest to `out`, and return the manifest.
+
+    The map stays on its grid, and a voxel that is right keeps its level; nothing is resampled. `ct` only checks that
+    both lie on one grid and that the labels lie on bone. Raises InputError (and its kin) for what cannot be used,
+    ConfigError for levels given by hand that contradict each other or lie far from any vertebra.
+    """
+    start = time.perf_counter()
+    check_scheme(request.scheme)
+    check_scheme(request.out_scheme)
+    stem = _stem(source)
+    _refuse_results(source, out, stem, request.overwrite)
+    labels = read_labels(source)
+    notes = _check_ct(labels, ct) if ct is not None else []
+    converted = to_verse(labels.array, request.scheme)
+    before = Volume(converted.array, labels.affine)
+    instances = instances_from_labels(before, LEVELS)
+    if not instances.items:
+        notes.append(f"no vertebrae under the ids of scheme {request.scheme}: is it the right one?")
+    pins = pinned(instances, request)
+    instances = renumbered(instances, pins)
+    spine = identify(instances, pins=pins)
+    after = paint(spine, before)
+    written = from_verse(after.array, request.out_scheme)
+    with staging_in(out) as staging, writing(out):
+        write_labels(Volume(written, labels.affine), staging / f"{stem}_{_LABELS}")
+        centroids = [(vertebra.level.verse_id, vertebra.instance.centroid_mm) for vertebra in spine.vertebrae]
+        write_centroids(centroids, labels.grid, staging / f"{stem}_{_CENTROIDS}")
+        manifest = {
+            "disclaimer": DISCLAIMER,
+            "input": {
+                "name": stem,
+                "sha256": file_sha256(source),
+                "shape": labels.grid.shape,
+                "spacing_mm": labels.spacing_mm,
+                "orientation": labels.grid.axcodes,
+                "ignored_ids": {str(value): voxels for value, voxels in converted.ignored.items()},
+            },
+            "versions": {"vertebral": __version__} | {name: version(name) for name in ("numpy", "scipy", "nibabel")},
+            "options": _options(request, ct),
+            **changes(instances, spine, before, after),
+            "level_shift": {f"{by:+d}": round(share, 3) for by, share in spine.shift_probability.items()},
+            "runner_up": spine.runner_up,
+            "warnings": [*notes, *spine.warnings],
+            "seconds": round(time.perf_counter() - start, 3),
+            "outputs": file_rows(staging),
+        }
+        write_json(manifest, staging / MANIFEST)
+        _publish(staging, out)
+    return manifest
+
+
+def pinned(instances: Instances, request: Request) -> dict[int, Level]:
+    """Map the index of an instance to the level that was given to it by hand.
+
+    Raises ConfigError where no vertebra lies within `PIN_REACH_MM` of a point, and where two wishes contradict.
+    """
+    said: dict[int, tuple[Level, str]] = {}
+    wishes = [(pin.level, _nearest(instances, pin), _text(pin)) for pin in request.pins]
+    vertebrae = [n for n, item in enumerate(instances.items) if not _is_sacral(item, instances.levels)]
+    for level, place, option in ((request.first, 0, "--first"), (request.last, -1, "--last")):
+        if level is not None:
+            if not vertebrae:
+                raise ConfigError(f"{option} {level.name}: the label map shows no vertebra to call so")
+            wishes.append((level, vertebrae[place], f"{option} {level.name}"))
+    for level, n, option in wishes:
+        other = said.get(n)
+        if other is not None and other[0] != level:
+            raise ConfigError(f"{other[1]} and {option} mean one vertebra: leave one of them out")
+        said[n] = (level, option)
+    ordered = sorted(said.items())
+    for (_, (upper, above)), (_, (lower, below)) in itertools.pairwise(ordered):
+        if upper.rank >= lower.rank:
+            raise ConfigError(f"{above} and {below} contradict each other: the first lies nearer to the head")
+    return {n: level for n, (level, _) in said.items()}
+
+
+def renumbered(instances: Instances, pins: Mapping[int, Level]) -> Instances:
+    """Let the labels of the map count on from the levels given by hand.
+
+    A map whose L3 is in truth L2 has its other labels one too low as well. So the claims of each instance move by as
+    many levels as the nearest pin differs from what its own instance mostly claims. T13 stands between T12 and L1:
+    given by hand, it moves what lies above it or what lies below it, never both. Sacrum and coccyx stay.
+    """
+    if not pins:
+        return instances
+    places = [_place(level) for level in instances.levels]
+    items = []
+    for n, item in enumerate(instances.items):
+        near = min(sorted(pins), key=lambda m: abs(m - n))
+        claimed = instances.levels[int(instances.items[near].class_mass[1:].argmax())]
+        by = (_place(pins[near]) or 0) - (_place(claimed) or 0) if claimed.is_vertebra else 0
+        shift = math.ceil(by) if n < near else math.floor(by)
+        mass = np.zeros_like(item.class_mass)
+        for place, voxels in zip(places, item.class_mass[1:], strict=True):
+            target = place if place is None or n == near else place + shift
+            if target in places:
+                mass[1 + places.index(target)] += voxels
+        items.append(replace(item, class_mass=mass))
+    return replace(instances, items=tuple(items))
+
+
+def _place(level: Level) -> float | None:
+    """C1 is 1, L6 25, T13 19.5; others have none."""
+    if not level.is_vertebra:
+        return None
+    return 19.5 if level.name == "T13" else float(level.verse_id)
+
+
+def _nearest(instances: Instances, pin: Pin) -> int:
+    distances = [_distance_mm(item, instances, pin) for item in instances.items]
+    if not distances or min(distances) > PIN_REACH_MM:
+        near = f"the nearest is {min(distances):.0f} mm away" if distances else "the label map shows none"
+        raise ConfigError(f"{_text(pin)}: no vertebra within {PIN_REACH_MM:g} mm of this point (RAS, mm); {near}")
+    return int(np.argmin(distances))
+
+
+def _distance_mm(item: Instance, instances: Instances, pin: Pin) -> float:
+    """From the point of `pin` to the nearest voxel of `item`; voxels are looked at only where they may be near."""
+    grid = instances.grid.cropped(item.box)
+    corners = np.clip(grid.to_voxel(np.array(pin.point_mm)), 0, np.array(grid.shape) - 1)
+    to_box_mm = float(np.linalg.norm(grid.to_world(corners) - pin.point_mm))
+    if to_box_mm > 5 * PIN_REACH_MM:
+        return to_box_mm
+    voxels = np.argwhere(item.occupancy >= 0.5)
+    return float(np.linalg.norm(grid.to_world(voxels) - pin.point_mm, axis=1).min())
+
+
+def _is_sacral(item: Instance, levels: tuple[Level, ...]) -> bool:
+    return not levels[int(item.class_mass[1:].argmax())].is_vertebra
+
+
+def _text(pin: Pin) -> str:
+    return f"--set {pin.level.name}={','.join(f'{mm:g}' for mm in pin.point_mm)}"
+
+
+def paint(spine: Spine, before: Volume) -> Volume:
+    """The named vertebrae as a label map with VerSe ids on the very grid of `before`, the map that they came from."""
+    array = np.zeros(spine.grid.shape, np.uint8)
+    for vertebra in spine.vertebrae:
+        part = array[vertebra.instance.box]
+        part[vertebra.instance.occupancy >= 0.5] = vertebra.level.verse_id
+    turned = Volume(array, spine.grid.affine).reoriented(before.grid.axcodes)
+    return Volume(turned.array, before.affine)
+
+
+def changes(instances: Instances, spine: Spine, before: Volume, after: Volume) -> dict[str, Any]:
+    """What was done, as the manifest says it: a row per vertebra from head to tail, what was dropped, voxels in all."""
+    ras = before.to_ras().array
+    rows = []
+    for vertebra in spine.vertebrae:
+        item = vertebra.instance
+        own = _claims(item, ras)
+        changed = sum(voxels for name, voxels in own.items() if name != vertebra.level.name)
+        rows.append(
+            {
+                "level": vertebra.level.name,
+                "verse_id": vertebra.level.verse_id,
+                "was": own,
+                "voxels_changed": changed,
+                "confidence": round(vertebra.confidence, 3),
+                "quality": round(vertebra.quality, 3),
+                "needs_review": vertebra.needs_review,
+                "centroid_ras_mm": [round(value, 2) for value in item.centroid_mm],
+                "touches_border": item.touches_border,
+            }
+        )
+    kept = {id(vertebra.instance) for vertebra in spine.vertebrae}
+    dropped = [
+        {"was": _claims(item, ras), "centroid_ras_mm": [round(value, 2) for value in item.centroid_mm]}
+        for item in instances.items
+        if id(item) not in kept
+    ]
+    dropped_voxels = np.count_nonzero(before.array) - np.count_nonzero(after.array)
+    return {
+        "levels": rows,
+        "dropped": dropped,
+        "voxels_changed": int(np.count_nonzero(before.array != after.array)),
+        "voxels_dropped": int(dropped_voxels),
+    }
+
+
+def _claims(item: Instance, ras: Array) -> dict[str, int]:
+    """The levels that the voxels of an instance carried before, the commonest first, with their numbers."""
+    counts = np.bincount(ras[item.box][item.occupancy >= 0.5])
+    order = [int(n) for n in np.argsort(-counts, kind="stable") if counts[n] and n]
+    return {BY_VERSE_ID[n].name: int(counts[n]) for n in order}
+
+
+def _check_ct(labels: Volume, ct: Path) -> list[str]:
+    """Raise GeometryError where the grids differ; return a note where the labels do not lie on bone."""
+    scan = read_scan(ct).volume
+    if not scan.grid.matches(labels.grid):
+        raise GeometryError(f"{ct}: its grid differs from that of the label map; both must lie on one grid")
+    inside = ndimage.binary_erosion(labels.array > 0)
+    values = scan.array[inside if inside.any() else labels.array > 0]
+    if len(values) and np.median(values) < LEAST_MEDIAN_HU:
+        return [
+            f"the labels lie on {np.median(values):.0f} HU (median), which is no bone: is it the same scan, unflipped?"
+        ]
+    return []
+
+
+def _stem(source: Path) -> str:
+    stem = stem_of(source)
+    return next((stem.removesuffix(ending) for ending in _STEM_ENDINGS if stem.endswith(ending)), stem) or "labels"
+
+
+def _refuse_results(source: Path, out: Path, stem: str, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise OutputExistsError(f"{out}: is a file; give a folder as --out")
+    files = [out / MANIFEST, out / f"{stem}_{_LABELS}", out / f"{stem}_{_CENTROIDS}"]
+    if any(file.exists() and file.samefile(source) for file in files if source.exists()):
+        raise InputError(f"{out}: the mended map would take the place of the input {source}; choose another --out")
+    taken = [file for file in files if file.exists()]
+    if taken and not overwrite:
+        raise OutputExistsError(f"{taken[0]}: is there already; add --overwrite, or choose another --out")
+
+
+def _options(request: Request, ct: Path | None) -> dict[str, Any]:
+    return {
+        "scheme": request.scheme,
+        "out_scheme": request.out_scheme,
+        "set": {pin.level.name: list(pin.point_mm) for pin in request.pins},
+        "first": request.first.name if request.first else None,
+        "last": request.last.name if request.last else None,
+        "ct": ct is not None,
+    }
+
+
+def _publish(staging: Path, out: Path) -> None:
+    """Move the results into place, the manifest last."""
+    (out / MANIFEST).unlink(missing_ok=True)
+    for path in sorted(staging.iterdir(), key=lambda path: path.name == MANIFEST):
+        path.replace(out / path.name)

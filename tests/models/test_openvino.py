@@ -1,0 +1,135 @@
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vertebral.core.errors import ConfigError, ModelError, VertebralError
+from vertebral.models import load as loading
+from vertebral.models.backends import openvino as openvino_network
+from vertebral.models.backends.openvino import cache_folder
+from vertebral.models.config import InferenceConfig, ModelConfig, UNetConfig
+from vertebral.models.load import load_models
+from vertebral.models.networks import build_network
+from vertebral.models.weights import save_model
+from vertebral.workflows.config import RunConfig
+
+needs_openvino = pytest.mark.skipif(not openvino_network.is_installed(), reason="OpenVINO is not installed")
+CONFIG = ModelConfig(
+    name="tiny",
+    network=UNetConfig(levels=("T12", "L1"), offsets=True, channels=(4, 8), strides=(2,), residual_units=1),
+    inference=InferenceConfig(window=(16, 16, 32)),
+    refiner="tiny-refiner",
+)
+REFINER = ModelConfig(
+    name="tiny-refiner",
+    network=UNetConfig(levels=("spine",), guided=True, channels=(2, 4), strides=(2,), residual_units=0, kind="unet"),
+    inference=InferenceConfig(window=(16, 16, 16)),
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VERTEBRAL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    for config in (CONFIG, REFINER):
+        save_model(root / config.name, config, build_network(config.network).state_dict(), {"licence": "CC0-1.0"})
+    return root
+
+
+@needs_openvino
+def test_same_output_as_pytorch_at_any_size(models: Path) -> None:
+    ours = load_models(RunConfig(model=str(models / "tiny"), device="cpu"))
+    theirs = load_models(RunConfig(model=str(models / "tiny"), device="cpu", backend="torch"))
+    assert (ours.backend, theirs.backend) == ("openvino", "torch")
+    assert ours.finder.sha256 == theirs.finder.sha256 and ours.finder.licence == "CC0-1.0"
+    assert ours.finder.config == theirs.finder.config and ours.finder.provenance == theirs.finder.provenance
+    assert ours.refiner is not None and theirs.refiner is not None
+    for mine, other, channels in ((ours.finder, theirs.finder, 1), (ours.refiner, theirs.refiner, 2)):
+        for shape in ((1, channels, 16, 16, 32), (2, channels, 32, 16, 18)):
+            image = torch.rand(shape)
+            with torch.inference_mode():
+                expected = other.network(image).numpy()
+            # Not bit by bit: OpenVINO orders sums in its own way, and normalises with its own rounding.
+            np.testing.assert_allclose(mine.network(image).numpy(), expected, atol=1e-3 * np.abs(expected).max())
+
+
+@needs_openvino
+def test_a_network_is_converted_once(models: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = RunConfig(model=str(models / "tiny"), device="cpu")
+    load_models(config)
+    assert len(list(cache_folder().iterdir())) == 2 and cache_folder().parent == cache
+    monkeypatch.setattr(loading, "load_model", None)  # would be needed to convert
+    load_models(config)
+    for folder in cache_folder().iterdir():
+        (folder / "network.xml").write_text("damaged")
+    with pytest.raises(TypeError):
+        load_models(config)
+    monkeypatch.undo()
+    monkeypatch.setenv("VERTEBRAL_CACHE", str(cache))
+    assert load_models(config).backend == "openvino"
+
+
+@needs_openvino
+def test_a_cache_that_cannot_be_written_is_done_without(models: Path, cache: Path) -> None:
+    cache.write_text("a file")
+    assert load_models(RunConfig(model=str(models / "tiny"), device="cpu")).backend == "openvino"
+    assert cache.read_text() == "a file"
+
+
+@needs_openvino
+def test_another_class_than_pytorchs_is_refused(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_network, "agreement", lambda *_: 0.998)
+    asked = RunConfig(model=str(models / "tiny"), device="cpu", backend="openvino")
+    with pytest.raises(VertebralError, match=r"another class than PyTorch in 0\.20%.*--backend torch"):
+        load_models(asked)
+    models_found = load_models(asked.model_copy(update={"backend": "auto"}))
+    assert models_found.backend == "torch"
+    assert len(models_found.notes) == 1 and models_found.notes[0].startswith("run with PyTorch instead: model tiny")
+
+
+def test_openvino_has_to_be_there(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_network, "is_installed", lambda: False)
+    with pytest.raises(ConfigError, match=r"pip install 'vertebral\[openvino\]'"):
+        load_models(RunConfig(model=str(models / "tiny"), device="cpu", backend="openvino"))
+    assert load_models(RunConfig(model=str(models / "tiny"), device="cpu")).backend == "torch"
+
+
+def test_openvino_is_for_the_cpu(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_network, "is_installed", lambda: True)
+    monkeypatch.setattr(loading, "choose_device", lambda name: torch.device("cuda"))
+    with pytest.raises(ConfigError, match="--device cpu"):
+        load_models(RunConfig(model=str(models / "tiny"), backend="openvino"))
+    assert load_models(RunConfig(model=str(models / "tiny"))).backend == "torch"
+
+
+def test_bad_models_are_named(models: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="finds nothing itself"):
+        load_models(RunConfig(model=str(models / "tiny-refiner"), device="cpu"))
+    copy = tmp_path / "tiny"
+    shutil.copytree(models / "tiny", copy)
+    (copy / "weights.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ModelError, match="damaged, or of another model"):
+        load_models(RunConfig(model=str(copy), device="cpu"))
+
+
+@needs_openvino
+def test_nothing_is_reported_to_anybody(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO's converter reports its use; the way taken here must not come by there."""
+    import openvino_telemetry
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("telemetry was used")
+
+    for name in ("send_event", "start_session", "send_error"):
+        monkeypatch.setattr(openvino_telemetry.Telemetry, name, fail)
+    load_models(RunConfig(model=str(models / "tiny"), device="cpu"))
+    assert "openvino_telemetry" in sys.modules

@@ -1,0 +1,91 @@
+"""Work beside the process that asks for it."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vertebral.core.errors import RenderError
+from vertebral.runtime.processes import Beside, threads_for
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="copies are forked on Linux only")
+
+
+@pytest.fixture(params=["one", "copies", "threads"])
+def count(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many processors: work is done at once, by forked copies, or by threads as on other systems."""
+    if request.param == "threads":
+        monkeypatch.setattr(sys, "platform", "darwin")
+    return 1 if request.param == "one" else 3
+
+
+def test_results_and_errors_come_back(count: int) -> None:
+    big = b"x" * 3_000_000
+
+    def fail() -> None:
+        raise RenderError("no screen")
+
+    with Beside(count) as beside:
+        failed, found = beside.start(fail), beside.start(lambda: (big, 2))
+        assert found() == (big, 2)
+        with pytest.raises(RenderError, match="no screen"):
+            failed()
+
+
+@pytest.mark.parametrize("items", [0, 1, 2, 3, 7])
+def test_map_keeps_the_order(items: int, count: int) -> None:
+    shares: list[float] = []
+    with Beside(count) as beside:
+        assert beside.map(lambda n: n * n, list(range(items)), shares.append) == [n * n for n in range(items)]
+    assert shares == sorted(shares)
+    assert all(0 <= share < 1 for share in shares)
+
+
+@linux_only
+def test_copies_are_other_processes() -> None:
+    with Beside(2) as beside:
+        assert len({*beside.map(lambda _: os.getpid(), [1, 2]), beside.start(os.getpid)()}) == 3
+
+
+@linux_only
+def test_the_work_of_a_killed_copy_is_done_here() -> None:
+    here = os.getpid()
+
+    def work() -> int:
+        if os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return os.getpid()
+
+    with Beside(2) as beside:
+        assert beside.start(work)() == here
+
+
+@linux_only
+def test_work_whose_result_does_not_travel_is_done_here(capfd: pytest.CaptureFixture[str]) -> None:
+    with Beside(2) as beside:
+        assert beside.start(lambda: lambda: 3)()() == 3
+
+
+@linux_only
+def test_leaving_the_block_ends_copies(tmp_path: Path) -> None:
+    def work() -> None:
+        time.sleep(60)
+        (tmp_path / "late").touch()
+
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), Beside(2) as beside:
+        beside.start(work)
+        raise KeyboardInterrupt
+    assert time.monotonic() - start < 30
+    assert not (tmp_path / "late").exists()
+
+
+def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert [threads_for(jobs) for jobs in (1, 2, 3, 8, 20)] == [8, 4, 2, 1, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert [threads_for(jobs) for jobs in (1, 8)] == [2, 1]
