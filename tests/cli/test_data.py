@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from cli_result import assert_one_line
 from vertebral.cli import app
 from vertebral.core.errors import DownloadError
-from vertebral.data import download
+from vertebral.data.verse import download
 from vertebral.data.verse.catalogue import load_catalog
 from vertebral.data.verse.download import BASE_URL, Fetched
 from vertebral.data.verse.split import load_split

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from cli_result import assert_one_line
 from vertebral.cli import app
 from vertebral.core.config import PreprocessConfig, load_config
-from vertebral.data import preparing
 from vertebral.data.patches.scans import ScanPatches
+from vertebral.data.verse import preparing
 from vertebral.data.verse.catalogue import load_catalog
 from vertebral.data.verse.indexing import index_dataset
 from vertebral.data.verse.prepared import open_prepared

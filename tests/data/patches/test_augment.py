@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vertebral.data import augment_scans
+from vertebral.data.patches import augment
 from vertebral.data.patches.augment import (
     change_look,
     draw_pose,
@@ -150,7 +150,7 @@ def test_another_scale_keeps_the_order_of_hu_and_stays_near() -> None:
 def test_a_gamma_bends_about_the_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gamma 2, gain 1, no offset: in the middle of the window half becomes a quarter."""
     drawn = iter([float(np.log(2)), 1.0, 0.0])
-    monkeypatch.setattr(augment_scans, "uniform", lambda *_: next(drawn))
+    monkeypatch.setattr(augment, "uniform", lambda *_: next(drawn))
     made = with_other_scale(torch.tensor([-100.0, 450.0, 1000.0]), WINDOW, seeded())
     assert made.tolist() == pytest.approx([-100, 175, 1000], abs=1e-3)
 

@@ -10,8 +10,8 @@ from vertebral.core.anatomy import BY_NAME
 from vertebral.core.config import PreprocessConfig
 from vertebral.core.errors import ConfigError
 from vertebral.core.volume import Volume
-from vertebral.data import artefacts, patches, synth
-from vertebral.data.patches.painted import SyntheticPatches, class_of_verse_id, window
+from vertebral.data.patches.painted import Sample, SyntheticPatches, class_of_verse_id, window
+from vertebral.data.synthesis import artefacts, synth
 from vertebral.data.synthesis.body_cache import UNKNOWN_HU, CachedBody
 from vertebral.data.synthesis.tissues import TISSUE_ID
 from vertebral.stages.preprocess import prepare
@@ -59,7 +59,7 @@ def centred(dataset: SyntheticPatches, *centres: tuple[float, float, float]) -> 
 IN_L1, IN_L2 = (15.5, 15.5, 25.5), (15.5, 15.5, 13.5)
 
 
-def same(one: patches.Sample, other: patches.Sample) -> bool:
+def same(one: Sample, other: Sample) -> bool:
     return torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
 
 
@@ -86,7 +86,7 @@ def test_a_patch_is_a_function_of_seed_and_index() -> None:
 
 
 def test_loader_processes_give_the_same_batches() -> None:
-    def batches(workers: int) -> list[patches.Sample]:
+    def batches(workers: int) -> list[Sample]:
         sampler = [[0, 1], [2, 3], [4, 5]]
         return list(DataLoader(synthetic([cube_body()], config()), batch_sampler=sampler, num_workers=workers))
 

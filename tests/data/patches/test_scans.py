@@ -14,7 +14,7 @@ from vertebral.core.anatomy import BY_NAME
 from vertebral.core.config import PreprocessConfig
 from vertebral.core.errors import ConfigError
 from vertebral.core.volume import Volume
-from vertebral.data import scan_patches
+from vertebral.data.patches import scans as scan_patches
 from vertebral.data.patches.config import AugmentConfig
 from vertebral.data.patches.painted import Sample
 from vertebral.data.patches.scans import ScanPatches

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from vertebral.core.errors import ConfigError, ReadError
 from vertebral.core.volume import Volume
-from vertebral.data import body_cache
+from vertebral.data.synthesis import body_cache
 from vertebral.data.synthesis.bodies import Body
 from vertebral.data.synthesis.body_cache import UNKNOWN_HU, CachedBody, cache_bodies, find_recipes
 from vertebral.data.synthesis.config import SourceConfig

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from vertebral.core.anatomy import BY_NAME, BY_VERSE_ID
-from vertebral.data import level_variants
+from vertebral.data.synthesis import level_variants
 from vertebral.data.synthesis.body_cache import CachedBody
 from vertebral.data.synthesis.config import SynthesisConfig
 from vertebral.data.synthesis.level_variants import VARIANTS, with_variant

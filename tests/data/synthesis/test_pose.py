@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from vertebral.data import augment
 from vertebral.data.synthesis.config import SynthesisConfig
-from vertebral.data.synthesis.pose import draw_field_of_view, draw_pose, sample, scan
+from vertebral.data.synthesis.pose import blur, draw_field_of_view, draw_pose, rotation, sample, scan
 
 PATCH = (9, 9, 9)
 STILL = SynthesisConfig(
@@ -70,7 +69,7 @@ def test_a_rotation_keeps_lengths_and_right_angles() -> None:
 @pytest.mark.parametrize(("axis", "fixed"), [(0, (4, 0, 0)), (1, (0, 4, 0)), (2, (0, 0, 4))])
 def test_a_quarter_turn_about_each_axis(axis: int, fixed: tuple[int, int, int]) -> None:
     angles = [np.pi / 2 if a == axis else 0.0 for a in range(3)]
-    matrix = augment.rotation(angles)
+    matrix = rotation(angles)
     kept = torch.tensor(fixed, dtype=torch.float32)
     assert torch.allclose(matrix @ kept, kept, atol=1e-6)
     for other in {0, 1, 2} - {axis}:
@@ -152,14 +151,14 @@ def test_noise_has_the_level_drawn() -> None:
 def test_blur_keeps_the_sum_and_the_place() -> None:
     point = torch.zeros((5, 5, 31))
     point[2, 2, 15] = 1.0
-    made = augment.blur(point, 2.0, 2)
+    made = blur(point, 2.0, 2)
     line = made[2, 2]
     assert float(made.sum()) == pytest.approx(1, abs=1e-5)
     assert torch.allclose(line, line.flip(0), atol=1e-7)
     spread = (torch.arange(31) - 15.0).square() @ line
     weights = [np.exp(-(k**2) / 8) for k in range(-5, 6)]
     assert float(spread) == pytest.approx(np.average(np.arange(-5, 6) ** 2, weights=weights), abs=1e-3)
-    assert torch.equal(augment.blur(point, 0.2, 2), point)
+    assert torch.equal(blur(point, 0.2, 2), point)
 
 
 def test_the_whole_patch_is_shown_unless_cropped() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from vertebral.core.errors import ConfigError, OutputExistsError, ReadError, VertebralError
 from vertebral.core.volume import Volume
-from vertebral.data import indexing
+from vertebral.data.verse import indexing
 from vertebral.data.verse.catalogue import Case, Catalog, load_catalog, summary, write_catalog
 from vertebral.data.verse.indexing import index_dataset
 from vertebral.data.verse.layouts import find_scans

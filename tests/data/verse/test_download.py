@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from vertebral.core.errors import ConfigError, DownloadError, InputError, OutputExistsError
-from vertebral.data import remote
+from vertebral.data.verse import remote
 from vertebral.data.verse.download import CITATIONS, Archive, Fetched, choose_archives, download
 
 ARCHIVE = Archive("verse19", "training")

@@ -16,7 +16,7 @@ from vertebral.core.anatomy import BY_NAME
 from vertebral.core.config import PreprocessConfig
 from vertebral.core.errors import ConfigError, InputError
 from vertebral.core.volume import Volume
-from vertebral.data import preparing
+from vertebral.data.verse import preparing
 from vertebral.data.verse.catalogue import Catalog
 from vertebral.data.verse.indexing import index_dataset
 from vertebral.data.verse.prepared import PreparedSet, open_prepared

@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from vertebral.core.errors import GeometryError, ReadError, VertebralError
 from vertebral.core.volume import Volume
-from vertebral.io import archive, nifti, read
+from vertebral.io.ct import archive, nifti, read
 from vertebral.io.ct.read import read_labels, read_scan
 
 AXCODES = ["".join(c) for order in itertools.permutations(("LR", "PA", "IS")) for c in itertools.product(*order)]

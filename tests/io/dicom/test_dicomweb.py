@@ -17,8 +17,8 @@ from orthanc import PASSWORD, USER, orthanc, tls_in_front
 from vertebral.core.anatomy import BY_NAME
 from vertebral.core.errors import ConfigError, PacsError
 from vertebral.core.records import Surface
-from vertebral.io import dicomweb
 from vertebral.io.ct.read import read_scan
+from vertebral.io.dicom import dicomweb
 from vertebral.io.dicom.dicomweb import fetch_series, store_files
 from vertebral.io.dicom.pacs_access import Access, parse_address
 from vertebral.io.dicom_export.identity import Maker, save
