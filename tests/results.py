@@ -14,8 +14,9 @@ from vertebral.data.phantom import make_phantom
 from vertebral.io.meshes import write_glb, write_stl
 from vertebral.io.write import write_centroids, write_image, write_json, write_labels
 from vertebral.runtime.hashing import file_sha256
+from vertebral.stages.measure import measure
 from vertebral.stages.reconstruct import check_surface, surface_from_mask
-from vertebral.stages.report import add_page, measured_for_page
+from vertebral.stages.report import page_volumes, write_report
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,17 @@ def write_result(made: Made, root: Path, stem: str = "case", page: bool = True) 
     if made.surfaces:
         write_glb(made.surfaces, out / f"{stem}_spine.glb")
     if page:
-        assert add_page(out, manifest, made.surfaces, lambda: measured_for_page(made.ct, made.labels)) == []
+        add_page(out, manifest, made)
     outputs = [{"file": p.name, "bytes": p.stat().st_size, "sha256": file_sha256(p)} for p in sorted(out.iterdir())]
     write_json({**manifest, "outputs": outputs}, out / "manifest.json")
     return out, ct
+
+
+def add_page(out: Path, manifest: dict[str, Any], made: Made) -> None:
+    """Measure and write `report.html` beside the files in `out`."""
+    files = sorted(path.name for path in out.iterdir())
+    volumes = page_volumes(made.ct, made.labels)
+    write_report(out, manifest, files, made.surfaces, measure(made.labels, made.ct), volumes)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

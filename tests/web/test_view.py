@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from results import Made, write_result
 from vertebral.cli import app
 from vertebral.core.errors import ConfigError, InputError
-from vertebral.stages.report.contents import CT, LABELS
 from vertebral.stages.report.result import open_result
+from vertebral.stages.report.volumes import CT, LABELS
 from vertebral.web.serving import listen
 from vertebral.web.shown import make_shown
 from vertebral.web.view import view_app

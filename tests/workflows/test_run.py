@@ -405,7 +405,7 @@ def test_without_a_page_the_results_are_still_there(
     def fail(*_: object) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(sys.modules["vertebral.stages.report.contents"], "shown_volumes", fail)
+    monkeypatch.setattr(pipeline, "page_volumes", fail)
     manifest = run(scan, tmp_path / "out", RunConfig(model=model))
     assert manifest["warnings"] == ["no report.html: RuntimeError: broken"]
     assert len(manifest["levels"]) == 3

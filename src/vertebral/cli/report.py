@@ -33,8 +33,10 @@ def report(
 
 
 def _page(folder: Path, out: Path | None, ct: Path | None, overwrite: bool, silent: bool) -> Path:
+    from vertebral.stages.measure import measure
+    from vertebral.stages.report import PAGE, page_volumes
     from vertebral.stages.report.html import write_page
-    from vertebral.stages.report.result import PAGE, contents_of, list_page, open_result, read_ct, result_labels
+    from vertebral.stages.report.result import contents_of, list_page, open_result, read_ct, result_labels
 
     path = (out or folder) / PAGE
     if path.exists() and not overwrite:
@@ -45,7 +47,8 @@ def _page(folder: Path, out: Path | None, ct: Path | None, overwrite: bool, sile
         scan = read_ct(ct, result) if ct is not None else None
         labels = result_labels(result)
         progress("read", 1.0)
-        made = contents_of(result, scan, labels, lambda share: progress("measure", share))
+        measurements = measure(labels, scan, lambda share: progress("measure", share))
+        made = contents_of(result, measurements, page_volumes(scan, labels))
         path.parent.mkdir(parents=True, exist_ok=True)
         write_page(made, path)
         if path.parent == folder:

@@ -17,9 +17,10 @@ from vertebral.io.manifest import LABELS_ENDING, MANIFEST, file_rows
 from vertebral.io.meshes import write_glb, write_stl
 from vertebral.io.staging import staging_in, writing
 from vertebral.io.write import write_json
+from vertebral.stages.measure import measure
 from vertebral.stages.reconstruct import check_surface, fields_of_labels, mesh_fields
 from vertebral.stages.reconstruct.config import MeshConfig
-from vertebral.stages.report import add_page, measured_for_page
+from vertebral.stages.report import PAGE, page_volumes, write_report
 from vertebral.stages.report.result import Result, open_result, read_ct
 from vertebral.workflows.relabel import Pin, Request, relabel
 
@@ -81,7 +82,14 @@ def _complete(result: Result, mended: _Mended, pins: Sequence[Pin], folder: Path
         "corrections": said,
         "warnings": [*result.manifest["warnings"], *mended.manifest["warnings"]],
     }
-    manifest["warnings"] += add_page(folder, manifest, surfaces, lambda: measured_for_page(ct, mended.labels))
+    measurements = measure(mended.labels, ct)
+    try:
+        files = sorted(path.name for path in folder.iterdir())
+        write_report(folder, manifest, files, surfaces, measurements, page_volumes(ct, mended.labels))
+    except OSError:
+        raise
+    except Exception as error:  # the page is an extra: whatever fails there must not cost the result
+        manifest["warnings"].append(f"no {PAGE}: {type(error).__name__}: {error}")
     write_json({**manifest, "outputs": file_rows(folder)}, folder / MANIFEST)
 
 

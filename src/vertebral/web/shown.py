@@ -14,10 +14,11 @@ from starlette.routing import Route
 from vertebral.core.volume import Volume
 from vertebral.io.embedded import write_nifti
 from vertebral.io.manifest import MANIFEST
-from vertebral.stages.report.contents import CT, LABELS, Contents
+from vertebral.stages.measure import measure
+from vertebral.stages.report.contents import Contents
 from vertebral.stages.report.html import page_html
 from vertebral.stages.report.result import Result, contents_of, read_ct, result_labels, stored_contents
-from vertebral.stages.report.volumes import around_spine
+from vertebral.stages.report.volumes import CT, LABELS, around_spine, page_volumes
 
 # A browser holds a volume several times over: arms and table are left out, but no voxel is changed.
 _MARGIN_MM = 60.0
@@ -47,7 +48,8 @@ def make_shown(
     progress("read", 1.0)
     made = stored_contents(result)
     if made is None:
-        made = contents_of(result, scan, labels, lambda share: progress("measure", share))
+        measurements = measure(labels, scan, lambda share: progress("measure", share))
+        made = contents_of(result, measurements, page_volumes(scan, labels))
     volumes = _written(scan, labels, folder) if scan is not None else {}
     return Shown(result, made, volumes)
 

@@ -29,11 +29,12 @@ from vertebral.runtime.stage_timer import Clock, Progress
 from vertebral.stages.identify import RARE, identify
 from vertebral.stages.inference import infer
 from vertebral.stages.instances import find_instances
+from vertebral.stages.measure import measure
 from vertebral.stages.preprocess import prepare
 from vertebral.stages.preview import preview
 from vertebral.stages.reconstruct import check_surface, reconstruct
 from vertebral.stages.refine import refine
-from vertebral.stages.report import PAGE, add_page, measured_for_page
+from vertebral.stages.report import PAGE, page_volumes, write_report
 from vertebral.stages.restore import restore
 from vertebral.workflows.config import RunConfig
 from vertebral.workflows.export import Exportable, exported_names, source_for, write_exports_in_run
@@ -113,7 +114,8 @@ def run_scan(
             segmentation = restore(spine, prepared.source)
         labels = segmentation.labels
         labels_written = beside.start(lambda: write_labels(labels, staging / f"{scan.stem}_{_LABELS}"))
-        measured = beside.start(lambda: measured_for_page(scan.volume, labels))
+        measured = beside.start(lambda: measure(labels, scan.volume))
+        volumes = beside.start(lambda: page_volumes(scan.volume, labels))
         with clock.stage("reconstruct"):
             # Nobody needs the surface of what is no vertebra for sure; it would take minutes to make.
             too_large = _too_large(segmentation)
@@ -146,7 +148,14 @@ def run_scan(
             "seconds": clock.seconds,
         }
         with clock.stage("page"), writing(out):
-            manifest["warnings"] += add_page(staging, manifest, surfaces, measured)
+            measurements = measured()
+            try:
+                files = sorted(path.name for path in staging.iterdir())
+                write_report(staging, manifest, files, surfaces, measurements, volumes())
+            except OSError:
+                raise
+            except Exception as error:  # the page is an extra: whatever fails there must not cost the result
+                manifest["warnings"].append(f"no {PAGE}: {type(error).__name__}: {error}")
         with writing(out):
             remove_drafts(staging)
             manifest |= {

@@ -16,17 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from results import Made, manifest_of, phantom_parts, read_manifest, write_result
+from results import Made, add_page, manifest_of, phantom_parts, read_manifest, write_result
 from vertebral.cli import app
 from vertebral.core.errors import InputError, ReadError
 from vertebral.core.volume import Grid, Volume
 from vertebral.io.meshes import read_glb
 from vertebral.io.write import plain
-from vertebral.stages.report import PAGE, add_page, measured_for_page
-from vertebral.stages.report.contents import CT, LABELS, Contents, shown_volumes
+from vertebral.stages.report import PAGE, page_volumes
+from vertebral.stages.report.contents import Contents
 from vertebral.stages.report.html import page_html, read_page, write_page
 from vertebral.stages.report.result import open_result, read_ct, stored_contents
-from vertebral.stages.report.volumes import around_spine, as_bytes, averaged, factors_for, picked
+from vertebral.stages.report.volumes import CT, LABELS, around_spine, as_bytes, averaged, factors_for, picked
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_hu_come_back_to_half_a_step() -> None:
 
 
 def test_volumes_of_the_page_lie_where_the_scan_lies(made: Made) -> None:
-    blobs = shown_volumes(made.ct.reoriented("LPS"), made.labels.reoriented("LPS"))
+    blobs = page_volumes(made.ct.reoriented("LPS"), made.labels.reoriented("LPS"))
     ct, labels = (loaded(blobs[name]) for name in (CT, LABELS))
     np.testing.assert_allclose(ct.affine, labels.affine)
     assert int(labels.header["intent_code"]) == 1002  # labels: drawn without a mix of colours between them
@@ -115,7 +115,7 @@ EVIL = "</script><script>alert(1)</script><!--<img src=x onerror=alert(1)>&\u202
 
 def test_no_name_ends_the_script(made: Made, tmp_path: Path) -> None:
     manifest = {**manifest_of(made, EVIL, "0"), "warnings": [EVIL]}
-    assert add_page(tmp_path, manifest, made.surfaces, lambda: measured_for_page(made.ct, made.labels)) == []
+    add_page(tmp_path, manifest, made)
     parser = Elements()
     parser.feed((tmp_path / PAGE).read_text(encoding="utf-8"))
     assert parser.names["script"] == 2 + len(read_page(tmp_path / PAGE).blobs)
@@ -164,9 +164,9 @@ def test_surfaces_come_back_from_glb(made: Made, tmp_path: Path) -> None:
         read_glb(tmp_path / "no.glb")
 
 
-def test_a_page_that_fails_is_a_warning(made: Made, tmp_path: Path) -> None:
-    (warning,) = add_page(tmp_path, {"levels": []}, made.surfaces, lambda: measured_for_page(made.ct, made.labels))
-    assert warning.startswith("no report.html: KeyError")
+def test_a_page_that_fails_raises_and_leaves_no_file(made: Made, tmp_path: Path) -> None:
+    with pytest.raises(KeyError):
+        add_page(tmp_path, {"levels": []}, made)
     assert not (tmp_path / PAGE).exists()
 
 

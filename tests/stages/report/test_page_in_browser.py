@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from chromium import Watched, chromium, count_hue, picture, wait_until
-from results import Made, manifest_of, phantom_parts, without_vertebrae, write_result
+from results import Made, add_page, manifest_of, phantom_parts, without_vertebrae, write_result
 from vertebral.core.anatomy import BY_NAME
 from vertebral.core.volume import Volume
-from vertebral.stages.report import PAGE, add_page, measured_for_page
+from vertebral.stages.report import PAGE
 
 PLACE = "[...vertebral.state.slices.nv.frac2mm(vertebral.state.slices.nv.scene.crosshairPos, 0, true)].slice(0, 3)"
 
@@ -131,9 +131,7 @@ def test_an_oblique_scan_is_shown_where_it_lies(made: Made, browser: Any, tmp_pa
     ct, labels = (Volume(volume.array, turn @ volume.affine).reoriented("LPS") for volume in (made.ct, made.labels))
     surfaces = [replace(s, vertices_mm=s.vertices_mm @ turn[:3, :3].T + turn[:3, 3]) for s in made.surfaces]
     oblique = Made(ct, labels, tuple(surfaces))
-    assert (
-        add_page(tmp_path, manifest_of(oblique, "oblique", "0"), surfaces, lambda: measured_for_page(ct, labels)) == []
-    )
+    add_page(tmp_path, manifest_of(oblique, "oblique", "0"), oblique)
     watched = Watched(browser)
     page = watched.open((tmp_path / PAGE).as_uri())
     for level in page.evaluate("JSON.parse(document.getElementById('facts').textContent).levels"):
@@ -171,7 +169,7 @@ def test_it_fits_a_tablet_and_a_telephone(browser: Any, result: Path) -> None:
 def test_an_evil_name_is_only_text(made: Made, browser: Any, tmp_path: Path) -> None:
     evil = "</script><script>window.harmed=1</script><img src=x onerror='window.harmed=1'>"
     manifest = {**manifest_of(made, evil, "0"), "warnings": [evil]}
-    assert add_page(tmp_path, manifest, made.surfaces, lambda: measured_for_page(made.ct, made.labels)) == []
+    add_page(tmp_path, manifest, made)
     watched = Watched(browser)
     page = watched.open((tmp_path / PAGE).as_uri())
     assert page.evaluate("window.harmed === undefined")

@@ -1,6 +1,6 @@
 """What a page says and shows: facts as json, and the volumes and meshes as bytes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +10,10 @@ import numpy as np
 from vertebral.core.anatomy import BY_NAME, LEVELS
 from vertebral.core.measurements import Measurements, Row, nested
 from vertebral.core.records import Surface
-from vertebral.core.volume import Volume
-from vertebral.io.embedded import mz3_bytes, nifti_bytes
+from vertebral.io.embedded import mz3_bytes
 from vertebral.io.manifest import MANIFEST
 from vertebral.io.write import plain
-from vertebral.stages.measure import measure
-from vertebral.stages.report.volumes import around_spine, as_bytes, averaged, factors_for, picked
 
-CT, LABELS = "ct.nii.gz", "labels.nii.gz"
 _MOST_FACES = 160_000
 _LEVEL_KEYS = ("confidence", "quality", "needs_review", "volume_ml", "centroid_ras_mm", "touches_border")
 _SHOWN = (
@@ -32,9 +28,9 @@ _SHOWN = (
 
 @dataclass(frozen=True)
 class Contents:
-    """`facts` is plain json (levels, measurements, warnings, provenance, files); `blobs` are files by name.
+    """What a page holds: `facts` as plain JSON (levels, measurements, warnings, provenance), `blobs` as files by name.
 
-    `blobs` has CT and LABELS (gzipped NIfTI on one grid), where a CT is shown, and `<name>.mz3` for each mesh.
+    `blobs` holds CT and LABELS (gzipped NIfTI on one grid), where a CT is shown, and `<name>.mz3` for each mesh.
     """
 
     facts: dict[str, Any]
@@ -45,18 +41,18 @@ def contents(
     manifest: Mapping[str, Any],
     files: Sequence[str],
     surfaces: Sequence[Surface],
-    measured: Measurements,
-    volumes: dict[str, bytes],
+    measurements: Measurements,
+    volumes: Mapping[str, bytes],
 ) -> Contents:
-    """Put together a page: `files` are the names beside it, `volumes` what `shown_volumes` gave (empty without CT)."""
-    rows = {row.name: row for row in measured.vertebrae}
+    """Put together a page. `files` are the names in its folder, `volumes` those of `page_volumes`."""
+    rows = {row.name: row for row in measurements.vertebrae}
     facts = {
         "name": manifest["input"]["name"],
         "disclaimer": manifest["disclaimer"],
         "levels": [_level(row, rows.get(row["level"])) for row in manifest["levels"]],
         "known": [level.name for level in LEVELS if level.is_vertebra],
         "palette": {str(level.verse_id): [level.name, list(level.rgb)] for level in BY_NAME.values()},
-        "measured": nested(measured),
+        "measured": nested(measurements),
         "warnings": list(manifest["warnings"]),
         "runner_up": list(manifest.get("runner_up", ())),
         "level_shift": dict(manifest.get("level_shift", {})),
@@ -68,26 +64,6 @@ def contents(
     }
     meshes = {f"{surface.name}.mz3": mz3_bytes(surface) for surface in _light(surfaces)}
     return Contents(plain(facts, finite=True), {**volumes, **meshes})
-
-
-def measured_for_page(
-    ct: Volume | None, labels: Volume, progress: Callable[[float], None] = lambda share: None
-) -> tuple[Measurements, dict[str, bytes]]:
-    """What `contents` takes from the voxels of `ct` (HU) and `labels` (VerSe ids): measurements and volumes.
-
-    Without a CT there are no slices and no densities.
-    """
-    return measure(labels, ct, progress), shown_volumes(ct, labels) if ct is not None else {}
-
-
-def shown_volumes(ct: Volume, labels: Volume) -> dict[str, bytes]:
-    """CT (steps of 7 HU) and labels around the spine, both on one grid and small enough for a page."""
-    ct, labels = ct.to_ras(), labels.to_ras()
-    box = around_spine(labels)
-    factors = factors_for(labels.grid.cropped(box))
-    scan, slope, intercept = as_bytes(averaged(ct.cropped(box), factors))
-    painted = nifti_bytes(picked(labels.cropped(box), factors), are_labels=True)
-    return {CT: nifti_bytes(scan, slope, intercept), LABELS: painted}
 
 
 def _level(row: Mapping[str, Any], measured: Row | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,31 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from vertebral.core.errors import ReadError
+from vertebral.core.measurements import Measurements
+from vertebral.core.records import Surface
 from vertebral.io.write import atomic_write
-from vertebral.stages.report.contents import Contents
+from vertebral.stages.report.contents import Contents, contents
 
+PAGE = "report.html"
 _STATIC = Path(__file__).parent / "static"
 _FACTS = re.compile(r'<script type="application/json" id="facts">(.*?)</script>', re.DOTALL)
 _BLOB = re.compile(r'<script type="application/octet-stream" data-name="([\w.-]+)">(.*?)</script>', re.DOTALL)
+
+
+def write_report(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    files: Sequence[str],
+    surfaces: Sequence[Surface],
+    measurements: Measurements,
+    volumes: Mapping[str, bytes],
+) -> None:
+    """Write `report.html` to `folder`.
+
+    `manifest` is that of `vertebral run` without its `outputs`; `files` are the names of the result's other files,
+    which the page links; `volumes` are those of `page_volumes`. Raises InputError where the page cannot be written.
+    """
+    write_page(contents(manifest, files, surfaces, measurements, volumes), folder / PAGE)
 
 
 def write_page(made: Contents, path: Path) -> None:

@@ -1,12 +1,13 @@
 """The page of a result that lies on disk already."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vertebral.core.errors import InputError, ReadError
+from vertebral.core.measurements import Measurements
 from vertebral.core.records import Surface
 from vertebral.core.volume import Volume
 from vertebral.io.ct.read import read_labels, read_scan
@@ -14,10 +15,9 @@ from vertebral.io.manifest import LABELS_ENDING, MANIFEST, file_row
 from vertebral.io.meshes import read_glb
 from vertebral.io.write import write_json
 from vertebral.runtime.hashing import file_sha256
-from vertebral.stages.report.contents import Contents, contents, measured_for_page
-from vertebral.stages.report.html import read_page
+from vertebral.stages.report.contents import Contents, contents
+from vertebral.stages.report.html import PAGE, read_page
 
-PAGE = "report.html"
 _SPINE = "_spine.glb"
 
 
@@ -71,10 +71,10 @@ def read_ct(path: Path, result: Result) -> Volume:
     return scan.volume
 
 
-def contents_of(result: Result, ct: Volume | None, labels: Volume, progress: Callable[[float], None]) -> Contents:
-    """Measure a result and put its page together; without a CT there are no slices and no densities."""
+def contents_of(result: Result, measurements: Measurements, volumes: Mapping[str, bytes]) -> Contents:
+    """Put together the page of a result; `volumes` are those of `page_volumes`."""
     files = [name for name in result.files if name != PAGE]
-    return contents(result.manifest, files, result.surfaces(), *measured_for_page(ct, labels, progress))
+    return contents(result.manifest, files, result.surfaces(), measurements, volumes)
 
 
 def stored_contents(result: Result) -> Contents | None:

@@ -7,11 +7,29 @@ from numpy.typing import NDArray
 
 from vertebral.core.records import Box
 from vertebral.core.volume import Grid, Volume
+from vertebral.io.embedded import nifti_bytes
+
+CT, LABELS = "ct.nii.gz", "labels.nii.gz"
 
 MARGIN_MM = 35.0
 MOST_VOXELS = 11_000_000
 """Of a page that holds its CT: with the noise of a CT 5 to 8 MB."""
 _HU_PER_STEP, _LEAST_HU = 7.0, -400.0
+
+
+def page_volumes(ct: Volume | None, labels: Volume) -> dict[str, bytes]:
+    """Return CT (in steps of 7 HU) and `labels` (VerSe ids) around the spine, on one grid small enough for a page.
+
+    `ct` (HU) and `labels` are on one grid. The keys are CT and LABELS, the values gzipped NIfTI; empty without a CT.
+    """
+    if ct is None:
+        return {}
+    ct, labels = ct.to_ras(), labels.to_ras()
+    box = around_spine(labels)
+    factors = factors_for(labels.grid.cropped(box))
+    scan, slope, intercept = as_bytes(averaged(ct.cropped(box), factors))
+    painted = nifti_bytes(picked(labels.cropped(box), factors), are_labels=True)
+    return {CT: nifti_bytes(scan, slope, intercept), LABELS: painted}
 
 
 def around_spine(labels: Volume, margin_mm: float = MARGIN_MM) -> Box:
