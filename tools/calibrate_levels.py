@@ -7,7 +7,7 @@
 without `_ct`. `fit` needs CASE_seg-vert_msk.nii.gz (VerSe ids) for each in one of the label folders: scans that no
 network was trained on. It takes the temperature with the least log loss over all named vertebrae that overlap a
 labelled one, writes reliability.png, a row for each vertebra as calibration.csv, and with --write
-src/vertebral/identify/calibration.json. Pickles run code when read: read only those that you made.
+src/vertebral/stages/identify/calibration.json. Pickles run code when read: read only those that you made.
 """
 
 import argparse

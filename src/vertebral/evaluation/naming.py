@@ -4,11 +4,11 @@ from collections import Counter
 
 import numpy as np
 
-from vertebral.core.anatomy import BY_VERSE_ID, Level
+from vertebral.core.anatomy import BY_VERSE_ID, LEVELS, Level, sort_levels
 from vertebral.evaluation.case import Matching, Naming
-from vertebral.evaluation.identification.scores import levels_off
 from vertebral.evaluation.overlaps import Counts
 from vertebral.evaluation.settings import HIT_MM, MATCH_IOU, STANDS_FOR
+from vertebral.stages.identify.priors import RARE
 
 
 def hits(counts: Counts, found: tuple[Level, ...], truth: tuple[Level, ...]) -> dict[Level, float]:
@@ -100,3 +100,10 @@ def match(
         rq=quality,
         dice=float(np.mean(dices)) if dices else None,
     )
+
+
+def levels_off(named: Level, true: Level) -> int:
+    """Return how many levels `named` is below `true`; T13 and L6, which most people lack, count only at the ends."""
+    upper, lower = sort_levels((named, true)) if named != true else (named, true)
+    passed = sum(level.name not in RARE or level in (upper, lower) for level in LEVELS[upper.rank + 1 : lower.rank + 1])
+    return passed if lower == named else -passed

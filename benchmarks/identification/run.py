@@ -1,4 +1,4 @@
-"""The benchmark's plan and loop: which map is corrupted how, in an order and with seeds that do not change."""
+"""The plan and the loop of the benchmark: how each map is corrupted, in a fixed order and with fixed seeds."""
 
 import time
 import zlib
@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from benchmarks.identification.cases import Case, find_maps, load_case, with_l6, with_t13, without_t12
+from benchmarks.identification.corrupt import KINDS, noise
+from benchmarks.identification.scores import NameScore, score
+from rich.progress import track
 from scipy import ndimage
 
 from vertebral.core.anatomy import LEVELS, Level
 from vertebral.core.records import Instance, Instances
-from vertebral.evaluation.identification.cases import Case, find_maps, load_case, with_l6, with_t13, without_t12
-from vertebral.evaluation.identification.corrupt import KINDS, noise
-from vertebral.evaluation.identification.scores import Score, score
 from vertebral.stages.identify import identify
 from vertebral.stages.instances.by_labels import instances_from_labels
 
-Progress = Callable[[int, int, str], None]
 STRENGTHS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
 KIND_STRENGTH = 0.6
 MADE_NOISE = 0.3
@@ -30,8 +30,8 @@ MADE: dict[str, Callable[[Case], Case | None]] = {
 
 
 @dataclass(frozen=True)
-class Row:
-    """One corrupted map, named and scored; `given` is the score where the true parts are given, as to the rivals."""
+class Outcome:
+    """One corrupted map, named and scored; `given` is the score when the true instances are given, as to the rivals."""
 
     case: str
     kind: str
@@ -39,35 +39,30 @@ class Row:
     repeat: int
     instances_seconds: float
     identify_seconds: float
-    score: Score
-    given: Score
+    score: NameScore
+    given: NameScore
 
 
-def run_benchmark(
-    sources: list[Path], repeats: int, seed: int, progress: Progress = lambda done, total, text: None
-) -> list[Row]:
-    """Corrupt every map of `sources` `repeats` times in each way and score what comes out.
+def run_benchmark(sources: list[Path], repeats: int, seed: int) -> list[Outcome]:
+    """Corrupt every map of `sources` `repeats` times in each way and score the result.
 
-    Curves run over `STRENGTHS`, the other kinds at `KIND_STRENGTH`; the maps as they are come once. Spines with a level
-    more or less are made of those maps that allow it, and called with noise of `MADE_NOISE`. The same seed gives the
-    same corruptions, whatever other maps there are. Raises InputError for sources that are no label maps.
+    Curves run over `STRENGTHS`, the other kinds at `KIND_STRENGTH`; each unchanged map is scored once. Spines with one
+    vertebra more or less are made from the maps that allow it and labelled with noise of `MADE_NOISE`. The same seed
+    gives the same corruptions, whatever the other maps. Raises InputError for sources that are not label maps.
     """
-    maps = find_maps(sources)
     rows = []
-    for done, path in enumerate(maps):
-        progress(done, len(maps), path.name)
+    for path in track(find_maps(sources), "corrupting and naming"):
         case = load_case(path)
-        rows += [_row(case, "as it is", 0.0, 0)]
+        rows += [_outcome(case, "as it is", 0.0, 0)]
         for repeat in range(repeats):
             for kind, strength in _plan():
-                rows.append(_row(_corrupted(case, kind, strength, repeat, seed), kind, strength, repeat))
+                rows.append(_outcome(_corrupted(case, kind, strength, repeat, seed), kind, strength, repeat))
             for kind, make in MADE.items():
                 made = make(case)
                 if made is not None:
                     rng = _generator(seed, case.name, kind, MADE_NOISE, repeat)
-                    told = noise(replace(made, truth=made.claims), MADE_NOISE, rng)
-                    rows.append(_row(replace(told, truth=made.truth), kind, MADE_NOISE, repeat))
-    progress(len(maps), len(maps), "done")
+                    noisy = noise(replace(made, truth=made.claims), MADE_NOISE, rng)
+                    rows.append(_outcome(replace(noisy, truth=made.truth), kind, MADE_NOISE, repeat))
     return rows
 
 
@@ -84,18 +79,18 @@ def _generator(seed: int, *parts: object) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32("|".join(map(str, parts)).encode())])
 
 
-def _row(case: Case, kind: str, strength: float, repeat: int) -> Row:
+def _outcome(case: Case, kind: str, strength: float, repeat: int) -> Outcome:
     start = time.perf_counter()
     instances = instances_from_labels(case.volume(case.claims), _classes(case))
     middle = time.perf_counter()
     spine = identify(instances)
     end = time.perf_counter()
-    given = score(identify(true_parts(case)), case)
-    return Row(case.name, kind, strength, repeat, middle - start, end - middle, score(spine, case), given)
+    given = score(identify(true_instances(case)), case)
+    return Outcome(case.name, kind, strength, repeat, middle - start, end - middle, score(spine, case), given)
 
 
-def true_parts(case: Case) -> Instances:
-    """One instance for each vertebra of the truth: what is left of it in the claims, with the classes claimed there."""
+def true_instances(case: Case) -> Instances:
+    """Return one instance for each vertebra of the truth: its voxels that are still labelled, with their claims."""
     classes = _classes(case)
     table = np.zeros(256, np.int64)
     table[[level.verse_id for level in classes]] = np.arange(1, len(classes) + 1)
@@ -114,7 +109,7 @@ def true_parts(case: Case) -> Instances:
 
 
 def _classes(case: Case) -> tuple[Level, ...]:
-    """A network's classes: every level but the coccyx, and T13 only where the claims name it."""
+    """Return the classes of a network: every level but the coccyx, and T13 only if the claims contain it."""
     t13 = next(level for level in LEVELS if level.name == "T13")
     return tuple(
         level

@@ -1,4 +1,4 @@
-"""What models do to label maps, each at a strength from 0 (nothing) to 1.
+"""The errors that networks make in label maps, each at a strength from 0 (none) to 1.
 
 Every function takes a case and returns one with other `claims`; `cropped` changes the truth too. All randomness comes
 from the generator that is passed in.
@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from benchmarks.identification.cases import SPACING_MM, Case, Labels, framed
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from vertebral.core.anatomy import LEVELS, Level
-from vertebral.evaluation.identification.cases import SPACING_MM, Case, Labels, framed
 from vertebral.stages.identify.priors import shifted
 
 Rng = np.random.Generator
@@ -23,10 +23,10 @@ _LEAST_SHARE = 1e-3  # below it no voxel changes, and the beta distribution unde
 
 
 def noise(case: Case, strength: float, rng: Rng) -> Case:
-    """Neighbour confusion in every vertebra: a share of its voxels, half of `strength` on average, says its neighbour.
+    """Relabel a share of the voxels of every vertebra, half of `strength` on average, as its neighbour.
 
-    The share is drawn from a beta distribution, so that some vertebrae are called by the neighbour as a whole. The
-    direction changes seldom along the spine (0.3 per step), as a network's does.
+    The share follows a beta distribution, so some vertebrae are relabelled as a whole. As in a network, the direction
+    rarely changes along the spine (probability 0.3 per vertebra).
     """
     mean = 0.5 * strength
     if mean < _LEAST_SHARE:
@@ -36,21 +36,21 @@ def noise(case: Case, strength: float, rng: Rng) -> Case:
     for level in case.levels:
         direction = -direction if rng.random() < 0.3 else direction
         share = rng.beta(mean * _CONCENTRATION, (1 - mean) * _CONCENTRATION)
-        _claim_part(case, claims, level, direction, float(share), rng)
+        _claim_neighbour(case, claims, level, direction, float(share), rng)
     return replace(case, claims=claims)
 
 
 def double_labels(case: Case, strength: float, rng: Rng) -> Case:
-    """A third of the vertebrae at strength 1 carries two labels, split by a plane or in patches."""
+    """Give two labels to a third of the vertebrae (at strength 1), divided by a plane or in patches."""
     claims = case.claims.copy()
     for level in case.levels:
         if rng.random() < strength / 3:
-            _claim_part(case, claims, level, int(rng.choice((-1, 1))), float(rng.uniform(0.2, 0.6)), rng)
+            _claim_neighbour(case, claims, level, int(rng.choice((-1, 1))), float(rng.uniform(0.2, 0.6)), rng)
     return replace(case, claims=claims)
 
 
 def merged(case: Case, strength: float, rng: Rng) -> Case:
-    """Up to two pairs of neighbours carry one label, that of the upper or the lower, and the gap between is filled."""
+    """Give up to two pairs of neighbours one label, that of the upper or the lower, and fill the gap between them."""
     claims = case.claims.copy()
     vertebrae = _vertebrae(case)
     for _ in range(_count(2, strength, rng)):
@@ -65,7 +65,7 @@ def merged(case: Case, strength: float, rng: Rng) -> Case:
 
 
 def split_arch(case: Case, strength: float, rng: Rng) -> Case:
-    """Up to three arches come off their bodies, with a gap of two voxels; half of them are called by a neighbour."""
+    """Detach up to three arches from their bodies by a gap of two voxels; relabel half of them as a neighbour."""
     claims = case.claims.copy()
     for level in _some(_vertebrae(case), _count(3, strength, rng), rng):
         own = case.truth == level.verse_id
@@ -82,7 +82,7 @@ def split_arch(case: Case, strength: float, rng: Rng) -> Case:
 
 
 def lost(case: Case, strength: float, rng: Rng) -> Case:
-    """Up to two vertebrae are not seen at all."""
+    """Remove up to two vertebrae."""
     claims = case.claims.copy()
     inner = _vertebrae(case)[1:-1]
     for level in _some(inner, _count(2, strength, rng), rng):
@@ -91,23 +91,23 @@ def lost(case: Case, strength: float, rng: Rng) -> Case:
 
 
 def shift_part(case: Case, strength: float, rng: Rng) -> Case:
-    """One end of the spine, up to 40 % of its vertebrae at strength 1, is called one level too high or too low."""
+    """Relabel one end of the spine, up to 40 % of its vertebrae at strength 1, one level too high or too low."""
     vertebrae = _vertebrae(case)
     count = int(rng.uniform(0.5, 1.0) * 0.4 * strength * len(vertebrae))
-    part = vertebrae[:count] if rng.random() < 0.5 else vertebrae[len(vertebrae) - count :]
+    moved = vertebrae[:count] if rng.random() < 0.5 else vertebrae[len(vertebrae) - count :]
     by = int(rng.choice((-1, 1)))
     table = np.arange(256, dtype=np.uint8)
     claims = case.claims.copy()
-    for level in part:
+    for level in moved:
         other = shifted(level, by)
         table[level.verse_id] = level.verse_id if other is None else other.verse_id
-    own = np.isin(case.truth, [level.verse_id for level in part])
+    own = np.isin(case.truth, [level.verse_id for level in moved])
     claims[own] = table[claims[own]]
     return replace(case, claims=claims)
 
 
 def fragments(case: Case, strength: float, rng: Rng) -> Case:
-    """Up to six balls of 3 to 7 mm beside, before or behind the spine, each with any label."""
+    """Add up to six balls with a radius of 3 to 7 mm around the spine, each with a random label."""
     claims = case.claims.copy()
     own = np.argwhere(case.truth > 0)
     for _ in range(_count(6, strength, rng)):
@@ -122,7 +122,7 @@ def fragments(case: Case, strength: float, rng: Rng) -> Case:
 
 
 def cropped(case: Case, strength: float, rng: Rng) -> Case:
-    """A field of view of fewer vertebrae (down to four at strength 1), whose ends it cuts anywhere."""
+    """Crop the field of view to fewer vertebrae (down to four at strength 1); it cuts the outermost two anywhere."""
     vertebrae = _vertebrae(case)
     count = max(4, round(len(vertebrae) * (1 - strength * rng.uniform(0.5, 1.0))))
     if count >= len(vertebrae):
@@ -147,7 +147,7 @@ def cropped(case: Case, strength: float, rng: Rng) -> Case:
 
 
 def mixture(case: Case, strength: float, rng: Rng) -> Case:
-    """Noise at `strength`, and each of the others with a chance of `strength`, at half of it or more."""
+    """Apply noise at `strength`, and each other corruption with probability `strength`, at half of it or more."""
     for corruption in (cropped, shift_part, merged, split_arch, lost, fragments):
         if rng.random() < strength:
             case = corruption(case, float(rng.uniform(0.5, 1.0)) * strength, rng)
@@ -174,7 +174,7 @@ def _vertebrae(case: Case) -> list[Level]:
 
 
 def _count(most: int, strength: float, rng: Rng) -> int:
-    """A whole number with mean `most` x `strength`."""
+    """Draw an integer from 0 to `most` with mean `most` x `strength`."""
     return int(rng.binomial(most, min(1.0, strength)))
 
 
@@ -182,8 +182,8 @@ def _some(levels: list[Level], count: int, rng: Rng) -> list[Level]:
     return [levels[n] for n in rng.permutation(len(levels))[:count]]
 
 
-def _claim_part(case: Case, claims: Labels, level: Level, by: int, share: float, rng: Rng) -> None:
-    """Let a share of a vertebra's claimed voxels, the nearest to that neighbour or patches, say its neighbour."""
+def _claim_neighbour(case: Case, claims: Labels, level: Level, by: int, share: float, rng: Rng) -> None:
+    """Relabel a share of the claimed voxels as the neighbour: those nearest to it, or patches."""
     other = shifted(level, by) if level.is_vertebra else None
     own = np.argwhere((case.truth == level.verse_id) & (claims > 0))
     if other is None or len(own) == 0:

@@ -5,17 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from benchmarks.identification.__main__ import main
+from benchmarks.identification.cases import SPACING_MM, Case
+from benchmarks.identification.report import markdown, summarise, write_report
+from benchmarks.identification.run import Outcome, run_benchmark, true_instances
+from benchmarks.identification.scores import NameScore, score
 
-from vertebral.cli import app
+from benchmarks.identification import run
 from vertebral.core.anatomy import parse_levels
 from vertebral.core.records import Spine, Vertebra
 from vertebral.core.volume import Volume
-from vertebral.evaluation.identification import benchmark
-from vertebral.evaluation.identification.benchmark import Row, run_benchmark, true_parts
-from vertebral.evaluation.identification.cases import SPACING_MM, Case
-from vertebral.evaluation.identification.report import markdown, summarise, write_report
-from vertebral.evaluation.identification.scores import Score, score
 from vertebral.io.write import write_labels
 from vertebral.stages.identify import identify
 
@@ -31,11 +30,11 @@ def case() -> Case:
     return Case("blocks", array, array, np.diag([SPACING_MM] * 3 + [1.0]), True, True)
 
 
-def test_true_parts_are_named_right(case: Case) -> None:
-    parts = true_parts(case)
+def test_true_instances_are_named_right(case: Case) -> None:
+    parts = true_instances(case)
     assert [int(item.class_mass.argmax()) for item in parts.items] == [18, 19, 20, 21, 22]
     found = score(identify(parts), case)
-    assert (found.asked, found.right, found.found, found.named, found.true) == (5, 5, 5, 5, 5)
+    assert (found.expected, found.right, found.found, found.named, found.true) == (5, 5, 5, 5, 5)
     assert found.all_right and found.vote_all_right and found.count_all_right and found.shifts == {0: 5}
     assert [right for _, right in found.probabilities] == [True] * 5
 
@@ -44,27 +43,27 @@ def test_a_shifted_spine_is_counted_as_such(case: Case) -> None:
     """Every vertebra is named one too far down, by model and claims alike."""
     claims = np.where(case.truth > 0, case.truth + 1, 0).astype(np.uint8)
     wrong = replace(case, claims=claims)
-    found = score(identify(true_parts(wrong)), wrong)
+    found = score(identify(true_instances(wrong)), wrong)
     assert (found.right, found.all_right, found.vote_right, found.count_right) == (0, False, 0, 0)
     assert found.shifts == {1: 5}
     assert found.found == found.true == 5
 
 
-def test_what_was_lost_is_not_asked_for(case: Case) -> None:
+def test_a_lost_vertebra_is_not_expected(case: Case) -> None:
     gone = replace(case, claims=np.where(case.truth == 20, 0, case.claims).astype(np.uint8))
-    found = score(identify(true_parts(gone)), gone)
-    assert (found.asked, found.right, found.all_right) == (4, 4, True)
+    found = score(identify(true_instances(gone)), gone)
+    assert (found.expected, found.right, found.all_right) == (4, 4, True)
     assert found.vote_all_right
     assert (found.count_right, found.count_all_right) == (2, False)
 
 
 def test_nothing_named_is_nothing_right(case: Case) -> None:
-    found = score(Spine((), true_parts(case).grid), case)
+    found = score(Spine((), true_instances(case).grid), case)
     assert (found.right, found.all_right, found.found, found.named, found.true) == (0, False, 0, 0, 0)
 
 
 def test_two_in_one_may_carry_either_name(case: Case) -> None:
-    parts = true_parts(case)
+    parts = true_instances(case)
     upper, lower = parts.items[1], parts.items[2]
     box = (upper.box[0], upper.box[1], slice(lower.box[2].start, upper.box[2].stop))
     own = np.isin(case.truth[box], (19, 20)).astype(np.float32)
@@ -73,12 +72,12 @@ def test_two_in_one_may_carry_either_name(case: Case) -> None:
         items = [(parts.items[0], "T11"), (both, name), (parts.items[3], "L2"), (parts.items[4], "L3")]
         spine = Spine(tuple(Vertebra(parse_levels(x)[0], 0.9, item) for item, x in items), parts.grid)
         found = score(spine, case)
-        assert found.all_right and (found.right, found.asked, found.true) == (4, 5, 4)
+        assert found.all_right and (found.right, found.expected, found.true) == (4, 5, 4)
 
 
-def row(kind: str, strength: float, right: bool, repeat: int = 0) -> Row:
-    found = Score(4, 4 if right else 2, right, 4, 5, 4, {0: 2, 1: 2}, ((0.75, right),), 3, False, 1, False)
-    return Row("one", kind, strength, repeat, 1.0, 0.25, found, found)
+def row(kind: str, strength: float, right: bool, repeat: int = 0) -> Outcome:
+    found = NameScore(4, 4 if right else 2, right, 4, 5, 4, {0: 2, 1: 2}, ((0.75, right),), 3, False, 1, False)
+    return Outcome("one", kind, strength, repeat, 1.0, 0.25, found, found)
 
 
 def test_sums_by_hand() -> None:
@@ -112,7 +111,7 @@ def test_files_of_a_report(tmp_path: Path) -> None:
 
 @pytest.fixture
 def labels(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(benchmark, "_plan", lambda: [("noise", 0.2), ("lost", 0.6)])
+    monkeypatch.setattr(run, "_plan", lambda: [("noise", 0.2), ("lost", 0.6)])
     (tmp_path / "maps").mkdir()
     write_labels(Volume(case.truth, case.affine), tmp_path / "maps" / "blocks_seg-vert_msk.nii.gz")
     return tmp_path / "maps"
@@ -125,17 +124,25 @@ def test_the_same_seed_gives_the_same_rows(labels: Path) -> None:
     assert one[0].score.all_right
 
 
-def test_the_command_writes_and_does_not_replace(labels: Path, tmp_path: Path) -> None:
-    command = ["benchmark", "identify", str(labels), "--out", str(tmp_path / "out"), "--json"]
-    done = CliRunner().invoke(app, command)
-    assert done.exit_code == 0, done.output
-    assert [group["kind"] for group in json.loads(done.stdout)["groups"]] == ["as it is", "noise", "lost"]
-    again = CliRunner().invoke(app, command)
-    assert again.exit_code == 2 and "is there already; add --overwrite" in again.stdout
-    assert CliRunner().invoke(app, [*command, "--overwrite"]).exit_code == 0
+def test_the_command_writes_and_does_not_replace(
+    labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [str(labels), "--out", str(tmp_path / "out")]
+    main(command)
+    groups = json.loads((tmp_path / "out" / "identify.json").read_text())["groups"]
+    assert [group["kind"] for group in groups] == ["as it is", "noise", "lost"]
+    assert "lost" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stopped:
+        main(command)
+    assert stopped.value.code == 2 and "already exists; add --overwrite" in capsys.readouterr().err
+    main([*command, "--overwrite"])
 
 
-def test_no_label_maps_is_one_line(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["benchmark", "identify", str(tmp_path / "none"), "--out", str(tmp_path / "out")])
-    assert done.exit_code == 2 and "is not there; give label maps" in done.stderr
+def test_no_label_maps_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(tmp_path / "none"), "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.endswith(
+        "none: no such file or folder; give label maps with VerSe ids, or folders of them\n"
+    )
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""The benchmark's results as files: every row, sums by kind and strength, a table to read and a picture."""
+"""The results as files: every corrupted map, totals by kind and strength, a table and a chart."""
 
 import csv
 from collections import Counter
@@ -8,65 +8,66 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from benchmarks.identification.run import CURVES, Outcome
+
 from vertebral.core.errors import OutputExistsError, RenderError
 from vertebral.evaluation.calibration import expected_calibration_error
-from vertebral.evaluation.identification.benchmark import CURVES, Row
 from vertebral.io.write import atomic_write, write_json
 
 NAMES = {"table": "identify.md", "rows": "identify.csv", "summary": "identify.json", "curve": "identify.png"}
-# Okabe and Ito 2008: hues that stay apart for red-green colour blindness.
+# Okabe and Ito 2008: colours that people with red-green colour blindness can tell apart.
 _LINES = (
     ("all_right", "vertebral", "#0072B2", "o"),
-    ("given_all_right", "vertebral, given the true parts", "#009E73", "D"),
-    ("vote_all_right", "majority vote in each true part", "#D55E00", "s"),
-    ("count_all_right", "counting down from the topmost", "#666666", "^"),
+    ("given_all_right", "vertebral, given the true instances", "#009E73", "D"),
+    ("vote_all_right", "majority vote in each true instance", "#D55E00", "s"),
+    ("count_all_right", "counting downwards from the top", "#666666", "^"),
 )
 
 
 def refuse_results(folder: Path, overwrite: bool) -> None:
-    """Raise OutputExistsError where the folder holds results that may not be replaced."""
+    """Raise OutputExistsError if the folder contains results and `overwrite` is False."""
     if folder.exists() and not folder.is_dir():
-        raise OutputExistsError(f"{folder}: is a file; give a folder as --out")
+        raise OutputExistsError(f"{folder}: is a file, not a folder; give a folder as --out")
     taken = [name for name in NAMES.values() if (folder / name).exists()]
     if taken and not overwrite:
-        raise OutputExistsError(f"{folder / taken[0]}: is there already; add --overwrite, or choose another --out")
+        raise OutputExistsError(f"{folder / taken[0]}: already exists; add --overwrite or choose another --out")
 
 
-def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Shares by kind and strength, in the order in which they first appear.
+def summarise(rows: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Return the shares by kind and strength, in the order in which they first appear.
 
-    `all_right` and its rivals are shares of scans, `id_rate` and its rivals of asked vertebrae; `given_` is what comes
-    out where the true parts are given. `recall` is the share of asked vertebrae that were found, `precision` that of
-    named instances that found one, whatever their names.
+    `all_right` and its rivals are shares of scans, `id_rate` and its rivals of expected vertebrae; `given_` is the
+    result when the true instances are given. `recall` is the share of expected vertebrae that were found, `precision`
+    the share of named instances that match a vertebra, whatever their names.
     """
     order = list(dict.fromkeys((row.kind, row.strength) for row in rows))
     ordered = sorted(rows, key=lambda row: order.index((row.kind, row.strength)))
     return [_sums(kind, strength, list(group)) for (kind, strength), group in groupby(ordered, _key)]
 
 
-def _key(row: Row) -> tuple[str, float]:
+def _key(row: Outcome) -> tuple[str, float]:
     return row.kind, row.strength
 
 
-def _sums(kind: str, strength: float, rows: list[Row]) -> dict[str, Any]:
+def _sums(kind: str, strength: float, rows: list[Outcome]) -> dict[str, Any]:
     scores = [row.score for row in rows]
-    asked = max(1, sum(score.asked for score in scores))
+    expected = max(1, sum(score.expected for score in scores))
     shifts = sum((Counter(score.shifts) for score in scores), Counter())
     answers = [pair for score in scores for pair in score.probabilities]
     return {
         "kind": kind,
         "strength": strength,
         "scans": len(rows),
-        "vertebrae": asked,
+        "vertebrae": expected,
         "all_right": sum(score.all_right for score in scores) / len(rows),
         "given_all_right": sum(row.given.all_right for row in rows) / len(rows),
         "vote_all_right": sum(score.vote_all_right for score in scores) / len(rows),
         "count_all_right": sum(score.count_all_right for score in scores) / len(rows),
-        "id_rate": sum(score.right for score in scores) / asked,
-        "given_id_rate": sum(row.given.right for row in rows) / asked,
-        "vote_id_rate": sum(score.vote_right for score in scores) / asked,
-        "count_id_rate": sum(score.count_right for score in scores) / asked,
-        "recall": sum(score.found for score in scores) / asked,
+        "id_rate": sum(score.right for score in scores) / expected,
+        "given_id_rate": sum(row.given.right for row in rows) / expected,
+        "vote_id_rate": sum(score.vote_right for score in scores) / expected,
+        "count_id_rate": sum(score.count_right for score in scores) / expected,
+        "recall": sum(score.found for score in scores) / expected,
         "precision": sum(score.true for score in scores) / max(1, sum(score.named for score in scores)),
         "shifts": {f"{by:+d}": shifts[by] for by in sorted(shifts)},
         "expected_calibration_error": expected_calibration_error(answers),
@@ -74,8 +75,8 @@ def _sums(kind: str, strength: float, rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def write_report(rows: Sequence[Row], folder: Path) -> dict[str, Path]:
-    """Write table, rows, sums and picture to `folder`; return their paths. Raises RenderError without matplotlib."""
+def write_report(rows: Sequence[Outcome], folder: Path) -> dict[str, Path]:
+    """Write table, rows, totals and chart to `folder`; return their paths. Raises RenderError without matplotlib."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {name: folder / file for name, file in NAMES.items()}
     sums = summarise(rows)
@@ -96,7 +97,7 @@ _HEADER = [
     "kind",
     "strength",
     "repeat",
-    "asked",
+    "expected",
     "right",
     "all_right",
     "found",
@@ -117,7 +118,7 @@ _HEADER = [
 _RATES = ("id_rate", "given_id_rate", "vote_id_rate", "count_id_rate", "recall", "precision")
 
 
-def _cells(row: Row) -> list[Any]:
+def _cells(row: Outcome) -> list[Any]:
     score = asdict(row.score)
     score["shifts"] = " ".join(f"{by:+d}:{count}" for by, count in sorted(row.score.shifts.items()))
     score |= {"given_right": row.given.right, "given_all_right": row.given.all_right}
@@ -125,10 +126,10 @@ def _cells(row: Row) -> list[Any]:
 
 
 def markdown(sums: Sequence[dict[str, Any]]) -> str:
-    """The sums as a table."""
+    """Return the totals as a Markdown table."""
     lines = [
-        "| corruption | strength | scans | all levels right | true parts | vote | count "
-        "| id rate | true parts | vote | count | recall | precision | ECE | off by (count) |",
+        "| corruption | strength | scans | all levels right | true instances | vote | count "
+        "| id rate | true instances | vote | count | recall | precision | ECE | off by (count) |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in sums:
@@ -144,11 +145,11 @@ def markdown(sums: Sequence[dict[str, Any]]) -> str:
 
 
 def _draw(sums: Sequence[dict[str, Any]], path: Path) -> None:
-    """One panel a curve: scans with every level right, against the strength."""
+    """Draw one panel per curve: the share of scans with every level right against the strength."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise RenderError("the picture needs matplotlib: pip install 'vertebral[train]'") from error
+        raise RenderError("the chart needs matplotlib: pip install 'vertebral[train]'") from error
 
     figure = Figure(figsize=(6.7, 3.2), layout="constrained")
     panels = figure.subplots(1, len(CURVES), sharey=True)

@@ -2,11 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from vertebral.core.anatomy import parse_levels
-from vertebral.core.errors import InputError
-from vertebral.core.volume import Volume
-from vertebral.evaluation.identification.cases import (
+from benchmarks.identification.cases import (
     SPACING_MM,
     Case,
     find_maps,
@@ -16,6 +12,10 @@ from vertebral.evaluation.identification.cases import (
     with_t13,
     without_t12,
 )
+
+from vertebral.core.anatomy import parse_levels
+from vertebral.core.errors import InputError
+from vertebral.core.volume import Volume
 from vertebral.io.write import write_labels
 
 HEIGHT, STEP = 12, 18
@@ -99,9 +99,9 @@ def test_maps_are_found_in_folders(tmp_path: Path) -> None:
 
 
 def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none: is not there; give label maps"):
+    with pytest.raises(InputError, match=r"none: no such file or folder; give label maps"):
         find_maps([tmp_path / "none"])
-    with pytest.raises(InputError, match="holds no label maps"):
+    with pytest.raises(InputError, match="contains no label maps"):
         find_maps([tmp_path])
 
 

@@ -1,4 +1,4 @@
-"""What the benchmark corrupts: label maps on an isotropic RAS grid, as they are or with a level more or less."""
+"""The maps that the benchmark corrupts: on an isotropic RAS grid, unchanged or with one vertebra more or less."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,13 +18,15 @@ from vertebral.stages.preprocess import prepare_labels
 Labels = NDArray[np.uint8]
 SPACING_MM = 1.5
 _MARGIN_VOXELS = 4
+# Added on each side, so that nothing leaves the array when it moves by a vertebra.
+_PADDING_VOXELS = (round(40 / SPACING_MM), round(40 / SPACING_MM), round(60 / SPACING_MM))
 
 
 @dataclass(frozen=True)
 class Case:
-    """`truth` and what a model `claims`: VerSe ids, uint8 (I, J, K) on one isotropic RAS grid with `affine`.
+    """The `truth` and what a network `claims`: VerSe ids, uint8 (I, J, K), on one isotropic RAS grid with `affine`.
 
-    `open_top` and `open_bottom` say that the field of view goes on beyond the vertebrae: where not, it cuts them.
+    `open_top` and `open_bottom`: the field of view extends beyond the outermost vertebra; otherwise it cuts it.
     """
 
     name: str
@@ -36,16 +38,16 @@ class Case:
 
     @property
     def levels(self) -> tuple[Level, ...]:
-        """Of the truth, from head to tail."""
+        """The levels of the truth, from head to tail."""
         return sort_levels(BY_VERSE_ID[int(value)] for value in np.unique(self.truth) if value)
 
     def volume(self, array: Labels) -> Volume:
-        """`array` of this case with its place."""
+        """Return `array` as a volume on the grid of this case."""
         return Volume(array, self.affine)
 
 
 def find_maps(sources: list[Path]) -> list[Path]:
-    """The label maps among files and folders. Raises InputError where a source is missing or holds none."""
+    """Return the label maps among files and folders. Raises InputError if a source is missing or has none."""
     found: list[Path] = []
     for source in sources:
         if source.is_dir():
@@ -54,31 +56,31 @@ def find_maps(sources: list[Path]) -> list[Path]:
         elif source.exists():
             inside = [source]
         else:
-            raise InputError(f"{source}: is not there; give label maps with VerSe ids, or folders of them")
+            raise InputError(f"{source}: no such file or folder; give label maps with VerSe ids, or folders of them")
         if not inside:
-            raise InputError(f"{source}: holds no label maps (NIfTI, NRRD or MetaImage); give another folder")
+            raise InputError(f"{source}: contains no label maps (NIfTI, NRRD or MetaImage); give another folder")
         found += inside
     return found
 
 
 def load_case(path: Path) -> Case:
-    """Read a label map and put it on the benchmark's grid. Raises InputError for fewer than three vertebrae."""
+    """Read a label map and resample it to the grid of the benchmark. Raises InputError for fewer than 3 vertebrae."""
     labels = prepare_labels(read_labels(path), SPACING_MM)
     array = np.where(labels.array == BY_NAME["coccyx"].verse_id, 0, labels.array).astype(np.uint8)
     unknown = sorted({int(value) for value in np.unique(array)} - {0, *BY_VERSE_ID})
     if unknown:
         raise InputError(
-            f"{path}: label {unknown[0]} is no VerSe id; convert the map first, as `vertebral relabel` does"
+            f"{path}: label {unknown[0]} is not a VerSe id; convert the map first, with `vertebral relabel`"
         )
     if len(np.unique(array)) < 4:
-        raise InputError(f"{path}: has fewer than three vertebrae; nothing can be said about their order")
+        raise InputError(f"{path}: fewer than three vertebrae, too few to judge their order; give a longer spine")
     name = path.name.removesuffix(suffix_of(path, IMAGE_SUFFIXES)).removesuffix("_seg-vert_msk")
     ends = [not array[:, :, edge].any() for edge in (-1, 0)]
     return framed(Case(name, array, array, labels.affine, ends[0], ends[1]))
 
 
 def framed(case: Case) -> Case:
-    """Cut to the vertebrae with a small margin, but none where the field of view cuts them."""
+    """Crop to the vertebrae with a small margin, but with none where the field of view cuts a vertebra."""
     boxes = ndimage.find_objects((case.truth > 0).view(np.uint8) | (case.claims > 0).view(np.uint8))
     margins = [(_MARGIN_VOXELS, _MARGIN_VOXELS)] * 2
     margins.append((_MARGIN_VOXELS * case.open_bottom, _MARGIN_VOXELS * case.open_top))
@@ -92,7 +94,7 @@ def framed(case: Case) -> Case:
 
 
 def without_t12(case: Case) -> Case | None:
-    """The spine without T12: L1 and all below move up to its place. None where the case has no T10 to L2."""
+    """Return the spine without T12: L1 and everything below moves up into its place. None without T10 to L2."""
     if not _has(case, "T10", "T11", "T12", "L1", "L2"):
         return None
     truth = np.where(case.truth == BY_NAME["T12"].verse_id, 0, case.truth).astype(np.uint8)
@@ -101,14 +103,14 @@ def without_t12(case: Case) -> Case | None:
 
 
 def with_t13(case: Case) -> Case | None:
-    """The spine with T12 twice, the second called T13 and claimed half as T12, half as L1: models lack its class."""
+    """Return the spine with T12 twice; the second is T13, claimed half as T12, half as L1: networks lack its class."""
     if not _has(case, "T10", "T11", "T12", "L1", "L2"):
         return None
     return _with_one_more(case, "T12", "T13", ("T12", "L1"), _centre(case, "L1") - _centre(case, "T12"))
 
 
 def with_l6(case: Case) -> Case | None:
-    """The spine with L5 twice, the second called L6 but claimed as L5, the first half L4, half L5."""
+    """Return the spine with L5 twice; the second is L6, claimed as L5, and the first is claimed half L4, half L5."""
     if not _has(case, "L2", "L3", "L4", "L5") or _has(case, "L6"):
         return None
     longer = _with_one_more(case, "L5", "L6", ("L5", "L5"), _centre(case, "L5") - _centre(case, "L4"))
@@ -127,7 +129,7 @@ def _centre(case: Case, name: str) -> NDArray[np.float64]:
 def _with_one_more(case: Case, name: str, new: str, claimed: tuple[str, str], step: NDArray[np.float64]) -> Case:
     below = next((level.name for level in case.levels if level.rank > BY_NAME[new].rank), "coccyx")
     moved = _with_lower_moved(case, case.truth, below, step)
-    own = _shifted(_padded(case, case.truth == BY_NAME[name].verse_id), step) & (moved.truth == 0)
+    own = _shifted(_padded(case.truth == BY_NAME[name].verse_id), step) & (moved.truth == 0)
     truth = np.where(own, BY_NAME[new].verse_id, moved.truth).astype(np.uint8)
     claims = _halved(truth, own, claimed)
     return framed(replace(moved, name=f"{case.name} with {new}", truth=truth, claims=claims))
@@ -142,23 +144,18 @@ def _halved(labels: Labels, own: NDArray[np.bool_], names: tuple[str, str]) -> L
 
 
 def _with_lower_moved(case: Case, truth: Labels, first: str, step: NDArray[np.float64]) -> Case:
-    """`first` and all below it moved by `step` voxels; what they meet gives way."""
+    """Move `first` and everything below it by `step` voxels; the moved voxels overwrite the others."""
     lower = [level.verse_id for level in case.levels if level.rank >= BY_NAME[first].rank]
-    part = np.isin(truth, lower)
-    low = _shifted(_padded(case, np.where(part, truth, 0)), step)
-    joined = np.where(low > 0, low, _padded(case, np.where(part, 0, truth))).astype(np.uint8)
+    moving = np.isin(truth, lower)
+    low = _shifted(_padded(np.where(moving, truth, 0)), step)
+    joined = np.where(low > 0, low, _padded(np.where(moving, 0, truth))).astype(np.uint8)
     affine = case.affine.copy()
-    affine[:3, 3] = Grid(case.truth.shape, case.affine).to_world(-np.array(_room(case)))
+    affine[:3, 3] = Grid(case.truth.shape, case.affine).to_world(-np.array(_PADDING_VOXELS))
     return replace(case, truth=joined, claims=joined, affine=affine)
 
 
-def _room(case: Case) -> tuple[int, int, int]:
-    """Voxels to add on each side, so that nothing leaves the array when it moves by a vertebra."""
-    return (round(40 / SPACING_MM),) * 2 + (round(60 / SPACING_MM),)
-
-
-def _padded(case: Case, array: NDArray[Any]) -> NDArray[Any]:
-    return np.pad(array, [(n, n) for n in _room(case)])
+def _padded(array: NDArray[Any]) -> NDArray[Any]:
+    return np.pad(array, [(n, n) for n in _PADDING_VOXELS])
 
 
 def _shifted(array: NDArray[Any], step: NDArray[np.float64]) -> NDArray[Any]:

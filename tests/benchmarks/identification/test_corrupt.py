@@ -2,12 +2,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from benchmarks.identification.cases import SPACING_MM, Case
+from benchmarks.identification.corrupt import KINDS, cropped, lost, merged, noise, shift_part, split_arch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vertebral.core.anatomy import parse_levels
-from vertebral.evaluation.identification.cases import SPACING_MM, Case
-from vertebral.evaluation.identification.corrupt import KINDS, cropped, lost, merged, noise, shift_part, split_arch
 
 
 def blocks() -> Case:

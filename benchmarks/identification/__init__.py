@@ -1,0 +1,1 @@
+"""Benchmark of naming: label maps are corrupted as networks corrupt them, named again and scored."""
