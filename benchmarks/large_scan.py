@@ -14,10 +14,10 @@ import torch
 from scipy import ndimage
 
 from vertebral.core.volume import Volume
-from vertebral.data.synthesis.bodies import load_body
 from vertebral.data.synthesis.body_cache import CachedBody
+from vertebral.data.synthesis.body_map import load_body
 from vertebral.data.synthesis.config import SynthesisConfig
-from vertebral.data.synthesis.synth import paint_body
+from vertebral.data.synthesis.synthetic_ct import paint_body
 from vertebral.io.write import write_image, write_labels
 
 BODY_MM, SPACING_MM = 1.5, (0.7, 0.7, 1.0)

@@ -22,8 +22,8 @@ from vertebral.core.config import load_config
 from vertebral.core.volume import Volume
 from vertebral.data.patches.config import SyntheticConfig
 from vertebral.data.synthesis.body_cache import CachedBody, cache_bodies, find_recipes
-from vertebral.data.synthesis.synth import synthesise
-from vertebral.data.verse.prepared import open_prepared
+from vertebral.data.synthesis.synthetic_ct import synthesise
+from vertebral.data.verse.prepared_set import open_prepared
 from vertebral.evaluation.metrics import dice
 from vertebral.io.ct.read import read_labels, read_scan
 from vertebral.io.write import write_image, write_labels

@@ -23,9 +23,9 @@ from torch.utils.data import DataLoader
 from vertebral.cli.train import config_file
 from vertebral.core.anatomy import LEVELS
 from vertebral.core.config import load_config
-from vertebral.data.patches.scans import ScanPatches
-from vertebral.data.verse.prepared import PreparedScan, open_prepared
-from vertebral.data.verse.preparing import draw_bone
+from vertebral.data.patches.scan_patches import ScanPatches
+from vertebral.data.verse.prepare import draw_bone
+from vertebral.data.verse.prepared_set import PreparedScan, open_prepared
 from vertebral.training.config import TrainConfig
 
 SHAPE = (300, 300, 500)

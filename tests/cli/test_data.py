@@ -12,8 +12,8 @@ from cli_result import assert_one_line
 from vertebral.cli import app
 from vertebral.core.errors import DownloadError
 from vertebral.data.verse import download
-from vertebral.data.verse.catalogue import load_catalog
-from vertebral.data.verse.download import BASE_URL, Fetched
+from vertebral.data.verse.catalogue import load_catalogue
+from vertebral.data.verse.download import BASE_URL, FetchedArchive
 from vertebral.data.verse.split import load_split
 
 COMMANDS = ("download", "index", "split")
@@ -28,14 +28,14 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Put a finished download in the place of the network; what it was asked for is noted."""
     calls: list[tuple[Any, ...]] = []
 
-    def fetch(archives: Any, out: Path, base_url: str, jobs: int, progress: Any) -> list[Fetched]:
+    def fetch(archives: Any, out: Path, base_url: str, jobs: int, progress: Any) -> list[FetchedArchive]:
         names = [archive.name for archive in archives]
         calls.append((names, out, base_url, jobs))
         for name in names:
             progress(name, "download", 5, 10)
             progress(name, "download", 10, 10)
             progress(name, "unpack", 10, 10)
-        return [Fetched(name, out / name, "abc", index == 1) for index, name in enumerate(names)]
+        return [FetchedArchive(name, out / name, "abc", index == 1) for index, name in enumerate(names)]
 
     monkeypatch.setattr(download, "download", fetch)
     return calls
@@ -119,13 +119,13 @@ def test_index_and_split(data: Path) -> None:
     assert f"  {gl062}: no label map was found" in lines
     assert lines[-1] == str(data / "catalog.json")
     assert "indexing" in result.stderr
-    catalog = load_catalog(data / "catalog.json")
+    catalogue = load_catalogue(data / "catalog.json")
 
     result = invoke("split", data / "catalog.json", "--seed", 3)
     assert result.exit_code == 0, result.output
     assert "left out: 1" in result.stdout
     assert result.stdout.splitlines()[-1] == str(data / "split.json")
-    split = load_split(data / "split.json", catalog)
+    split = load_split(data / "split.json", catalogue)
     assert (split.seed, len(split.test)) == (3, 2)
 
     result = invoke("split", data / "catalog.json", "--mode", "challenge", "--out", data / "c.json", "--json")
@@ -138,7 +138,7 @@ def test_index_and_split(data: Path) -> None:
     assert document["left_out"] == [{"ct": gl062, "why": "no label map was found"}]
     result = invoke("split", data / "catalog.json", "--mode", "folds", "--folds", 3, "--out", data / "f.json")
     assert "validation 3" in result.stdout
-    assert len(load_split(data / "f.json", catalog).folds) == 3
+    assert len(load_split(data / "f.json", catalogue).folds) == 3
 
 
 def test_index_as_json_and_in_silence(data: Path, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_index_as_json_and_in_silence(data: Path, tmp_path: Path) -> None:
     document = json.loads(result.stdout)
     assert result.stderr == ""
     assert (document["out"], document["scans"], document["usable"]) == (str(tmp_path / "c.json"), 11, 10)
-    assert document["sha256"] == load_catalog(tmp_path / "c.json").sha256
+    assert document["sha256"] == load_catalogue(tmp_path / "c.json").sha256
     assert invoke("index", data, "--out", tmp_path / "d.json", "--jobs", 1, "--quiet").output == ""
 
 
@@ -174,10 +174,10 @@ def test_index_and_split_refuse_in_one_line(data: Path, tmp_path: Path) -> None:
     invoke("index", data, "--jobs", 1)
     assert_one_line(invoke("index", data, "--quiet"), "catalog.json: is there already", "--overwrite")
     assert invoke("index", data, "--jobs", 1, "--overwrite", "--quiet").exit_code == 0
-    catalog = data / "catalog.json"
-    assert_one_line(invoke("split", catalog, "--mode", "best"), "--mode best", "random, challenge, folds")
-    assert invoke("split", catalog, "--quiet").output == ""
-    assert_one_line(invoke("split", catalog, "--seed", 1), "split.json: is there already", "--overwrite")
-    assert invoke("split", catalog, "--seed", 1, "--overwrite").exit_code == 0
-    result = invoke("split", catalog, "--validation", 2, "--overwrite", "--json")
+    catalogue = data / "catalog.json"
+    assert_one_line(invoke("split", catalogue, "--mode", "best"), "--mode best", "random, challenge, folds")
+    assert invoke("split", catalogue, "--quiet").output == ""
+    assert_one_line(invoke("split", catalogue, "--seed", 1), "split.json: is there already", "--overwrite")
+    assert invoke("split", catalogue, "--seed", 1, "--overwrite").exit_code == 0
+    result = invoke("split", catalogue, "--validation", 2, "--overwrite", "--json")
     assert json.loads(result.stdout)["exit_code"] == 2

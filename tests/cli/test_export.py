@@ -17,7 +17,7 @@ from vertebral.cli import app
 from vertebral.core.anatomy import parse_levels
 from vertebral.core.config import PreprocessConfig
 from vertebral.core.records import Evidence
-from vertebral.data.patches.painted import class_of_verse_id
+from vertebral.data.patches.network_input import class_of_verse_id
 from vertebral.data.phantom import make_phantom
 from vertebral.io.ct.read import read_labels, read_scan
 from vertebral.io.write import write_image, write_labels

@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 from cli_result import assert_one_line
 from vertebral.cli import app
 from vertebral.core.config import PreprocessConfig, load_config
-from vertebral.data.patches.scans import ScanPatches
-from vertebral.data.verse import preparing
-from vertebral.data.verse.catalogue import load_catalog
-from vertebral.data.verse.indexing import index_dataset
-from vertebral.data.verse.prepared import open_prepared
+from vertebral.data.patches.scan_patches import ScanPatches
+from vertebral.data.verse import prepare
+from vertebral.data.verse.catalogue import load_catalogue
+from vertebral.data.verse.index import index_dataset
+from vertebral.data.verse.prepared_set import open_prepared
 from vertebral.data.verse.split import load_split, make_split, write_split
 from vertebral.training.config import TrainConfig
 
@@ -56,9 +56,9 @@ def test_a_data_folder_becomes_what_training_reads(dataset: Path, config: Path, 
     assert "indexed (5/5)" in result.stderr and "(5/5)" in result.stderr.splitlines()[-1]
     made = open_prepared(out)
     assert made.preprocess == PreprocessConfig(spacing_mm=4, window_hu=(-200, 800))
-    catalog = load_catalog(dataset / "catalog.json")
-    assert made.catalog_sha256 == catalog.sha256
-    assert made.split == load_split(out / "split.json", catalog) == make_split(catalog, "random", 0.2, seed=0)
+    catalogue = load_catalogue(dataset / "catalog.json")
+    assert made.catalog_sha256 == catalogue.sha256
+    assert made.split == load_split(out / "split.json", catalogue) == make_split(catalogue, "random", 0.2, seed=0)
     train, validation = made.fold(0)
     assert len(train) + len(validation) == 5 and len({scan.subject for scan in validation}) == 1
     for scan in made.cases:
@@ -70,8 +70,8 @@ def test_a_data_folder_becomes_what_training_reads(dataset: Path, config: Path, 
 
 
 def test_a_catalogue_and_a_split_of_ones_own(dataset: Path, config: Path, tmp_path: Path) -> None:
-    catalog = index_dataset(dataset, tmp_path / "own.json", jobs=1)
-    split = make_split(catalog, "folds", folds=3, seed=4)
+    catalogue = index_dataset(dataset, tmp_path / "own.json", jobs=1)
+    split = make_split(catalogue, "folds", folds=3, seed=4)
     write_split(split, tmp_path / "folds.json")
     words = (tmp_path / "own.json", "--out", tmp_path / "out", "--config", config, "--jobs", 1)
     result = invoke(*words, "--split", tmp_path / "folds.json", "--json")
@@ -95,7 +95,7 @@ def test_what_was_left_out_and_what_is_not_used_is_said(dataset: Path, config: P
     assert invoke(*words).exit_code == 0
     config.write_text(CONFIG.replace("800", "700"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparing, "read_scan", lambda path, real=preparing.read_scan: real(_not_504(path)))
+        patch.setattr(prepare, "read_scan", lambda path, real=prepare.read_scan: real(_not_504(path)))
         result = invoke(*words)
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
@@ -134,6 +134,6 @@ def test_what_cannot_be_used_is_told_in_a_line(
 def test_help_has_an_example_and_starts_without_torch() -> None:
     result = invoke("--help")
     assert result.exit_code == 0 and "vertebral data prepare verse --out prepared" in result.stdout
-    code = "import sys, vertebral.cli, vertebral.data.verse.preparing; print('torch' in sys.modules)"
+    code = "import sys, vertebral.cli, vertebral.data.verse.prepare; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"

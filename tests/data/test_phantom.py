@@ -9,7 +9,7 @@ from scipy import ndimage
 from vertebral.core.anatomy import BY_NAME, BY_VERSE_ID, Level, parse_levels
 from vertebral.core.errors import ConfigError
 from vertebral.data.phantom import LOWER_SPINE, NATURAL, WHOLE_SPINE, Curves, Phantom, make_phantom
-from vertebral.data.phantom.pose import Placed, stack
+from vertebral.data.phantom.spine_curve import PlacedBone, stack
 
 EVERY_NEIGHBOUR = np.ones((3, 3, 3))
 
@@ -24,11 +24,11 @@ def whole() -> Phantom:
     return make_phantom(WHOLE_SPINE, spacing_mm=3.0, seed=3)
 
 
-def placed(levels: Sequence[Level], curves: Curves = NATURAL) -> dict[str, Placed]:
+def placed(levels: Sequence[Level], curves: Curves = NATURAL) -> dict[str, PlacedBone]:
     return {bone.level.name: bone for bone in stack(levels, curves, np.random.default_rng(0))}
 
 
-def forward_tilt_deg(bone: Placed) -> float:
+def forward_tilt_deg(bone: PlacedBone) -> float:
     return float(np.rad2deg(np.arctan2(bone.rotation[1, 2], bone.rotation[2, 2])))
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from vertebral.core.config import PreprocessConfig
 from vertebral.core.volume import Volume
-from vertebral.data.verse.catalogue import Catalog
-from vertebral.data.verse.indexing import index_dataset
-from vertebral.data.verse.preparing import prepare_dataset
+from vertebral.data.verse.catalogue import Catalogue
+from vertebral.data.verse.index import index_dataset
+from vertebral.data.verse.prepare import prepare_dataset
 from vertebral.data.verse.split import make_split
 from vertebral.io.write import write_image, write_labels
 
@@ -49,8 +49,8 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
         hu[:, :4] = -1000
         write_image(Volume(hu.astype(np.int16), AFFINE), source / "images" / f"s{number}_ct.nii.gz")
         write_labels(Volume(labels, AFFINE), source / "labels" / f"s{number}_seg-vert_msk.nii.gz")
-    catalog: Catalog = index_dataset(source, source / "catalog.json", jobs=1)
-    split = make_split(catalog, mode="random", validation=0.34, seed=0)
-    prepare_dataset(catalog, split, PreprocessConfig(spacing_mm=MM), out, jobs=1)
+    catalogue: Catalogue = index_dataset(source, source / "catalog.json", jobs=1)
+    split = make_split(catalogue, mode="random", validation=0.34, seed=0)
+    prepare_dataset(catalogue, split, PreprocessConfig(spacing_mm=MM), out, jobs=1)
     assert json.loads((out / "prepared.json").read_text())
     return out

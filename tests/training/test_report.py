@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from vertebral.cli import app
 from vertebral.core.about import DISCLAIMER
 from vertebral.core.errors import InputError, ModelError, OutputExistsError
-from vertebral.data.verse.prepared import PreparedScan, PreparedSet, open_prepared
+from vertebral.data.verse.prepared_set import PreparedScan, PreparedSet, open_prepared
 from vertebral.data.verse.split import Fold, Split
 from vertebral.models.networks import build_network
 from vertebral.models.weights import load_model, save_model

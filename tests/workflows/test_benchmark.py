@@ -16,7 +16,7 @@ from vertebral.cli import app
 from vertebral.core.anatomy import Level, parse_levels
 from vertebral.core.config import PreprocessConfig
 from vertebral.core.records import Evidence, Prepared
-from vertebral.data.patches.painted import class_of_verse_id
+from vertebral.data.patches.network_input import class_of_verse_id
 from vertebral.data.phantom import Phantom, make_phantom
 from vertebral.io.write import write_image, write_labels
 from vertebral.models.config import InferenceConfig, ModelConfig, UNetConfig

@@ -27,7 +27,7 @@ from vertebral.core.errors import (
 )
 from vertebral.core.records import Evidence, Prepared
 from vertebral.core.volume import Volume
-from vertebral.data.patches.painted import class_of_verse_id
+from vertebral.data.patches.network_input import class_of_verse_id
 from vertebral.data.phantom import Phantom, make_phantom
 from vertebral.evaluation.evaluate import evaluate
 from vertebral.evaluation.metrics import dice

@@ -73,7 +73,7 @@ def index(
     """List the CTs of a folder with their label maps and what is wrong with them: VerSe, images/labels, or nnU-Net."""
     with errors(as_json), interruptible():
         from vertebral.data.verse.catalogue import summary
-        from vertebral.data.verse.indexing import index_dataset
+        from vertebral.data.verse.index import index_dataset
 
         out = folder / "catalog.json" if out is None else out
         with stages(quiet or as_json) as show:
@@ -107,13 +107,13 @@ def split(
 ) -> None:
     """Divide the usable scans of a catalogue for training, validation and test, by subject."""
     with errors(as_json):
-        from vertebral.data.verse.catalogue import load_catalog
+        from vertebral.data.verse.catalogue import load_catalogue
         from vertebral.data.verse.split import describe, make_split, write_split
 
         out = catalog.with_name("split.json") if out is None else out
         if out.exists() and not overwrite:
             raise OutputExistsError(f"{out}: is there already; add --overwrite, or choose another --out")
-        cases = load_catalog(catalog)
+        cases = load_catalogue(catalog)
         made = make_split(cases, mode, validation, folds, seed)  # type: ignore[arg-type]  # checked there
         write_split(made, out)
         rows = describe(made, cases)

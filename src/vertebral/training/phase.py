@@ -11,7 +11,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 
 from vertebral.core.errors import ConfigError, VertebralError
-from vertebral.data.patches.painted import Sample
+from vertebral.data.patches.network_input import Patch
 from vertebral.io.write import atomic_write, write_json
 from vertebral.models.devices import Precision
 from vertebral.models.networks import Network
@@ -105,7 +105,7 @@ class Phase:
         fall = max(0.0, 1 - step / (steps + 1)) ** settings.poly_power if settings.schedule == "poly" else 1.0
         return float(rise * fall)
 
-    def _epoch(self, batches: Iterator[Sample], place: Place, logger: TensorBoardLogger) -> float:
+    def _epoch(self, batches: Iterator[Patch], place: Place, logger: TensorBoardLogger) -> float:
         """Train for an epoch; return its mean loss over all devices."""
         self._module.train()
         total = torch.zeros((), device=self._fabric.device)
@@ -127,7 +127,7 @@ class Phase:
         mean = self._fabric.all_reduce(total / self._steps, reduce_op="mean")
         return float(mean)  # type: ignore[arg-type]  # a tensor in, a tensor out
 
-    def _step(self, batches: Iterator[Sample], with_dice: bool) -> tuple[torch.Tensor, dict[str, float]]:
+    def _step(self, batches: Iterator[Patch], with_dice: bool) -> tuple[torch.Tensor, dict[str, float]]:
         """One step of the optimizer; return the loss and, if asked for, the Dice of the last patches."""
         config, fabric = self._config, self._fabric
         total = torch.zeros((), device=fabric.device)

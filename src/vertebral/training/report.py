@@ -92,7 +92,7 @@ def _draw_worst(
     """Predict and draw each of `rows`; return what was drawn."""
     if not rows or not isinstance(config.data, ScansConfig):
         return []
-    from vertebral.data.verse.prepared import open_prepared
+    from vertebral.data.verse.prepared_set import open_prepared
     from vertebral.models.devices import choose_device
     from vertebral.models.weights import load_model
     from vertebral.stages.preview.comparison import draw_comparison

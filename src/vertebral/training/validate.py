@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from vertebral.core.anatomy import level_named
 from vertebral.core.records import Prepared
 from vertebral.core.volume import Grid, Volume
-from vertebral.data.patches.painted import class_of_verse_id, window
-from vertebral.data.verse.prepared import PreparedScan
+from vertebral.data.patches.network_input import class_of_verse_id, window
+from vertebral.data.verse.prepared_set import PreparedScan
 from vertebral.models.config import ModelConfig
 from vertebral.models.devices import Precision
 from vertebral.stages.inference import infer

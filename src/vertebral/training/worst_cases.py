@@ -6,8 +6,8 @@ import numpy as np
 
 from vertebral.core.anatomy import level_named
 from vertebral.core.volume import Volume
-from vertebral.data.patches.painted import class_of_verse_id
-from vertebral.data.verse.prepared import PreparedScan
+from vertebral.data.patches.network_input import class_of_verse_id
+from vertebral.data.verse.prepared_set import PreparedScan
 from vertebral.models.devices import Precision
 from vertebral.models.weights import Model
 from vertebral.stages.preview.comparison import Compared, cut_to_labels

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from vertebral.core.errors import ConfigError, InputError, VertebralError
-from vertebral.data.verse.catalogue import Case, load_catalog
-from vertebral.data.verse.layouts import Found, find_scans
+from vertebral.data.verse.catalogue import CatalogueCase, load_catalogue
+from vertebral.data.verse.layouts import ScanFiles, find_scans
 from vertebral.evaluation.case import CaseScore, Failed
 from vertebral.evaluation.cohort import score_cases
 from vertebral.evaluation.pairing import CasePaths, find_cases
@@ -95,10 +95,10 @@ def _scans(request: BenchmarkRequest) -> list[CasePaths]:
     """The scans with a reference, in the order of their names."""
     if not request.data.exists():
         raise InputError(f"{request.data}: no such file or folder: check the path")
-    rows: Sequence[tuple[Case | Found, Path]]
+    rows: Sequence[tuple[CatalogueCase | ScanFiles, Path]]
     if request.data.is_file():
-        catalog = load_catalog(request.data)
-        rows = [(row, catalog.root) for row in catalog.usable]
+        catalogue = load_catalogue(request.data)
+        rows = [(row, catalogue.root) for row in catalogue.usable]
     else:
         rows = [(row, request.data) for row in find_scans(request.data, request.subject)[0]]
     found: list[tuple[str | None, CasePaths]] = [

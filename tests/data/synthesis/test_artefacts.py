@@ -3,7 +3,7 @@ import torch
 
 from vertebral.data.synthesis.artefacts import acquire, with_beam_hardening, with_kernel, with_motion, with_surroundings
 from vertebral.data.synthesis.config import ArtefactsConfig, SynthesisConfig
-from vertebral.data.synthesis.pose import scan
+from vertebral.data.synthesis.scanner import scan
 
 NONE = ArtefactsConfig().model_copy(
     update={name: 0.0 for name in ArtefactsConfig.model_fields if name.endswith("_probability")}

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from vertebral.core.errors import ConfigError, ReadError
 from vertebral.core.volume import Volume
 from vertebral.data.synthesis import body_cache
-from vertebral.data.synthesis.bodies import Body
 from vertebral.data.synthesis.body_cache import UNKNOWN_HU, CachedBody, cache_bodies, find_recipes
+from vertebral.data.synthesis.body_map import BodyMap
 from vertebral.data.synthesis.config import SourceConfig
 from vertebral.data.synthesis.tissues import TISSUE_ID
 from vertebral.io.write import write_image, write_labels
@@ -182,10 +182,10 @@ def test_vertebrae_are_placed_in_the_body(tmp_path: Path, monkeypatch: pytest.Mo
     data = tmp_path / "data"
     write_body(data)
     write_labels(Volume(np.where(block_labels() < 90, block_labels(), 0), AFFINE), data / "s_seg-vert_msk.nii.gz")
-    placed = Body(block_labels() // 90, block_labels() % 90, MM, AFFINE)
+    placed = BodyMap(block_labels() // 90, block_labels() % 90, MM, AFFINE)
     seen: list[tuple[float, float]] = []
 
-    def place(subject: Volume, body: Body) -> Body:
+    def place(subject: Volume, body: BodyMap) -> BodyMap:
         seen.append((float(subject.array.max()), body.spacing_mm))
         return placed
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vertebral.data.synthesis.bodies import Body
+from vertebral.data.synthesis.body_map import BodyMap
 from vertebral.data.synthesis.body_warp import Points, bend_to_spine, thin_plate_warp
 
 
@@ -62,7 +62,7 @@ def test_the_bent_body_has_its_voxels_where_the_warp_says() -> None:
     labels[:, 14:16, 40:42] = 20
     affine = np.diag([4.0, 4, 4, 1])
     affine[:3, 3] = -80, -58, -40
-    body = Body((labels > 0).astype(np.uint8), labels, 4.0, affine)
+    body = BodyMap((labels > 0).astype(np.uint8), labels, 4.0, affine)
     bent = bend_to_spine(body, UPRIGHT + np.array([8.0, 0, 20]), UPRIGHT)
     voxels = np.argwhere(bent.labels == 20)
     centre = bent.affine[:3, :3] @ voxels.mean(0) + bent.affine[:3, 3]

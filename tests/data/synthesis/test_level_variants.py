@@ -7,7 +7,7 @@ from vertebral.data.synthesis import level_variants
 from vertebral.data.synthesis.body_cache import CachedBody
 from vertebral.data.synthesis.config import SynthesisConfig
 from vertebral.data.synthesis.level_variants import VARIANTS, with_variant
-from vertebral.data.synthesis.synth import synthesise
+from vertebral.data.synthesis.synthetic_ct import synthesise
 from vertebral.data.synthesis.tissues import TISSUE_ID
 
 STEP = 12

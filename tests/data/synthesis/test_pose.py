@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from vertebral.data.synthesis.config import SynthesisConfig
-from vertebral.data.synthesis.pose import blur, draw_field_of_view, draw_pose, rotation, sample, scan
+from vertebral.data.synthesis.pose import draw_field_of_view, draw_pose, rotation, sample
+from vertebral.data.synthesis.scanner import blur, scan
 
 PATCH = (9, 9, 9)
 STILL = SynthesisConfig(

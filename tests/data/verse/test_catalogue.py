@@ -12,9 +12,9 @@ import pytest
 
 from vertebral.core.errors import ConfigError, OutputExistsError, ReadError, VertebralError
 from vertebral.core.volume import Volume
-from vertebral.data.verse import indexing
-from vertebral.data.verse.catalogue import Case, Catalog, load_catalog, summary, write_catalog
-from vertebral.data.verse.indexing import index_dataset
+from vertebral.data.verse import index as index_module
+from vertebral.data.verse.catalogue import Catalogue, CatalogueCase, load_catalogue, summary, write_catalogue
+from vertebral.data.verse.index import index_dataset
 from vertebral.data.verse.layouts import find_scans
 from vertebral.io.ct.read import read_geometry
 from vertebral.io.write import write_centroids, write_image, write_labels
@@ -57,28 +57,28 @@ def centroids(path: Path, ids: Sequence[int], at_mm: tuple[float, float, float] 
     write_centroids([(value, at_mm) for value in ids], ct().grid, path)
 
 
-def index(root: Path, **options: Any) -> Catalog:
+def index(root: Path, **options: Any) -> Catalogue:
     return index_dataset(root, root / "catalog.json", jobs=1, overwrite=True, **options)
 
 
-def only(root: Path) -> Case:
+def only(root: Path) -> CatalogueCase:
     (case,) = index(root).cases
     return case
 
 
 def test_verse_2020(verse_root: Path, tmp_path: Path) -> None:
-    catalog = index_dataset(verse_root, tmp_path / "catalog.json", jobs=1)
-    assert [case.case for case in catalog.cases[:5]] == [
+    catalogue = index_dataset(verse_root, tmp_path / "catalog.json", jobs=1)
+    assert [case.case for case in catalogue.cases[:5]] == [
         "sub-gl004_dir-iso",
         "sub-verse501_split-verse201",
         "sub-verse501_split-verse251",
         "sub-verse502_dir-ax",
         "sub-verse503_dir-sag",
     ]
-    assert len(catalog.cases) == len(catalog.usable) == 11
-    assert catalog.unmatched == ()
-    assert [case.warnings for case in catalog.cases if case.warnings] == []
-    sagittal = catalog.cases[4]
+    assert len(catalogue.cases) == len(catalogue.usable) == 11
+    assert catalogue.unmatched == ()
+    assert [case.warnings for case in catalogue.cases if case.warnings] == []
+    sagittal = catalogue.cases[4]
     assert (sagittal.subject, sagittal.dataset, sagittal.subset) == ("sub-verse503", "dataset-01training", "training")
     stem = "sub-verse503/sub-verse503_dir-sag"
     assert sagittal.ct == f"dataset-01training/rawdata/{stem}_ct.nii.gz"
@@ -87,10 +87,10 @@ def test_verse_2020(verse_root: Path, tmp_path: Path) -> None:
     assert (sagittal.orientation, sagittal.spacing_mm) == ("PIR", (4, 4, 4))
     assert sagittal.levels == ("T11", "T12", "L1", "L2", "L3")
     assert sagittal.cut == ()
-    lower = catalog.cases[1]
+    lower = catalogue.cases[1]
     assert lower.levels[-1] == "L3" and lower.cut[0] == lower.levels[0]
-    assert {case.subset for case in catalog.cases} == {"training", "validation", "test"}
-    assert catalog.path(sagittal.ct).is_file()
+    assert {case.subset for case in catalogue.cases} == {"training", "validation", "test"}
+    assert catalogue.path(sagittal.ct).is_file()
 
 
 def test_verse_2019_beside_2020(make_verse: Callable[..., Path], tmp_path: Path) -> None:
@@ -122,17 +122,17 @@ def test_plain_folders(tmp_path: Path) -> None:
         put(tmp_path / "own" / "images", f"{image}.nii.gz", ct(fill=value))
         put(tmp_path / "own" / "labels", f"{label}.nii", mask())
     centroids(tmp_path / "own" / "labels" / "a_ctd.json", [L1])
-    catalog = index(tmp_path)
-    assert [(case.case, case.subject) for case in catalog.usable] == [
+    catalogue = index(tmp_path)
+    assert [(case.case, case.subject) for case in catalogue.usable] == [
         ("a", "a"),
         ("b", "b"),
         ("c", "c"),
         ("d", "d"),
         ("sub-7_x", "sub-7"),
     ]
-    assert {(case.dataset, case.subset) for case in catalog.cases} == {("own", None)}
-    assert catalog.cases[0].centroids == "own/labels/a_ctd.json"
-    assert [case.warnings for case in catalog.cases] == [()] * 5
+    assert {(case.dataset, case.subset) for case in catalogue.cases} == {("own", None)}
+    assert catalogue.cases[0].centroids == "own/labels/a_ctd.json"
+    assert [case.warnings for case in catalogue.cases] == [()] * 5
 
 
 def test_nnunet(tmp_path: Path) -> None:
@@ -141,12 +141,12 @@ def test_nnunet(tmp_path: Path) -> None:
         put(folder / f"images{kind}", f"case_{place}_0000.nii.gz", ct(fill=place))
         put(folder / f"images{kind}", f"case_{place}_0001.nii.gz", ct(fill=place))
         put(folder / f"labels{kind}", f"case_{place}.nii.gz", mask())
-    catalog = index(tmp_path)
-    assert [(case.case, case.subset, case.dataset) for case in catalog.usable] == [
+    catalogue = index(tmp_path)
+    assert [(case.case, case.subset, case.dataset) for case in catalogue.usable] == [
         ("case_0", "training", "Dataset101_Spine"),
         ("case_1", "test", "Dataset101_Spine"),
     ]
-    assert catalog.unmatched == (
+    assert catalogue.unmatched == (
         "Dataset101_Spine/imagesTr/case_0_0001.nii.gz",
         "Dataset101_Spine/imagesTs/case_1_0001.nii.gz",
     )
@@ -187,9 +187,9 @@ def test_hidden_folders_and_strangers_are_passed_over(tmp_path: Path) -> None:
     put(tmp_path / "images", "._a.nii.gz", ct())
     (tmp_path / "loop").symlink_to(tmp_path)
     (tmp_path / "notes.json").write_text("{}")
-    catalog = index(tmp_path)
-    assert [case.case for case in catalog.cases] == ["sub-verse004"]
-    assert catalog.unmatched == ("elsewhere/x.nii.gz",)
+    catalogue = index(tmp_path)
+    assert [case.case for case in catalogue.cases] == ["sub-verse004"]
+    assert catalogue.unmatched == ("elsewhere/x.nii.gz",)
 
 
 def test_linked_folders_are_followed(tmp_path: Path) -> None:
@@ -266,9 +266,9 @@ def test_two_label_maps_for_one_scan(tmp_path: Path) -> None:
     put(tmp_path / "images", "a.nii.gz", ct())
     for name in ("a_msk.nii.gz", "a_seg.nii.gz"):
         put(tmp_path / "labels", name, mask())
-    catalog = index(tmp_path)
-    assert catalog.cases[0].problems == ("2 label maps fit: labels/a_msk.nii.gz, labels/a_seg.nii.gz",)
-    assert catalog.unmatched == ("labels/a_msk.nii.gz", "labels/a_seg.nii.gz")
+    catalogue = index(tmp_path)
+    assert catalogue.cases[0].problems == ("2 label maps fit: labels/a_msk.nii.gz, labels/a_seg.nii.gz",)
+    assert catalogue.unmatched == ("labels/a_msk.nii.gz", "labels/a_seg.nii.gz")
 
 
 @pytest.mark.parametrize(
@@ -348,13 +348,13 @@ def test_the_catalogue_is_not_overwritten_unasked(tmp_path: Path) -> None:
 def inspected(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The cases that were opened."""
     names: list[str] = []
-    inspect = indexing.inspect
+    inspect = index_module.inspect
 
-    def note(root: Path, found: Any) -> Case:
+    def note(root: Path, found: Any) -> CatalogueCase:
         names.append(found.case)
         return inspect(root, found)
 
-    monkeypatch.setattr(indexing, "inspect", note)
+    monkeypatch.setattr(index_module, "inspect", note)
     return names
 
 
@@ -401,7 +401,7 @@ def test_several_processes_give_the_same(verse_root: Path, tmp_path: Path) -> No
 def test_a_killed_process_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(2):
         verse(tmp_path, f"sub-verse00{number}", fill=number)
-    monkeypatch.setattr(indexing, "inspect", _EndsWhoeverUnpicklesIt())
+    monkeypatch.setattr(index_module, "inspect", _EndsWhoeverUnpicklesIt())
     with pytest.raises(VertebralError, match=r"ended by the system.*fewer --jobs; what was read is kept"):
         index_dataset(tmp_path, tmp_path / "catalog.json", jobs=2)
 
@@ -417,15 +417,15 @@ class _EndsWhoeverUnpicklesIt:
 def test_the_file_can_move_with_its_data(tmp_path: Path) -> None:
     verse(tmp_path / "old" / "data")
     made = index_dataset(tmp_path / "old" / "data", tmp_path / "old" / "catalog.json", jobs=1)
-    assert load_catalog(tmp_path / "old" / "catalog.json") == made
+    assert load_catalogue(tmp_path / "old" / "catalog.json") == made
     stored = (tmp_path / "old" / "catalog.json").read_text()
     assert str(tmp_path) not in stored
     assert json.loads(stored)["root"] == "data"
     (tmp_path / "old").rename(tmp_path / "new")
-    moved = load_catalog(tmp_path / "new" / "catalog.json")
+    moved = load_catalogue(tmp_path / "new" / "catalog.json")
     assert moved.path(moved.cases[0].ct).is_file()
     assert (moved.cases, moved.sha256) == (made.cases, made.sha256)
-    assert load_catalog(tmp_path / "new" / "catalog.json", tmp_path).root == tmp_path
+    assert load_catalogue(tmp_path / "new" / "catalog.json", tmp_path).root == tmp_path
 
 
 @pytest.mark.parametrize(
@@ -440,28 +440,28 @@ def test_the_file_can_move_with_its_data(tmp_path: Path) -> None:
 def test_another_json_is_no_catalogue(tmp_path: Path, text: str, part: str) -> None:
     (tmp_path / "c.json").write_text(text)
     with pytest.raises(ReadError, match=rf"c\.json: not a catalogue \(.*{part}.*data index"):
-        load_catalog(tmp_path / "c.json")
+        load_catalogue(tmp_path / "c.json")
 
 
 def test_a_missing_catalogue_is_named(tmp_path: Path) -> None:
     with pytest.raises(ReadError, match=r"c\.json: no such file: make it with vertebral data index"):
-        load_catalog(tmp_path / "c.json")
+        load_catalogue(tmp_path / "c.json")
 
 
 def test_the_hash_means_the_data(tmp_path: Path) -> None:
     verse(tmp_path)
     verse(tmp_path, "sub-verse005", fill=5)
-    catalog = index(tmp_path)
-    first, second = catalog.cases
+    catalogue = index(tmp_path)
+    first, second = catalogue.cases
 
     def changed(**values: object) -> str:
-        return Catalog(root=tmp_path, cases=(first.model_copy(update=values), second)).sha256
+        return Catalogue(root=tmp_path, cases=(first.model_copy(update=values), second)).sha256
 
-    assert Catalog(root=Path("elsewhere"), cases=(second, first)).sha256 == catalog.sha256
-    assert changed(warnings=("look at it",)) == catalog.sha256
-    assert len({catalog.sha256, changed(problems=("bad",)), changed(sha256_ct="0"), changed(subset="test")}) == 4
-    write_catalog(catalog, tmp_path / "again.json")
-    assert load_catalog(tmp_path / "again.json").sha256 == catalog.sha256
+    assert Catalogue(root=Path("elsewhere"), cases=(second, first)).sha256 == catalogue.sha256
+    assert changed(warnings=("look at it",)) == catalogue.sha256
+    assert len({catalogue.sha256, changed(problems=("bad",)), changed(sha256_ct="0"), changed(subset="test")}) == 4
+    write_catalogue(catalogue, tmp_path / "again.json")
+    assert load_catalogue(tmp_path / "again.json").sha256 == catalogue.sha256
 
 
 def test_summary(tmp_path: Path) -> None:

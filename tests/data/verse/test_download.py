@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from vertebral.core.errors import ConfigError, DownloadError, InputError, OutputExistsError
-from vertebral.data.verse import remote
-from vertebral.data.verse.download import CITATIONS, Archive, Fetched, choose_archives, download
+from vertebral.data.verse import resumable
+from vertebral.data.verse.download import CITATIONS, FetchedArchive, VerseArchive, choose_archives, download
 
-ARCHIVE = Archive("verse19", "training")
+ARCHIVE = VerseArchive("verse19", "training")
 NAME = "dataset-verse19training"
 CT = "rawdata/sub-verse004/sub-verse004_ct.nii.gz"
 
@@ -120,11 +120,11 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "PAUSES_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(resumable, "PAUSES_S", (0.0, 0.0, 0.0))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
-def fetch(server: Server, out: Path, *archives: Archive, **options: Any) -> list[Fetched]:
+def fetch(server: Server, out: Path, *archives: VerseArchive, **options: Any) -> list[FetchedArchive]:
     return download(archives or (ARCHIVE,), out, server.url, **options)
 
 
@@ -135,7 +135,7 @@ def assert_whole(out: Path, seed: int = 0) -> None:
 
 def test_an_archive_is_unpacked_and_recorded(server: Server, tmp_path: Path) -> None:
     assert fetch(server, tmp_path / "a" / "out") == [
-        Fetched(NAME, tmp_path / "a" / "out" / NAME, hashlib.sha256(server.files[NAME]).hexdigest(), False)
+        FetchedArchive(NAME, tmp_path / "a" / "out" / NAME, hashlib.sha256(server.files[NAME]).hexdigest(), False)
     ]
     out = tmp_path / "a" / "out"
     assert_whole(out)
@@ -246,7 +246,7 @@ def test_a_body_that_never_comes_is_given_up_and_kept(server: Server, tmp_path: 
 
 def test_a_missing_archive_is_named_at_once(server: Server, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match=rf"{server.url}/dataset-verse20test.zip: the server answered 404.*osf.io"):
-        fetch(server, tmp_path, Archive("verse20", "test"))
+        fetch(server, tmp_path, VerseArchive("verse20", "test"))
     assert len(server.log) == 1
 
 
@@ -326,7 +326,7 @@ def test_a_zip_without_a_top_folder_gets_one(server: Server, tmp_path: Path, top
 
 def test_a_top_folder_keeps_its_name(server: Server, tmp_path: Path) -> None:
     server.files["dataset-verse20training"] = verse_zip(top="dataset-01training/")
-    found = fetch(server, tmp_path, Archive("verse20", "training"))
+    found = fetch(server, tmp_path, VerseArchive("verse20", "training"))
     assert found[0].folder == tmp_path / "dataset-01training"
     assert (tmp_path / "dataset-01training" / CT).is_file()
     assert (tmp_path / "dataset-verse20training.json").is_file()

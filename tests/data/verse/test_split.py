@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vertebral.core.errors import ConfigError, ReadError
-from vertebral.data.verse.catalogue import Case, Catalog
+from vertebral.data.verse.catalogue import Catalogue, CatalogueCase
 from vertebral.data.verse.split import Mode, Split, describe, has_anomaly, load_split, make_split, write_split
 
 LUMBAR, NECK = ("L1", "L2"), ("C1", "C2")
@@ -19,8 +19,8 @@ LUMBAR, NECK = ("L1", "L2"), ("C1", "C2")
 
 def case(
     name: str, subject: str = "", subset: Any = None, levels: Sequence[str] = LUMBAR, problems: Sequence[str] = ()
-) -> Case:
-    return Case(
+) -> CatalogueCase:
+    return CatalogueCase(
         case=name,
         subject=subject or name,
         dataset="d",
@@ -39,17 +39,17 @@ def case(
     )
 
 
-def catalog(*cases: Case) -> Catalog:
-    return Catalog(root=Path("root"), cases=cases)
+def catalogue(*cases: CatalogueCase) -> Catalogue:
+    return Catalogue(root=Path("root"), cases=cases)
 
 
-def many(count: int, prefix: str = "s", **values: Any) -> list[Case]:
+def many(count: int, prefix: str = "s", **values: Any) -> list[CatalogueCase]:
     return [case(f"{prefix}{n}", **values) for n in range(count)]
 
 
 def test_random_is_four_to_one_by_subject() -> None:
     cases = [case(f"s{n}-{scan}", f"s{n}") for n in range(10) for scan in range(1 + n % 3)]
-    split = make_split(catalog(*cases))
+    split = make_split(catalogue(*cases))
     (fold,) = split.folds
     assert len({name.split("-")[0] for name in fold.validation}) == 2
     assert len({name.split("-")[0] for name in fold.train}) == 8
@@ -58,13 +58,13 @@ def test_random_is_four_to_one_by_subject() -> None:
 
 
 def test_another_seed_is_another_split() -> None:
-    data = catalog(*many(40))
+    data = catalogue(*many(40))
     drawn = {make_split(data, seed=seed).folds for seed in range(10)}
     assert len(drawn) == 10
 
 
 def test_the_draw_is_the_same_on_every_machine() -> None:
-    (fold,) = make_split(catalog(*many(10)), seed=1).folds
+    (fold,) = make_split(catalogue(*many(10)), seed=1).folds
     assert fold.validation == ("s0", "s3")
 
 
@@ -73,14 +73,14 @@ def test_strata_are_divided_alike() -> None:
     odd = many(5, prefix="odd", levels=("L5", "L6"))
     lumbar = many(20, prefix="lumbar")
     for seed in range(5):
-        (fold,) = make_split(catalog(*necks, *odd, *lumbar), seed=seed).folds
+        (fold,) = make_split(catalogue(*necks, *odd, *lumbar), seed=seed).folds
         counts = Counter(name.rstrip("0123456789") for name in fold.validation)
         assert counts.total() == 7
         assert abs(counts["neck"] - 2) <= 1 and abs(counts["odd"] - 1) <= 1 and abs(counts["lumbar"] - 4) <= 1
 
 
 def test_folds_deal_every_stratum_out() -> None:
-    data = catalog(*many(10, prefix="neck", levels=NECK), *many(5, prefix="odd", levels=("T12", "T13", "L1")))
+    data = catalogue(*many(10, prefix="neck", levels=NECK), *many(5, prefix="odd", levels=("T12", "T13", "L1")))
     split = make_split(data, "folds", folds=5)
     for fold in split.folds:
         counts = Counter(name.rstrip("0123456789") for name in fold.validation)
@@ -105,7 +105,7 @@ def test_anomalies_of_number(levels: list[str], expected: bool) -> None:
 
 
 def test_challenge_takes_the_folders_word() -> None:
-    data = catalog(case("a", subset="training"), case("b", subset="validation"), case("c", subset="test"), case("d"))
+    data = catalogue(case("a", subset="training"), case("b", subset="validation"), case("c", subset="test"), case("d"))
     split = make_split(data, "challenge")
     (fold,) = split.folds
     assert (fold.train, fold.validation, split.test) == (("a",), ("b",), ("c",))
@@ -113,7 +113,7 @@ def test_challenge_takes_the_folders_word() -> None:
 
 
 def test_challenge_keeps_a_subject_out_of_training_that_is_tested_elsewhere() -> None:
-    data = catalog(
+    data = catalogue(
         case("a1", "a", "training"),
         case("a2", "a", "test"),
         case("b1", "b", "training"),
@@ -130,7 +130,7 @@ def test_challenge_keeps_a_subject_out_of_training_that_is_tested_elsewhere() ->
 
 @pytest.mark.parametrize("mode", ["random", "folds"])
 def test_test_folders_stay_the_test_set(mode: Mode) -> None:
-    data = catalog(*many(6, prefix="a"), *many(3, prefix="b", subset="test"), case("a0-again", "a0", "test"))
+    data = catalogue(*many(6, prefix="a"), *many(3, prefix="b", subset="test"), case("a0-again", "a0", "test"))
     split = make_split(data, mode, folds=2)
     assert split.test == ("a0", "a0-again", "b0", "b1", "b2")
     for fold in split.folds:
@@ -138,13 +138,13 @@ def test_test_folders_stay_the_test_set(mode: Mode) -> None:
 
 
 def test_a_catalogue_of_test_scans_alone_is_drawn_from() -> None:
-    split = make_split(catalog(*many(5, subset="test")))
+    split = make_split(catalogue(*many(5, subset="test")))
     assert split.test == ()
     assert (len(split.folds[0].train), len(split.folds[0].validation)) == (4, 1)
 
 
 def test_problems_are_left_out_with_their_reason() -> None:
-    data = catalog(*many(3), case("x", problems=["no mask", "odd"]))
+    data = catalogue(*many(3), case("x", problems=["no mask", "odd"]))
     (left_out,) = make_split(data).left_out
     assert (left_out.ct, left_out.why) == ("d/images/x.nii.gz", "no mask; odd")
 
@@ -164,19 +164,19 @@ def test_problems_are_left_out_with_their_reason() -> None:
         (many(2, subset="training"), {"mode": "challenge"}, "no usable scan lies in a validation folder"),
     ],
 )
-def test_what_cannot_be_split(cases: list[Case], options: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_split(cases: list[CatalogueCase], options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        make_split(catalog(*cases), **options)
+        make_split(catalogue(*cases), **options)
 
 
 def test_a_share_leaves_a_subject_on_each_side() -> None:
     for validation in (0.01, 0.99):
-        (fold,) = make_split(catalog(*many(3)), validation=validation).folds
+        (fold,) = make_split(catalogue(*many(3)), validation=validation).folds
         assert fold.train and fold.validation
 
 
 def test_the_file_is_as_documented(tmp_path: Path) -> None:
-    data = catalog(*many(5), case("t", subset="test"))
+    data = catalogue(*many(5), case("t", subset="test"))
     split = make_split(data, seed=7)
     write_split(split, tmp_path / "split.json")
     stored = json.loads((tmp_path / "split.json").read_text())
@@ -188,11 +188,11 @@ def test_the_file_is_as_documented(tmp_path: Path) -> None:
 
 
 def test_a_split_of_something_else_is_refused(tmp_path: Path) -> None:
-    data, path = catalog(*many(5)), tmp_path / "split.json"
+    data, path = catalogue(*many(5)), tmp_path / "split.json"
     split = make_split(data)
     write_split(split, path)
     with pytest.raises(ReadError, match=r"split\.json: was made from another catalogue.*make it again"):
-        load_split(path, catalog(*many(6)))
+        load_split(path, catalogue(*many(6)))
     (fold,) = split.folds
     spoilt = {
         "no usable case 'x'": fold.model_copy(update={"train": ("x",)}),
@@ -210,7 +210,7 @@ def test_a_split_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_sets_are_described() -> None:
-    data = catalog(
+    data = catalogue(
         case("a1", "a", "training", ("C7", "T1")),
         case("a2", "a", "training", ("T11", "L1")),
         case("b", "b", "validation", NECK),
@@ -222,12 +222,12 @@ def test_sets_are_described() -> None:
         ("validation", 1, 1, 1, 0, 0, 0),
         ("test", 1, 1, 0, 0, 1, 0),
     ]
-    rows = describe(make_split(catalog(*many(4)), "folds", folds=2), catalog(*many(4)))
+    rows = describe(make_split(catalogue(*many(4)), "folds", folds=2), catalogue(*many(4)))
     assert [row["set"] for row in rows] == ["train 1", "validation 1", "train 2", "validation 2", "test"]
 
 
 @st.composite
-def catalogs(draw: st.DrawFn) -> Catalog:
+def catalogs(draw: st.DrawFn) -> Catalogue:
     """Up to 12 subjects with up to 3 scans each, some of them not usable."""
     cases = []
     for subject in range(draw(st.integers(2, 12))):
@@ -236,13 +236,13 @@ def catalogs(draw: st.DrawFn) -> Catalog:
             subset = draw(st.sampled_from([None, "training", "validation", "test"]))
             problems = draw(st.sampled_from([(), (), ("bad",)]))
             cases.append(case(f"s{subject}-{scan}", f"s{subject}", subset, levels, problems))
-    return catalog(*draw(st.permutations(cases)))
+    return catalogue(*draw(st.permutations(cases)))
 
 
 @settings(max_examples=150, deadline=None)
 @given(catalogs(), st.sampled_from(get_args(Mode)), st.floats(0.01, 0.99), st.integers(2, 4), st.integers(0, 99))
 def test_no_subject_on_two_sides_and_every_scan_once(
-    data: Catalog, mode: Mode, validation: float, folds: int, seed: int
+    data: Catalogue, mode: Mode, validation: float, folds: int, seed: int
 ) -> None:
     try:
         split = make_split(data, mode, validation, folds, seed)

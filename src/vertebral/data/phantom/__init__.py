@@ -15,9 +15,9 @@ from scipy import ndimage
 from vertebral.core.anatomy import Level, parse_levels
 from vertebral.core.errors import ConfigError
 from vertebral.core.volume import Affine, Volume
-from vertebral.data.phantom.body import HU, Profile, Solid, other_bones, profile, soft_tissue
-from vertebral.data.phantom.pose import Curves, Placed, disc_frame, own_frame, stack
 from vertebral.data.phantom.shapes import Distance, Points
+from vertebral.data.phantom.spine_curve import Curves, PlacedBone, disc_frame, own_frame, stack
+from vertebral.data.phantom.surroundings import HU, Solid, TrunkProfile, other_bones, profile, soft_tissue
 from vertebral.data.phantom.vertebrae import disc, shape
 
 __all__ = ["LOWER_SPINE", "NATURAL", "WHOLE_SPINE", "Curves", "Phantom", "make_phantom"]
@@ -77,8 +77,8 @@ def make_phantom(
 
 
 def _prepare(
-    placed: Sequence[Placed], spacing_mm: NDArray[np.float64], rng: np.random.Generator
-) -> tuple["_Canvas", Profile]:
+    placed: Sequence[PlacedBone], spacing_mm: NDArray[np.float64], rng: np.random.Generator
+) -> tuple["_Canvas", TrunkProfile]:
     """Choose the field of view and fill it with soft tissue, slab by slab."""
     low_z = min(b.bounds_mm()[0][2] for b in placed) - 4
     high_z = max(b.bounds_mm()[1][2] for b in placed) + (22 if placed[-1].level.name == "C1" else 4)
@@ -149,7 +149,7 @@ class _Canvas:
         x, y, z = (a[cut] for a, cut in zip(self.axes, box, strict=True))
         return x[:, None, None], y[None, :, None], z[None, None, :]
 
-    def disc(self, below: Placed, above: Placed) -> None:
+    def disc(self, below: PlacedBone, above: PlacedBone) -> None:
         """Lay the disc between two neighbours."""
         if above.size.disc <= 0:
             return
@@ -159,7 +159,7 @@ class _Canvas:
         inside = self._share(disc(own_frame(self.points(box), centre, rotation), above.size))
         self.hu[box] += (HU["disc"] - self.hu[box]) * inside
 
-    def vertebra(self, bone: Placed) -> None:
+    def vertebra(self, bone: PlacedBone) -> None:
         """Lay a labelled bone, cut back to a joint gap from those laid before, without loose fragments."""
         box = self.box(*bone.bounds_mm())
         distance = shape(bone.level.name, bone.to_own(self.points(box)), bone.size)

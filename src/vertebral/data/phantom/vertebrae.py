@@ -14,7 +14,7 @@ from vertebral.data.phantom.shapes import Points, bar, blend, carve, ellipse, el
 
 
 @dataclass(frozen=True)
-class Size:
+class VertebraSize:
     """Dimensions of one vertebra in mm.
 
     `disc` is the height of the disc below it, `span` the width from tip to tip of
@@ -32,7 +32,7 @@ class Size:
     spinous: float
     drop_deg: float
 
-    def scaled(self, factor: float) -> "Size":
+    def scaled(self, factor: float) -> "VertebraSize":
         """All lengths times `factor`; the angle stays."""
         lengths = {f.name: getattr(self, f.name) * factor for f in fields(self) if f.name != "drop_deg"}
         return replace(self, **lengths)
@@ -52,34 +52,34 @@ class Size:
 # thoracic (Spine 1991;16:888-901) and lumbar (Spine 1992;17:299-306), smoothed from level to level. They are meant to
 # look right, not to be a normative data set. C1 and the sacrum have shapes of their own and use few of the columns.
 #       width depth height disc  canal w  d   span spinous drop
-SIZES: dict[str, Size] = {
-    "C1": Size(22.0, 16.0, 20.0, 0.0, 26.0, 30.0, 76.0, 36.0, 0),
-    "C2": Size(18.0, 16.0, 17.0, 5.0, 24.0, 17.0, 54.0, 35.0, 22),
-    "C3": Size(18.0, 15.5, 12.5, 5.0, 23.5, 15.5, 50.0, 30.0, 20),
-    "C4": Size(18.5, 15.5, 12.5, 5.0, 24.5, 15.5, 51.0, 30.0, 20),
-    "C5": Size(19.5, 16.0, 12.5, 5.2, 25.0, 15.5, 53.0, 31.0, 22),
-    "C6": Size(21.0, 16.5, 12.5, 5.5, 25.5, 15.5, 55.0, 36.0, 22),
-    "C7": Size(24.0, 17.5, 14.0, 5.5, 24.5, 15.5, 66.0, 47.0, 22),
-    "T1": Size(26.0, 18.5, 15.5, 5.0, 22.0, 16.5, 75.0, 51.0, 24),
-    "T2": Size(26.5, 20.0, 17.0, 4.5, 19.5, 16.0, 69.0, 52.0, 30),
-    "T3": Size(26.5, 22.0, 17.5, 4.2, 18.5, 16.0, 64.0, 53.0, 38),
-    "T4": Size(26.5, 23.5, 18.0, 4.2, 17.5, 16.0, 61.0, 54.0, 45),
-    "T5": Size(27.0, 24.5, 18.3, 4.2, 17.5, 16.0, 61.0, 56.0, 50),
-    "T6": Size(28.0, 26.0, 18.8, 4.4, 17.5, 16.0, 61.0, 57.0, 53),
-    "T7": Size(29.5, 27.5, 19.4, 4.6, 17.5, 16.0, 61.0, 58.0, 53),
-    "T8": Size(30.5, 28.5, 20.0, 4.9, 17.5, 16.0, 60.0, 57.0, 50),
-    "T9": Size(32.0, 29.5, 20.6, 5.3, 18.0, 16.0, 58.0, 55.0, 43),
-    "T10": Size(34.0, 30.5, 21.6, 5.8, 18.5, 16.0, 56.0, 52.0, 33),
-    "T11": Size(37.0, 31.5, 22.7, 6.4, 20.0, 16.5, 52.0, 50.0, 22),
-    "T12": Size(40.0, 32.5, 24.0, 7.2, 22.0, 18.0, 48.0, 50.0, 14),
-    "T13": Size(40.5, 33.0, 24.8, 7.8, 22.5, 18.2, 48.0, 52.0, 12),
-    "L1": Size(41.5, 33.5, 25.5, 8.5, 23.5, 18.5, 72.0, 55.0, 10),
-    "L2": Size(43.0, 34.5, 26.2, 9.5, 24.0, 18.0, 78.0, 57.0, 8),
-    "L3": Size(45.0, 35.0, 26.6, 10.5, 24.5, 18.0, 87.0, 58.0, 8),
-    "L4": Size(47.0, 35.5, 26.6, 11.0, 25.5, 18.0, 83.0, 55.0, 8),
-    "L5": Size(49.0, 35.0, 26.0, 10.5, 27.0, 18.5, 90.0, 48.0, 8),
-    "L6": Size(49.5, 34.5, 25.0, 9.5, 27.5, 18.5, 92.0, 46.0, 8),
-    "sacrum": Size(49.0, 33.0, 0.0, 0.0, 28.0, 17.0, 112.0, 45.0, 0),
+SIZES: dict[str, VertebraSize] = {
+    "C1": VertebraSize(22.0, 16.0, 20.0, 0.0, 26.0, 30.0, 76.0, 36.0, 0),
+    "C2": VertebraSize(18.0, 16.0, 17.0, 5.0, 24.0, 17.0, 54.0, 35.0, 22),
+    "C3": VertebraSize(18.0, 15.5, 12.5, 5.0, 23.5, 15.5, 50.0, 30.0, 20),
+    "C4": VertebraSize(18.5, 15.5, 12.5, 5.0, 24.5, 15.5, 51.0, 30.0, 20),
+    "C5": VertebraSize(19.5, 16.0, 12.5, 5.2, 25.0, 15.5, 53.0, 31.0, 22),
+    "C6": VertebraSize(21.0, 16.5, 12.5, 5.5, 25.5, 15.5, 55.0, 36.0, 22),
+    "C7": VertebraSize(24.0, 17.5, 14.0, 5.5, 24.5, 15.5, 66.0, 47.0, 22),
+    "T1": VertebraSize(26.0, 18.5, 15.5, 5.0, 22.0, 16.5, 75.0, 51.0, 24),
+    "T2": VertebraSize(26.5, 20.0, 17.0, 4.5, 19.5, 16.0, 69.0, 52.0, 30),
+    "T3": VertebraSize(26.5, 22.0, 17.5, 4.2, 18.5, 16.0, 64.0, 53.0, 38),
+    "T4": VertebraSize(26.5, 23.5, 18.0, 4.2, 17.5, 16.0, 61.0, 54.0, 45),
+    "T5": VertebraSize(27.0, 24.5, 18.3, 4.2, 17.5, 16.0, 61.0, 56.0, 50),
+    "T6": VertebraSize(28.0, 26.0, 18.8, 4.4, 17.5, 16.0, 61.0, 57.0, 53),
+    "T7": VertebraSize(29.5, 27.5, 19.4, 4.6, 17.5, 16.0, 61.0, 58.0, 53),
+    "T8": VertebraSize(30.5, 28.5, 20.0, 4.9, 17.5, 16.0, 60.0, 57.0, 50),
+    "T9": VertebraSize(32.0, 29.5, 20.6, 5.3, 18.0, 16.0, 58.0, 55.0, 43),
+    "T10": VertebraSize(34.0, 30.5, 21.6, 5.8, 18.5, 16.0, 56.0, 52.0, 33),
+    "T11": VertebraSize(37.0, 31.5, 22.7, 6.4, 20.0, 16.5, 52.0, 50.0, 22),
+    "T12": VertebraSize(40.0, 32.5, 24.0, 7.2, 22.0, 18.0, 48.0, 50.0, 14),
+    "T13": VertebraSize(40.5, 33.0, 24.8, 7.8, 22.5, 18.2, 48.0, 52.0, 12),
+    "L1": VertebraSize(41.5, 33.5, 25.5, 8.5, 23.5, 18.5, 72.0, 55.0, 10),
+    "L2": VertebraSize(43.0, 34.5, 26.2, 9.5, 24.0, 18.0, 78.0, 57.0, 8),
+    "L3": VertebraSize(45.0, 35.0, 26.6, 10.5, 24.5, 18.0, 87.0, 58.0, 8),
+    "L4": VertebraSize(47.0, 35.5, 26.6, 11.0, 25.5, 18.0, 83.0, 55.0, 8),
+    "L5": VertebraSize(49.0, 35.0, 26.0, 10.5, 27.0, 18.5, 90.0, 48.0, 8),
+    "L6": VertebraSize(49.5, 34.5, 25.0, 9.5, 27.5, 18.5, 92.0, 46.0, 8),
+    "sacrum": VertebraSize(49.0, 33.0, 0.0, 0.0, 28.0, 17.0, 112.0, 45.0, 0),
 }
 
 
@@ -87,7 +87,7 @@ def _mirrored(p: Points) -> Points:
     return np.abs(p[0]), p[1], p[2]
 
 
-def body(p: Points, s: Size) -> Any:
+def body(p: Points, s: VertebraSize) -> Any:
     """Vertebral body: waisted elliptic column between two slightly hollow endplates with rounded rims."""
     x, y, z = p
     level = z / (s.height / 2)
@@ -97,27 +97,27 @@ def body(p: Points, s: Size) -> Any:
     return rounded(side + 1.0, np.abs(z) - (s.height / 2 - 1.0 - hollow), np.float32(-1e3)) - 1.0
 
 
-def canal(p: Points, s: Size) -> Any:
+def canal(p: Points, s: VertebraSize) -> Any:
     """The vertebral canal as an endless column, narrower behind."""
     ahead = p[1] - (s.back - s.canal_depth / 2)
     narrow = 1 + 0.25 * np.clip(ahead / (s.canal_depth / 2), -1, 1)
     return ellipse(p[0], ahead, s.canal_width / 2 * narrow, s.canal_depth / 2)
 
 
-def disc(p: Points, s: Size) -> Any:
+def disc(p: Points, s: VertebraSize) -> Any:
     """Intervertebral disc; p is centred midway between the two endplates."""
     side = ellipse(p[0], p[1], s.width * 0.49, s.depth * 0.49, power=2.3)
     return np.maximum(side, np.abs(p[2]) - (s.disc / 2 + 0.08 * s.height))
 
 
-def _spinous(p: Points, s: Size, root_z: float, half_root: Any, half_tip: Any) -> Any:
+def _spinous(p: Points, s: VertebraSize, root_z: float, half_root: Any, half_tip: Any) -> Any:
     drop = np.deg2rad(s.drop_deg)
     length = s.spinous - s.canal_depth
     tip = (0.0, s.arch - length * float(np.cos(drop)), root_z - length * float(np.sin(drop)))
     return bar(p, (0.0, s.arch - 1.0, root_z), tip, half_root, half_tip, 2.5)
 
 
-def lumbar(p: Points, s: Size) -> Any:
+def lumbar(p: Points, s: VertebraSize) -> Any:
     """L1-L6: square spinous process, long thin transverse processes, upright facets that clasp from the side."""
     m, h, edge = _mirrored(p), s.height, s.canal_width / 2
     joint = h / 2 + s.disc
@@ -135,7 +135,7 @@ def lumbar(p: Points, s: Size) -> Any:
     return carve(blend(body(p, s), arch, radius_mm=3), canal(p, s))
 
 
-def thoracic(p: Points, s: Size) -> Any:
+def thoracic(p: Points, s: VertebraSize) -> Any:
     """T1-T13: long sloping spinous process, club-ended transverse processes pointing back, flat frontal facets."""
     m, h, edge = _mirrored(p), s.height, s.canal_width / 2
     joint = h / 2 + s.disc
@@ -157,14 +157,14 @@ def thoracic(p: Points, s: Size) -> Any:
     return carve(blend(body(p, s), arch, radius_mm=2), canal(p, s))
 
 
-def _pillar(m: Points, s: Size, z: float, half_height: float) -> Any:
+def _pillar(m: Points, s: VertebraSize, z: float, half_height: float) -> Any:
     """Cervical articular pillar: a block whose upper and lower faces, the facets, fall backwards by 40 degrees."""
     dx, dy = m[0] - (s.canal_width / 2 + 5), m[1] - (s.back - 5)
     facet = (np.abs(m[2] - z - 0.84 * dy) - half_height) * 0.766
     return rounded(np.abs(dx) - 4.2, np.abs(dy) - 5.2, facet + 1.3) - 1.3
 
 
-def _cervical_arch(p: Points, m: Points, s: Size, forked: bool) -> Any:
+def _cervical_arch(p: Points, m: Points, s: VertebraSize, forked: bool) -> Any:
     edge = s.canal_width / 2
     lamina = bar(
         m, (edge + 3.5, s.back - 8.5, -1.5), (-1, s.arch - 2.5, -2.5), (2.6, 5.2), (2.4, 5.8), 1.5, (0, 0.3, 1)
@@ -178,7 +178,7 @@ def _cervical_arch(p: Points, m: Points, s: Size, forked: bool) -> Any:
     return blend(*parts)
 
 
-def cervical(p: Points, s: Size) -> Any:
+def cervical(p: Points, s: VertebraSize) -> Any:
     """C3-C7: uncinate lips, oblique facets, transverse processes pierced by a foramen, forked spinous process."""
     m, edge, half = _mirrored(p), s.canal_width / 2, s.width / 2
     prominent = s.spinous > 40
@@ -195,7 +195,7 @@ def cervical(p: Points, s: Size) -> Any:
     return carve(bone, canal(p, s))
 
 
-def axis(p: Points, s: Size) -> Any:
+def axis(p: Points, s: VertebraSize) -> Any:
     """C2: the dens, sloping shoulders for C1, a broad forked spinous process."""
     m, edge, half_height = _mirrored(p), s.canal_width / 2, s.height / 2
     dens = blend(
@@ -212,7 +212,7 @@ def axis(p: Points, s: Size) -> Any:
     return carve(carve(bone, canal(p, s)), foramen)
 
 
-def atlas(p: Points, s: Size) -> Any:
+def atlas(p: Points, s: VertebraSize) -> Any:
     """C1: a ring around the dens with two lateral masses and wide transverse processes, without a body."""
     m, z = _mirrored(p), p[2]
     ring = np.abs(ellipse(p[0], p[1] + 10.5, 19.5, 21.5))
@@ -224,7 +224,7 @@ def atlas(p: Points, s: Size) -> Any:
     return carve(blend(arch, tubercle, mass, transverse), foramen)
 
 
-def sacrum(p: Points, s: Size) -> Any:
+def sacrum(p: Points, s: VertebraSize) -> Any:
     """S1-S5 fused: a wedge bent forwards with wings, four pairs of foramina, a canal and a median crest."""
     q = _unbent(p, 95.0)
     m, u, t = _mirrored(q), q[1], q[2]  # u towards the front, t = -z along the curved bone (mm below the S1 endplate)
@@ -254,7 +254,7 @@ def _unbent(p: Points, radius_mm: float) -> Points:
     return x, radius_mm - np.hypot(ahead, z), radius_mm * turn
 
 
-def shape(name: str, p: Points, s: Size) -> Any:
+def shape(name: str, p: Points, s: VertebraSize) -> Any:
     """Signed distance (mm) of the bone called `name` (a key of SIZES) with dimensions `s`."""
     if name in ("C1", "C2", "sacrum"):
         return {"C1": atlas, "C2": axis, "sacrum": sacrum}[name](p, s)

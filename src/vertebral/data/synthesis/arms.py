@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional
 
-from vertebral.data.synthesis.synthetic import Range, uniform
+from vertebral.data.synthesis.random_draws import Range, uniform
 from vertebral.data.synthesis.tissues import TISSUE_ID
 
 _RADIUS_MM: Range = (32.0, 55.0)

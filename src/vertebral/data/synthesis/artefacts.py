@@ -6,11 +6,10 @@ CT is float32 HU (I, J, K), axes R, A, S: the patient lies on the back, towards 
 import torch
 from torch.nn import functional
 
-from vertebral.data.patches.augment import with_metal
 from vertebral.data.synthesis.config import ArtefactsConfig, SynthesisConfig
-from vertebral.data.synthesis.findings import happens
-from vertebral.data.synthesis.pose import blur, scan
-from vertebral.data.synthesis.synthetic import Range, smooth_field, uniform
+from vertebral.data.synthesis.implants import with_metal
+from vertebral.data.synthesis.random_draws import Range, happens, smooth_field, uniform
+from vertebral.data.synthesis.scanner import blur, scan
 
 _AIR_BELOW_HU = -500.0
 _EMPTY_HU = -940.0

@@ -16,9 +16,9 @@ from vertebral.core.anatomy import BY_NAME
 from vertebral.core.config import PreprocessConfig
 from vertebral.core.errors import ConfigError, ReadError
 from vertebral.core.volume import Grid, Volume
-from vertebral.data.synthesis.bodies import Body, cropped, load_body, spine_box, with_cortex
+from vertebral.data.synthesis.body_map import BodyMap, cropped, load_body, spine_box, with_cortex
 from vertebral.data.synthesis.config import SourceConfig
-from vertebral.data.synthesis.placing import place_in_body
+from vertebral.data.synthesis.spine_placement import place_in_body
 from vertebral.data.synthesis.tissues import TISSUE_ID
 from vertebral.io.ct.read import read_labels, read_scan
 from vertebral.io.write import atomic_write, write_json
@@ -179,7 +179,7 @@ def _build(recipe: Recipe, spacing_mm: float, crop_margin_mm: float | None, fold
     write_json({"recipe": recipe.name, "spacing_mm": spacing_mm}, folder / "done.json")
 
 
-def _placed(subject: Volume, body: Body, crop_margin_mm: float | None) -> Body:
+def _placed(subject: Volume, body: BodyMap, crop_margin_mm: float | None) -> BodyMap:
     """The subject in the body; where it is to be cut, the body is cut before, which saves most of the time."""
     if crop_margin_mm is None:
         return place_in_body(subject, body)
@@ -196,7 +196,7 @@ def _placed(subject: Volume, body: Body, crop_margin_mm: float | None) -> Body:
     return cropped(placed, spine_box(placed, crop_margin_mm, ids))
 
 
-def _real_scan(recipe: Recipe, spacing_mm: float) -> tuple[Body, NDArray[np.int16]]:
+def _real_scan(recipe: Recipe, spacing_mm: float) -> tuple[BodyMap, NDArray[np.int16]]:
     """A real CT with its labels; with a body map only the HU of bone is kept and the rest is painted."""
     assert recipe.ct is not None and recipe.labels is not None
     ct = read_scan(recipe.ct).volume
@@ -209,7 +209,7 @@ def _real_scan(recipe: Recipe, spacing_mm: float) -> tuple[Body, NDArray[np.int1
     if recipe.body is None:
         own = prepare_labels(labels, spacing_mm)
         tissue = np.zeros(hu.shape, np.uint8)
-        return Body(tissue, own.array.astype(np.uint8), spacing_mm, own.affine), hu
+        return BodyMap(tissue, own.array.astype(np.uint8), spacing_mm, own.affine), hu
     body = load_body(recipe.body, spacing_mm)
     if not prepared.grid.matches(Grid(body.tissue.shape, body.affine)):
         raise ReadError(f"{recipe.body}: its grid differs from that of {recipe.ct}")

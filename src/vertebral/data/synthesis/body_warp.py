@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import RBFInterpolator
 
-from vertebral.data.synthesis.bodies import Body
+from vertebral.data.synthesis.body_map import BodyMap
 
 Points = NDArray[np.float64]
 HALF_WIDTH_MM = 170.0
@@ -21,7 +21,7 @@ NODE_MM = 12.0
 _SMOOTHING = 20.0
 
 
-def bend_to_spine(body: Body, at_subject: Points, at_body: Points) -> Body:
+def bend_to_spine(body: BodyMap, at_subject: Points, at_body: Points) -> BodyMap:
     """Return `body` with its vertebrae at `at_body` moved to `at_subject`.
 
     Both are (n, 3), RAS mm, from tail to head, n >= 2.
@@ -30,7 +30,7 @@ def bend_to_spine(body: Body, at_subject: Points, at_body: Points) -> Body:
     1989;11:567); farther out and beyond the ends, axial slices keep upright. The result has the spacing of `body`,
     axes R, A, S, is 340 mm wide around the spine, and holds air where the body does not reach.
     """
-    slices = Slices(at_subject, at_body)
+    slices = AxialSlices(at_subject, at_body)
     low, high = _extent_mm(body, at_subject, at_body, slices)
     spacing = body.spacing_mm
     x, y, z = (np.arange(a, b, spacing) for a, b in zip(low, high, strict=True))
@@ -53,10 +53,10 @@ def bend_to_spine(body: Body, at_subject: Points, at_body: Points) -> Body:
         labels[:, :, k][inside] = body.labels[source]
     affine = np.diag([spacing, spacing, spacing, 1.0])
     affine[:3, 3] = x[0], y[0], z[0]
-    return Body(tissue, labels, spacing, affine)
+    return BodyMap(tissue, labels, spacing, affine)
 
 
-class Slices:
+class AxialSlices:
     """Axial slices, shifted so that spines meet, spread so that namesakes have one height, and as upright as before."""
 
     def __init__(self, at_subject: Points, at_body: Points) -> None:
@@ -75,7 +75,7 @@ class Slices:
 
 def thin_plate_warp(at_subject: Points, at_body: Points) -> Callable[[Points], Points]:
     """The map of points (m, 3) of the subject to the body, RAS mm; arguments as of `bend_to_spine`."""
-    slices = Slices(at_subject, at_body)
+    slices = AxialSlices(at_subject, at_body)
     around, around_body = _rungs(at_subject, NEAR_MM), _rungs(at_body, NEAR_MM / slices.stretch)
     compass = FAR_MM * np.array([[1.0, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]])
     ends = at_subject[[0, -1]] + np.array([[0, 0, -FAR_MM], [0, 0, FAR_MM]])
@@ -100,7 +100,7 @@ def _rungs(centres: Points, reach_mm: float) -> Points:
     return np.concatenate([centres + reach_mm * step for step in steps])
 
 
-def _extent_mm(body: Body, at_subject: Points, at_body: Points, slices: Slices) -> tuple[Points, Points]:
+def _extent_mm(body: BodyMap, at_subject: Points, at_body: Points, slices: AxialSlices) -> tuple[Points, Points]:
     """The corners of the box that the bent body fills, 340 mm wide."""
     last = body.affine[:3, 3] + body.spacing_mm * (np.array(body.tissue.shape) - 1)
     shift = at_subject[:, 1] - at_body[:, 1] * slices.stretch

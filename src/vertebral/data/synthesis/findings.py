@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from vertebral.core.anatomy import LEVELS
 from vertebral.data.synthesis.config import FindingsConfig
-from vertebral.data.synthesis.synthetic import Range, smooth_field, uniform
+from vertebral.data.synthesis.random_draws import Range, happens, smooth_field, uniform
 from vertebral.data.synthesis.tissues import TISSUE_ID
 
 Box = tuple[slice, slice, slice]
@@ -28,7 +28,7 @@ _VERTEBRAE = tuple(level.verse_id for level in LEVELS if level.is_vertebra)
 
 
 @dataclass(frozen=True)
-class Vertebra:
+class VertebraBox:
     """A vertebra in a label map, in voxels: its VerSe id, its box (`low`, `high`), centroid, and that of its body."""
 
     verse_id: int
@@ -45,12 +45,7 @@ class Vertebra:
         return i, j, k
 
 
-def happens(generator: torch.Generator, probability: float) -> bool:
-    """Draw whether something of this probability happens; one draw, whatever the probability."""
-    return uniform(generator, (0.0, 1.0)) < probability
-
-
-def draw_vertebra(labels: torch.Tensor, generator: torch.Generator) -> Vertebra | None:
+def draw_vertebra(labels: torch.Tensor, generator: torch.Generator) -> VertebraBox | None:
     """Choose one of the vertebrae of uint8 `labels`; None where there is none. To two voxels, which is fast."""
     coarse = labels[::2, ::2, ::2]
     counts = torch.bincount(coarse.flatten().int(), minlength=max(_VERTEBRAE) + 1)
@@ -63,7 +58,7 @@ def draw_vertebra(labels: torch.Tensor, generator: torch.Generator) -> Vertebra 
     # What lies well in front of the centroid is the vertebral body: processes and arch lie behind it.
     front = points[points[:, 1] > (2 * centre[1] + high[1]) / 3]
     body = front if len(front) else points
-    return Vertebra(value, points.amin(0), high, centre, body.amin(0), body.amax(0) + 1)
+    return VertebraBox(value, points.amin(0), high, centre, body.amin(0), body.amax(0) + 1)
 
 
 def change_tissue(

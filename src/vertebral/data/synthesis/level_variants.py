@@ -16,7 +16,7 @@ _FEWEST_VOXELS = 160
 
 
 @dataclass(frozen=True)
-class Variant:
+class LevelVariant:
     """`level` is repeated as `new`, or goes where `new` is None; `before` and `after` are its neighbours."""
 
     level: int
@@ -25,9 +25,9 @@ class Variant:
     new: int | None
 
 
-def _variant(level: str, before: str, after: str, new: str | None) -> Variant:
+def _variant(level: str, before: str, after: str, new: str | None) -> LevelVariant:
     ids = [BY_NAME[name].verse_id for name in (level, before, after)]
-    return Variant(ids[0], ids[1], ids[2], BY_NAME[new].verse_id if new else None)
+    return LevelVariant(ids[0], ids[1], ids[2], BY_NAME[new].verse_id if new else None)
 
 
 VARIANTS = (

@@ -6,9 +6,7 @@ import torch
 from torch.nn import functional
 
 from vertebral.data.synthesis.config import SynthesisConfig
-from vertebral.data.synthesis.synthetic import smooth_field, uniform
-
-AIR_HU = -1000.0
+from vertebral.data.synthesis.random_draws import happens, smooth_field, uniform
 
 
 def draw_pose(
@@ -25,7 +23,7 @@ def draw_pose(
     matrix = rotation([uniform(generator, (-limit, limit)) for _ in range(3)])
     scale = uniform(generator, config.scale)
     stretch = [scale * uniform(generator, (1 - config.anisotropy, 1 + config.anisotropy)) for _ in range(3)]
-    if uniform(generator, (0, 1)) < config.mirror_probability:
+    if happens(generator, config.mirror_probability):
         stretch[0] = -stretch[0]
     # Dividing: a body scaled up by s is sampled s times more densely.
     placed = points @ (matrix / torch.tensor(stretch)).T
@@ -42,31 +40,15 @@ def sample(volume: torch.Tensor, voxels: torch.Tensor, mode: str, outside: float
     return functional.grid_sample(source, grid, mode=mode, padding_mode="zeros", align_corners=True)[0, 0] + outside
 
 
-def scan(hu: torch.Tensor, spacing_mm: float, generator: torch.Generator, config: SynthesisConfig) -> torch.Tensor:
-    """What a scanner makes of a body: in-plane blur, slice thickness along one axis, noise, offset."""
-    blur_mm = uniform(generator, (0.0, 0.45 * spacing_mm))
-    slice_mm = uniform(generator, config.slice_mm)
-    axis = 2 if uniform(generator, (0, 1)) < 0.7 else int(torch.randint(0, 3, (), generator=generator))
-    for a in range(3):
-        extra = 0.42 * math.sqrt(max(0.0, slice_mm**2 - spacing_mm**2)) if a == axis else 0.0
-        hu = blur(hu, math.hypot(blur_mm, extra) / spacing_mm, a)
-    noise = torch.randn(hu.shape, generator=generator)
-    grain = uniform(generator, (0.0, 0.8))
-    noise = noise + 2.0 * grain * smooth_field(hu.shape, 2, generator)
-    # Low draws are the common case in routine trunk scans; the square favours them.
-    level = config.noise_hu[0] + (config.noise_hu[1] - config.noise_hu[0]) * uniform(generator, (0, 1)) ** 2
-    return hu * uniform(generator, (0.95, 1.05)) + uniform(generator, (-15, 15)) + level * noise
-
-
 def draw_field_of_view(
     shape: tuple[int, int, int], generator: torch.Generator, config: SynthesisConfig
 ) -> tuple[slice, slice, slice]:
     """Decide the part of a patch that the scan shows: all, or with a slab missing at one end of a random axis."""
     shown = [slice(0, n) for n in shape]
-    if uniform(generator, (0, 1)) < config.crop_probability:
-        axis = 2 if uniform(generator, (0, 1)) < 0.6 else int(torch.randint(0, 2, (), generator=generator))
+    if happens(generator, config.crop_probability):
+        axis = 2 if happens(generator, 0.6) else int(torch.randint(0, 2, (), generator=generator))
         cut = int(uniform(generator, (0.05, 0.5)) * shape[axis])
-        at_start = uniform(generator, (0, 1)) < 0.5
+        at_start = happens(generator, 0.5)
         shown[axis] = slice(cut, shape[axis]) if at_start else slice(0, shape[axis] - cut)
     return shown[0], shown[1], shown[2]
 
@@ -81,20 +63,3 @@ def rotation(angles: list[float]) -> torch.Tensor:
         turn[a, b], turn[b, a] = -math.sin(angle), math.sin(angle)
         matrix = matrix @ turn
     return matrix
-
-
-def blur(values: torch.Tensor, sigma: float, axis: int) -> torch.Tensor:
-    """Blur (I, J, K) along `axis` with a Gaussian of `sigma` voxels; below a quarter of a voxel nothing changes."""
-    if sigma < 0.25:
-        return values
-    radius = max(1, math.ceil(2.5 * sigma))
-    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
-    kernel /= kernel.sum()
-    moved = values.movedim(axis, -1)
-    rows = functional.pad(moved.flatten(0, 1)[None], (radius, radius), mode="replicate")[0]
-    padded = rows.reshape(*moved.shape[:2], -1)
-    n = moved.shape[-1]
-    total = torch.zeros_like(moved)
-    for k, weight in enumerate(kernel.tolist()):
-        total += weight * padded[..., k : k + n]
-    return total.movedim(-1, axis)

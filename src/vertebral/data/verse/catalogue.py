@@ -16,7 +16,7 @@ from vertebral.io.write import write_json
 Subset = Literal["training", "validation", "test"]
 
 
-class Case(BaseModel):
+class CatalogueCase(BaseModel):
     """One scan. Paths are POSIX and relative to the catalogue's root.
 
     `case` is the stem of the file names, `dataset` the folder that holds images and labels, `subset` what the folders'
@@ -49,18 +49,18 @@ class Case(BaseModel):
         return not self.problems
 
 
-class Catalog(BaseModel):
+class Catalogue(BaseModel):
     """All scans below `root`, in the order of their paths; `unmatched` are images that belong to none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[1] = 1
     root: Path
-    cases: tuple[Case, ...]
+    cases: tuple[CatalogueCase, ...]
     unmatched: tuple[str, ...] = ()
 
     @property
-    def usable(self) -> tuple[Case, ...]:
+    def usable(self) -> tuple[CatalogueCase, ...]:
         """The scans without problems. Their `case` is unique."""
         return tuple(case for case in self.cases if case.usable)
 
@@ -79,51 +79,51 @@ class Catalog(BaseModel):
         return self.root / relative
 
 
-def write_catalog(catalog: Catalog, path: Path) -> None:
-    """Write `catalog` as json, with its root relative to the folder of `path`, so that both can move together."""
-    root = Path(os.path.relpath(catalog.root.resolve(), path.resolve().parent)).as_posix()
-    write_json(catalog.model_dump(mode="json") | {"root": root}, path)
+def write_catalogue(catalogue: Catalogue, path: Path) -> None:
+    """Write `catalogue` as json, with its root relative to the folder of `path`, so that both can move together."""
+    root = Path(os.path.relpath(catalogue.root.resolve(), path.resolve().parent)).as_posix()
+    write_json(catalogue.model_dump(mode="json") | {"root": root}, path)
 
 
-def load_catalog(path: Path, root: Path | None = None) -> Catalog:
+def load_catalogue(path: Path, root: Path | None = None) -> Catalogue:
     """Read a catalogue; `root` is where the data are, if they are elsewhere than when it was made.
 
     Raises ReadError where `path` is no catalogue of this version.
     """
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        catalog = Catalog.model_validate(stored)
+        catalogue = Catalogue.model_validate(stored)
     except FileNotFoundError:
         raise ReadError(f"{path}: no such file: make it with vertebral data index") from None
     except (OSError, ValueError) as error:
         raise ReadError(f"{path}: not a catalogue ({_reason(error)}): make it with vertebral data index") from error
-    return catalog.model_copy(update={"root": root or (path.parent / catalog.root).resolve()})
+    return catalogue.model_copy(update={"root": root or (path.parent / catalogue.root).resolve()})
 
 
-def summary(catalog: Catalog) -> dict[str, Any]:
+def summary(catalogue: Catalogue) -> dict[str, Any]:
     """Count scans, subjects and levels, by subset too; problems and warnings are listed by case."""
-    levels = Counter(name for case in catalog.usable for name in case.levels)
-    cut = Counter(name for case in catalog.usable for name in case.cut)
+    levels = Counter(name for case in catalogue.usable for name in case.levels)
+    cut = Counter(name for case in catalogue.usable for name in case.cut)
     return {
-        "scans": len(catalog.cases),
-        "usable": len(catalog.usable),
-        "subjects": len({case.subject for case in catalog.cases}),
-        "datasets": dict(sorted(Counter(case.dataset for case in catalog.cases).items())),
-        "subsets": dict(sorted(Counter(case.subset or "none" for case in catalog.cases).items())),
+        "scans": len(catalogue.cases),
+        "usable": len(catalogue.usable),
+        "subjects": len({case.subject for case in catalogue.cases}),
+        "datasets": dict(sorted(Counter(case.dataset for case in catalogue.cases).items())),
+        "subsets": dict(sorted(Counter(case.subset or "none" for case in catalogue.cases).items())),
         "levels": {
             level.name: {"scans": levels[level.name], "cut": cut[level.name]}
             for level in LEVELS
             if level.name in levels
         },
-        "problems": _listed(catalog, "problems"),
-        "warnings": _listed(catalog, "warnings"),
-        "unmatched": list(catalog.unmatched),
-        "sha256": catalog.sha256,
+        "problems": _listed(catalogue, "problems"),
+        "warnings": _listed(catalogue, "warnings"),
+        "unmatched": list(catalogue.unmatched),
+        "sha256": catalogue.sha256,
     }
 
 
-def _listed(catalog: Catalog, kind: str) -> list[dict[str, Any]]:
-    return [{"ct": case.ct, kind: list(getattr(case, kind))} for case in catalog.cases if getattr(case, kind)]
+def _listed(catalogue: Catalogue, kind: str) -> list[dict[str, Any]]:
+    return [{"ct": case.ct, kind: list(getattr(case, kind))} for case in catalogue.cases if getattr(case, kind)]
 
 
 def _reason(error: Exception) -> str:

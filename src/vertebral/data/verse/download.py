@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vertebral.core.errors import ConfigError, DownloadError, OutputExistsError, VertebralError
-from vertebral.data.verse.remote import Remote, StoppedError, discard, fetch, probe, size_of
+from vertebral.data.verse.resumable import RemoteFile, StoppedError, discard, fetch, probe, size_of
 from vertebral.data.verse.unpack import Unpacked, contents, require_space, unpacked
 from vertebral.io.write import write_json
 from vertebral.runtime.hashing import file_sha256
@@ -40,7 +40,7 @@ _BY_HAND = (
 
 
 @dataclass(frozen=True)
-class Archive:
+class VerseArchive:
     """One of VerSe's zip files."""
 
     release: str
@@ -52,7 +52,7 @@ class Archive:
         return f"dataset-{self.release}{self.subset}"
 
 
-class Record(BaseModel):
+class DownloadRecord(BaseModel):
     """What is kept beside the unpacked data: where they came from and what they are.
 
     No checksums of VerSe's zips are known here: `sha256` is that of the zip as it came, to compare with other copies.
@@ -74,7 +74,7 @@ class Record(BaseModel):
 
 
 @dataclass(frozen=True)
-class Fetched:
+class FetchedArchive:
     """An archive on disk; `was_there` where nothing had to be done."""
 
     archive: str
@@ -83,7 +83,7 @@ class Fetched:
     was_there: bool
 
 
-def choose_archives(release: str, subsets: Sequence[str] = SUBSETS) -> tuple[Archive, ...]:
+def choose_archives(release: str, subsets: Sequence[str] = SUBSETS) -> tuple[VerseArchive, ...]:
     """Return the archives of `verse19`, `verse20` or `all`. Raises ConfigError for a name that is none."""
     if release not in (*RELEASES, "all"):
         raise ConfigError(f"{release!r}: use verse19, verse20 or all")
@@ -91,16 +91,16 @@ def choose_archives(release: str, subsets: Sequence[str] = SUBSETS) -> tuple[Arc
         if subset not in SUBSETS:
             raise ConfigError(f"--subset {subset!r}: use one or more of {','.join(SUBSETS)}")
     releases = RELEASES if release == "all" else (release,)
-    return tuple(Archive(*pair) for pair in product(releases, (s for s in SUBSETS if s in subsets)))
+    return tuple(VerseArchive(*pair) for pair in product(releases, (s for s in SUBSETS if s in subsets)))
 
 
 def download(
-    archives: Sequence[Archive],
+    archives: Sequence[VerseArchive],
     out: Path,
     base_url: str = BASE_URL,
     jobs: int = 2,
     progress: Progress = lambda name, action, done, total: None,
-) -> list[Fetched]:
+) -> list[FetchedArchive]:
     """Fetch, check and unpack `archives` into folders of `out`, `jobs` at a time.
 
     What is complete is skipped, without a question to the server. What was begun goes on. The zip lies in `out` as
@@ -119,7 +119,7 @@ def download(
     missing = [archive for archive in archives if there[archive.name] is None]
     stop = threading.Event()
 
-    def work(archive: Archive) -> Fetched:
+    def work(archive: VerseArchive) -> FetchedArchive:
         return there[archive.name] or _bring(archive, out, base_url, _stoppable(progress, stop), stop)
 
     try:
@@ -135,19 +135,19 @@ def download(
         raise DownloadError(f"{error}. {_BY_HAND}") from error
 
 
-def _url(archive: Archive, base_url: str) -> str:
+def _url(archive: VerseArchive, base_url: str) -> str:
     return f"{base_url.rstrip('/')}/{archive.name}.zip"
 
 
-def _record_path(archive: Archive, out: Path) -> Path:
+def _record_path(archive: VerseArchive, out: Path) -> Path:
     return out / f"{archive.name}.json"
 
 
-def _complete(archive: Archive, out: Path) -> Fetched | None:
+def _complete(archive: VerseArchive, out: Path) -> FetchedArchive | None:
     """Return what is on disk if it is all that was unpacked, by number and size of the files; others may lie there."""
     path = _record_path(archive, out)
     try:
-        record = Record.model_validate_json(path.read_bytes())
+        record = DownloadRecord.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValidationError as error:
@@ -161,10 +161,10 @@ def _complete(archive: Archive, out: Path) -> Fetched | None:
             f"{folder}: holds {found[0]} files of {found[1]} bytes, and {record.files} of {record.unpacked_bytes} were "
             f"unpacked: move it and {path.name} away to download again"
         )
-    return Fetched(archive.name, folder, record.sha256, True)
+    return FetchedArchive(archive.name, folder, record.sha256, True)
 
 
-def _require_room(missing: Sequence[Archive], out: Path, base_url: str, stop: threading.Event) -> None:
+def _require_room(missing: Sequence[VerseArchive], out: Path, base_url: str, stop: threading.Event) -> None:
     need_bytes = 0.0
     for archive in missing:
         if (zipped := out / f"{archive.name}.zip").is_file():
@@ -176,7 +176,7 @@ def _require_room(missing: Sequence[Archive], out: Path, base_url: str, stop: th
         require_space(out, need_bytes)
 
 
-def _part(archive: Archive, out: Path) -> Path:
+def _part(archive: VerseArchive, out: Path) -> Path:
     return out / f"{archive.name}.zip.part"
 
 
@@ -189,11 +189,13 @@ def _stoppable(progress: Progress, stop: threading.Event) -> Progress:
     return report
 
 
-def _bring(archive: Archive, out: Path, base_url: str, progress: Progress, stop: threading.Event) -> Fetched:
+def _bring(
+    archive: VerseArchive, out: Path, base_url: str, progress: Progress, stop: threading.Event
+) -> FetchedArchive:
     """Fetch one archive, unless its zip is there, and unpack it."""
     name, part, by_hand = archive.name, _part(archive, out), out / f"{archive.name}.zip"
     if by_hand.is_file():
-        remote = Remote(by_hand.name, size_of(by_hand), None, None)
+        remote = RemoteFile(by_hand.name, size_of(by_hand), None, None)
         return _install(archive, by_hand, remote, out, progress)
     remote = fetch(_url(archive, base_url), part, lambda done, total: progress(name, "download", done, total), stop)
     try:
@@ -205,7 +207,7 @@ def _bring(archive: Archive, out: Path, base_url: str, progress: Progress, stop:
     return fetched
 
 
-def _install(archive: Archive, zipped: Path, remote: Remote, out: Path, progress: Progress) -> Fetched:
+def _install(archive: VerseArchive, zipped: Path, remote: RemoteFile, out: Path, progress: Progress) -> FetchedArchive:
     """Unpack `zipped`, note what it is, and put the folder in its place."""
     name, size = archive.name, size_of(zipped)
     sha256 = file_sha256(zipped, lambda done: progress(name, "checksum", done, size))
@@ -215,11 +217,11 @@ def _install(archive: Archive, zipped: Path, remote: Remote, out: Path, progress
             raise OutputExistsError(f"{target}: is there already, and was not unpacked by this command; move it away")
         write_json(_record(archive, remote, sha256, found).model_dump(), _record_path(archive, out))
         found.folder.rename(target)
-    return Fetched(name, target, sha256, False)
+    return FetchedArchive(name, target, sha256, False)
 
 
-def _record(archive: Archive, remote: Remote, sha256: str, found: Unpacked) -> Record:
-    return Record(
+def _record(archive: VerseArchive, remote: RemoteFile, sha256: str, found: Unpacked) -> DownloadRecord:
+    return DownloadRecord(
         archive=archive.name,
         url=remote.url,
         etag=remote.etag,
@@ -232,9 +234,9 @@ def _record(archive: Archive, remote: Remote, sha256: str, found: Unpacked) -> R
     )
 
 
-def _gathered(futures: Sequence[Future[Fetched]]) -> list[Fetched]:
+def _gathered(futures: Sequence[Future[FetchedArchive]]) -> list[FetchedArchive]:
     """Wait for all. Raises the first foreseen error, with the others in its message."""
-    done: list[Fetched] = []
+    done: list[FetchedArchive] = []
     failed: list[VertebralError] = []
     for future in futures:
         try:

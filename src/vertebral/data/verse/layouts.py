@@ -25,7 +25,7 @@ _SUBSETS = {"train": "training", "valid": "validation", "val": "validation", "te
 
 
 @dataclass(frozen=True)
-class Found:
+class ScanFiles:
     """The files of one scan, none of them opened yet; paths are POSIX and relative to the folder that was searched.
 
     `problems` keep the scan out of use, `warnings` do not.
@@ -52,7 +52,7 @@ class _Place:
     stem: str
 
 
-def find_scans(root: Path, subject: str | None = None) -> tuple[list[Found], list[str]]:
+def find_scans(root: Path, subject: str | None = None) -> tuple[list[ScanFiles], list[str]]:
     """Return the scans below `root`, in the order of their paths, and the images that belong to none.
 
     The subject of a scan is the `sub-...` that its name begins with, or else its whole stem. `subject` is a regular
@@ -130,7 +130,7 @@ def _found(
     partners: dict[_Place, list[PurePosixPath]],
     root_name: str,
     subject: str | None,
-) -> Found:
+) -> ScanFiles:
     labels, centroids = (
         partners.get(_Place(place.base, place.layout, role, place.stem), []) for role in ("labels", "centroids")
     )
@@ -141,7 +141,7 @@ def _found(
     if len(centroids) > 1:
         warnings.append(f"{len(centroids)} centroid files fit: {', '.join(path.as_posix() for path in centroids)}")
     folders = ct.parts[:-1] if place.base.name else (root_name, *ct.parts[:-1])
-    return Found(
+    return ScanFiles(
         case=place.stem,
         subject=subject_of(place.stem, subject),
         dataset=place.base.name or root_name,

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vertebral.core.anatomy import BY_NAME
 from vertebral.core.errors import ConfigError, ReadError
-from vertebral.data.verse.catalogue import Case, Catalog
+from vertebral.data.verse.catalogue import Catalogue, CatalogueCase
 from vertebral.io.write import write_json
 
 Mode = Literal["random", "challenge", "folds"]
@@ -54,9 +54,9 @@ class Split(BaseModel):
 
 
 def make_split(
-    catalog: Catalog, mode: Mode = "random", validation: float = 0.2, folds: int = 5, seed: int = 0
+    catalogue: Catalogue, mode: Mode = "random", validation: float = 0.2, folds: int = 5, seed: int = 0
 ) -> Split:
-    """Divide the usable scans of `catalog` so that all scans of a subject stay together.
+    """Divide the usable scans of `catalogue` so that all scans of a subject stay together.
 
     `random` puts the share `validation` of the subjects into the validation set, `folds` makes `folds` such sets that
     share no subject, each for a fold of its own. Both are stratified: by which of the cervical, thoracic and lumbar
@@ -74,19 +74,19 @@ def make_split(
     Raises ConfigError where there are too few subjects for this, or the settings are out of range.
     """
     _check(mode, validation, folds)
-    subsets = _subsets(catalog.cases)
-    left_out = [LeftOut(ct=case.ct, why="; ".join(case.problems)) for case in catalog.cases if not case.usable]
-    subjects = _by_subject(catalog.usable)
+    subsets = _subsets(catalogue.cases)
+    left_out = [LeftOut(ct=case.ct, why="; ".join(case.problems)) for case in catalogue.cases if not case.usable]
+    subjects = _by_subject(catalogue.usable)
     if len(subjects) < 2:
         raise ConfigError(
-            f"{catalog.root}: {len(subjects)} subject(s) with usable scans, and a split needs two: see the catalogue's "
-            "problems, or index more data"
+            f"{catalogue.root}: {len(subjects)} subject(s) with usable scans, but a split needs two: "
+            "see the problems in the catalogue, or index more data"
         )
     if mode == "challenge":
         outside = [case for name, cases in subjects.items() if subsets[name] is None for case in cases]
         left_out += [LeftOut(ct=case.ct, why="no folder names its subset") for case in outside]
         chosen = [[name for name in subjects if subsets[name] == subset] for subset in reversed(_SEVEREST_FIRST)]
-        drawn, test = _challenge(catalog, *chosen)
+        drawn, test = _challenge(catalogue, *chosen)
     else:
         test = [name for name in subjects if subsets[name] == "test"]
         test = [] if len(test) == len(subjects) else test
@@ -95,7 +95,7 @@ def make_split(
     return Split(
         mode=mode,
         seed=seed,
-        catalog_sha256=catalog.sha256,
+        catalog_sha256=catalogue.sha256,
         folds=tuple(Fold(train=_ids(subjects, a), validation=_ids(subjects, b)) for a, b in drawn),
         test=_ids(subjects, test),
         left_out=tuple(sorted(left_out, key=lambda item: item.ct)),
@@ -107,8 +107,8 @@ def write_split(split: Split, path: Path) -> None:
     write_json(split.model_dump(mode="json"), path)
 
 
-def load_split(path: Path, catalog: Catalog) -> Split:
-    """Read a split of `catalog`.
+def load_split(path: Path, catalogue: Catalogue) -> Split:
+    """Read a split of `catalogue`.
 
     Raises ReadError where `path` is no split, was made from another catalogue, names a case that is not usable there,
     or has a subject on both sides.
@@ -120,9 +120,9 @@ def load_split(path: Path, catalog: Catalog) -> Split:
     except (OSError, ValidationError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise ReadError(f"{path}: not a split ({reason}): make it with vertebral data split") from error
-    if split.catalog_sha256 != catalog.sha256:
+    if split.catalog_sha256 != catalogue.sha256:
         raise ReadError(f"{path}: was made from another catalogue, or before the data changed: make it again")
-    subject = {case.case: case.subject for case in catalog.usable}
+    subject = {case.case: case.subject for case in catalogue.usable}
     for fold in split.folds:
         sets = (fold.train, fold.validation, split.test)
         if unknown := [case for cases in sets for case in cases if case not in subject]:
@@ -138,9 +138,9 @@ def has_anomaly(levels: Sequence[str]) -> bool:
     return "T13" in levels or "L6" in levels or ("T12" not in levels and "T11" in levels and "L1" in levels)
 
 
-def describe(split: Split, catalog: Catalog) -> list[dict[str, Any]]:
+def describe(split: Split, catalogue: Catalogue) -> list[dict[str, Any]]:
     """Return a row for each set: its name, subjects, scans, and subjects that show each region or an anomaly."""
-    cases = {case.case: case for case in catalog.usable}
+    cases = {case.case: case for case in catalogue.usable}
     many = len(split.folds) > 1
     sets: list[tuple[str, tuple[str, ...]]] = []
     for number, fold in enumerate(split.folds):
@@ -149,7 +149,7 @@ def describe(split: Split, catalog: Catalog) -> list[dict[str, Any]]:
     return [_row(name, [cases[case] for case in ids]) for name, ids in (*sets, ("test", split.test))]
 
 
-def _row(name: str, cases: Sequence[Case]) -> dict[str, Any]:
+def _row(name: str, cases: Sequence[CatalogueCase]) -> dict[str, Any]:
     strata = [_stratum(own) for own in _by_subject(cases).values()]
     regions = {region: sum(seen[index] for seen, _ in strata) for index, region in enumerate(REGIONS)}
     anomalies = sum(anomaly for _, anomaly in strata)
@@ -165,14 +165,14 @@ def _check(mode: str, validation: float, folds: int) -> None:
         raise ConfigError(f"--folds {folds}: use 2 or more")
 
 
-def _by_subject(cases: Sequence[Case]) -> dict[str, list[Case]]:
-    subjects: dict[str, list[Case]] = defaultdict(list)
+def _by_subject(cases: Sequence[CatalogueCase]) -> dict[str, list[CatalogueCase]]:
+    subjects: dict[str, list[CatalogueCase]] = defaultdict(list)
     for case in sorted(cases, key=lambda case: case.ct):
         subjects[case.subject].append(case)
     return dict(sorted(subjects.items()))
 
 
-def _subsets(cases: Sequence[Case]) -> dict[str, str | None]:
+def _subsets(cases: Sequence[CatalogueCase]) -> dict[str, str | None]:
     """Return the subset of each subject, by all of its scans, usable or not."""
     found: dict[str, set[str | None]] = defaultdict(set)
     for case in cases:
@@ -180,7 +180,7 @@ def _subsets(cases: Sequence[Case]) -> dict[str, str | None]:
     return {name: next((s for s in _SEVEREST_FIRST if s in seen), None) for name, seen in found.items()}
 
 
-def _ids(subjects: Mapping[str, Sequence[Case]], names: Sequence[str]) -> tuple[str, ...]:
+def _ids(subjects: Mapping[str, Sequence[CatalogueCase]], names: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(case.case for name in names for case in subjects[name]))
 
 
@@ -188,19 +188,19 @@ Sides = tuple[list[str], list[str]]
 
 
 def _challenge(
-    catalog: Catalog, training: list[str], validation: list[str], test: list[str]
+    catalogue: Catalogue, training: list[str], validation: list[str], test: list[str]
 ) -> tuple[list[Sides], list[str]]:
     for name, subjects in (("training", training), ("validation", validation)):
         if not subjects:
-            raise ConfigError(f"{catalog.root}: no usable scan lies in a {name} folder: use --mode random")
+            raise ConfigError(f"{catalogue.root}: no usable scan lies in a {name} folder: use --mode random")
     return [(training, validation)], test
 
 
-def _random(subjects: Mapping[str, Sequence[Case]], share: float, seed: int) -> list[Sides]:
+def _random(subjects: Mapping[str, Sequence[CatalogueCase]], share: float, seed: int) -> list[Sides]:
     """Take every n-th subject of the ordered ones: as close to `share` in each stratum as in all."""
     order = _ordered(subjects, seed)
     if len(order) < 2:
-        raise ConfigError(f"{len(order)} subject(s) outside the test folders, and a split needs two: index more data")
+        raise ConfigError(f"{len(order)} subject(s) outside the test folders, but a split needs two: index more data")
     count = min(max(1, round(len(order) * share)), len(order) - 1)
     phase = _draw(seed, "phase")
     steps = [math.floor(n * count / len(order) + phase) for n in range(len(order) + 1)]
@@ -208,7 +208,7 @@ def _random(subjects: Mapping[str, Sequence[Case]], share: float, seed: int) -> 
     return [([name for name in order if name not in chosen], [name for name in order if name in chosen])]
 
 
-def _folds(subjects: Mapping[str, Sequence[Case]], count: int, seed: int) -> list[Sides]:
+def _folds(subjects: Mapping[str, Sequence[CatalogueCase]], count: int, seed: int) -> list[Sides]:
     """Deal the ordered subjects out in turn."""
     order = _ordered(subjects, seed)
     if len(order) < count:
@@ -217,12 +217,12 @@ def _folds(subjects: Mapping[str, Sequence[Case]], count: int, seed: int) -> lis
     return [([name for other in dealt if other is not own for name in other], own) for own in dealt]
 
 
-def _ordered(subjects: Mapping[str, Sequence[Case]], seed: int) -> list[str]:
+def _ordered(subjects: Mapping[str, Sequence[CatalogueCase]], seed: int) -> list[str]:
     """Return the subjects stratum by stratum, in a random order within each."""
     return sorted(subjects, key=lambda name: (_stratum(subjects[name]), _draw(seed, f"subject {name}"), name))
 
 
-def _stratum(cases: Sequence[Case]) -> tuple[tuple[bool, ...], bool]:
+def _stratum(cases: Sequence[CatalogueCase]) -> tuple[tuple[bool, ...], bool]:
     """Return which regions the scans of a subject show, and whether they show an anomaly of number."""
     shown = {BY_NAME[name].region for case in cases for name in case.levels}
     return tuple(region in shown for region in REGIONS), any(has_anomaly(case.levels) for case in cases)

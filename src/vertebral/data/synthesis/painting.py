@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from torch.nn import functional
 
 from vertebral.core.anatomy import BY_VERSE_ID
 from vertebral.data.synthesis.config import FindingsConfig, SynthesisConfig
+from vertebral.data.synthesis.random_draws import happens, smooth_field, uniform
 from vertebral.data.synthesis.tissues import TISSUE_ID, TISSUES
 
-Range = tuple[float, float]
 _COMMON_FIELD_HU = 20.0
 # The spacing at which the textures are as many voxels wide as `paint` says.
 _TEXTURE_SPACING_MM = 2.0
@@ -28,16 +26,6 @@ class Patient:
     texture_hu: torch.Tensor
     density: torch.Tensor
     gas_share: float
-
-
-def seed_of(*numbers: int) -> int:
-    """A seed that depends on all of these numbers, such as that of a run and that of a patch."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-def uniform(generator: torch.Generator, bounds: Range) -> float:
-    """Draw one number from `bounds`."""
-    return bounds[0] + (bounds[1] - bounds[0]) * float(torch.rand((), generator=generator))
 
 
 def breathe(tissue: torch.Tensor, shift: int) -> torch.Tensor:
@@ -58,7 +46,7 @@ def breathe(tissue: torch.Tensor, shift: int) -> torch.Tensor:
 
 def draw_patient(generator: torch.Generator, config: SynthesisConfig) -> Patient:
     """Decide the HU of every tissue; contrast medium reaches all vessels and organs of a scan or none."""
-    contrast = uniform(generator, (0, 1)) < config.contrast_probability
+    contrast = happens(generator, config.contrast_probability)
     mean = [uniform(generator, t.contrast_hu if contrast and t.contrast_hu else t.hu) for t in TISSUES]
     texture = [t.texture_hu * uniform(generator, config.texture) for t in TISSUES]
     if config.findings is not None:
@@ -73,7 +61,7 @@ def _change_patient(
     mean: list[float], texture: list[float], contrast: bool, generator: torch.Generator, config: FindingsConfig
 ) -> None:
     """Draw the arterial phase of a scan with contrast medium, and osteoporosis. Both lists are written in place."""
-    if contrast and uniform(generator, (0, 1)) < config.arterial_probability:
+    if contrast and happens(generator, config.arterial_probability):
         blood = uniform(generator, config.aorta_hu)
         mean[TISSUE_ID["artery"]] = blood
         mean[TISSUE_ID["heart"]] = blood * uniform(generator, (0.6, 1.0))
@@ -82,7 +70,7 @@ def _change_patient(
         mean[TISSUE_ID["vein"]] = uniform(generator, _ARTERIAL_VEIN_HU)
         # Spleen and renal cortex take it up unevenly at first.
         texture[TISSUE_ID["organ"]] = _ARTERIAL_TEXTURE_HU
-    if uniform(generator, (0, 1)) < config.osteoporosis_probability:
+    if happens(generator, config.osteoporosis_probability):
         mean[TISSUE_ID["vertebra_interior"]] = uniform(generator, config.osteoporotic_hu)
         mean[TISSUE_ID["bone_interior"]] = uniform(generator, config.osteoporotic_hu)
         texture[TISSUE_ID["vertebra_interior"]] *= 0.6
@@ -109,10 +97,3 @@ def paint(
     marbling = (tissue == TISSUE_ID["muscle"]) & (pockets > 1.5)
     hu[marbling] = patient.mean_hu[TISSUE_ID["fat"]]
     return hu + _COMMON_FIELD_HU * smooth_field(tissue.shape, max(2, round(24 * finer)), generator)
-
-
-def smooth_field(shape: torch.Size, step: int, generator: torch.Generator) -> torch.Tensor:
-    """Gaussian noise of unit variance at knots `step` voxels apart, linear between them."""
-    knots = [max(2, n // step + 2) for n in shape]
-    coarse = torch.randn((1, 1, *knots), generator=generator)
-    return functional.interpolate(coarse, size=tuple(shape), mode="trilinear", align_corners=True)[0, 0]

@@ -9,13 +9,13 @@ from typing import Any
 
 from vertebral.core.about import __version__
 from vertebral.core.errors import ConfigError, OutputExistsError, ReadError
-from vertebral.data.synthesis.bodies import Body, load_body, with_cortex
 from vertebral.data.synthesis.body_cache import CachedBody
+from vertebral.data.synthesis.body_map import BodyMap, load_body, with_cortex
 from vertebral.data.synthesis.config import SynthesisConfig
-from vertebral.data.synthesis.own_body import own_body
-from vertebral.data.synthesis.placing import place_in_body
-from vertebral.data.synthesis.synth import synthesise
-from vertebral.data.synthesis.synthetic import seed_of
+from vertebral.data.synthesis.plain_trunk import plain_trunk
+from vertebral.data.synthesis.random_draws import seed_of
+from vertebral.data.synthesis.spine_placement import place_in_body
+from vertebral.data.synthesis.synthetic_ct import synthesise
 from vertebral.io.ct.image_header import IMAGE_SUFFIXES, suffix_of
 from vertebral.io.ct.read import read_labels
 from vertebral.io.write import write_image, write_json, write_labels
@@ -29,7 +29,7 @@ LICENCE_NOTE = (
 
 
 @dataclass(frozen=True)
-class Source:
+class MapSource:
     """A label map, and the body map it is placed in: None where it is a body map itself, or is given a plain body."""
 
     labels: Path
@@ -46,17 +46,17 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Pair:
+class SyntheticPair:
     """Number `number` (from 1) of a set: where it comes from, its seed, and its files relative to the set's folder."""
 
     number: int
-    source: Source
+    source: MapSource
     seed: int
     ct: str
     labels: str
 
 
-def find_sources(labels: Path, bodies: str | None) -> list[Source]:
+def find_sources(labels: Path, bodies: str | None) -> list[MapSource]:
     """What `labels`, a label map or a folder of them, gives; the maps take turns at the `bodies` (folder or glob).
 
     A map with a json of names beside it is a body map. Raises ReadError where there is no map, ConfigError where
@@ -69,14 +69,14 @@ def find_sources(labels: Path, bodies: str | None) -> list[Source]:
     sources = []
     for path in files:
         if _names_of(path).exists():
-            sources.append(Source(path, None, "body"))
+            sources.append(MapSource(path, None, "body"))
         else:
             body = places[len(sources) % len(places)] if places else None
-            sources.append(Source(path, body, "vertebrae"))
+            sources.append(MapSource(path, body, "vertebrae"))
     return sources
 
 
-def plan_pairs(sources: list[Source], count: int, seed: int) -> list[Pair]:
+def plan_pairs(sources: list[MapSource], count: int, seed: int) -> list[SyntheticPair]:
     """The pairs 1 to `count`, the sources by turns; a pair depends on `seed` and its number alone."""
     if len({source.stem for source in sources}) < len(sources):
         sources = [*{source.stem: source for source in reversed(sources)}.values()][::-1]
@@ -85,12 +85,14 @@ def plan_pairs(sources: list[Source], count: int, seed: int) -> list[Pair]:
         source = sources[(number - 1) % len(sources)]
         own = seed_of(seed, number)
         stem = f"{source.stem}-{number:04d}"
-        pairs.append(Pair(number, source, own, f"images/{stem}_ct.nii.gz", f"labels/{stem}_seg-vert_msk.nii.gz"))
+        pairs.append(
+            SyntheticPair(number, source, own, f"images/{stem}_ct.nii.gz", f"labels/{stem}_seg-vert_msk.nii.gz")
+        )
     return pairs
 
 
 def make_set(
-    pairs: list[Pair],
+    pairs: list[SyntheticPair],
     out: Path,
     config: SynthesisConfig,
     spacing_mm: float,
@@ -99,7 +101,7 @@ def make_set(
 ) -> int:
     """Write what is missing of `pairs` to `out`, each file whole or not at all; returns how many pairs were made.
 
-    Source after source, so that a body is built once. Raises OutputExistsError where `out` holds a set of other
+    MapSource after source, so that a body is built once. Raises OutputExistsError where `out` holds a set of other
     settings or sources.
     """
     config = config.model_copy(update={"cache_spacing_mm": spacing_mm})
@@ -121,15 +123,15 @@ def make_set(
     return done - there
 
 
-def build_body(source: Source, spacing_mm: float) -> CachedBody:
+def build_body(source: MapSource, spacing_mm: float) -> CachedBody:
     """Read a source and make of it what can be painted, at `spacing_mm`."""
     if source.kind == "body":
         body = load_body(source.labels, spacing_mm)
     else:
         subject = read_labels(source.labels)
         try:
-            placed: Body | None = place_in_body(subject, load_body(source.body, spacing_mm)) if source.body else None
-            body = placed or own_body(subject, spacing_mm)
+            placed: BodyMap | None = place_in_body(subject, load_body(source.body, spacing_mm)) if source.body else None
+            body = placed or plain_trunk(subject, spacing_mm)
         except ReadError as error:
             raise ReadError(f"{source.labels}: {error}") from None
     body = with_cortex(body)
@@ -160,7 +162,9 @@ def _names_of(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(suffix_of(path, IMAGE_SUFFIXES)) + ".json")
 
 
-def _notes(pairs: list[Pair], config: SynthesisConfig, spacing_mm: float, levels: list[int] | None) -> dict[str, Any]:
+def _notes(
+    pairs: list[SyntheticPair], config: SynthesisConfig, spacing_mm: float, levels: list[int] | None
+) -> dict[str, Any]:
     """What `synth.json` says."""
     files = sorted({path for pair in pairs for path in (pair.source.labels, pair.source.body) if path})
     return {

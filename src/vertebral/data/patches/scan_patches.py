@@ -10,17 +10,17 @@ from torch.utils.data import Dataset
 
 from vertebral.core.errors import ConfigError
 from vertebral.core.volume import Array
-from vertebral.data.patches.augment import Shape, chance, change_look, draw_pose, sampling_grid
+from vertebral.data.patches.augmentation import Shape, change_look, draw_knots, sampling_grid
 from vertebral.data.patches.config import PatchConfig
-from vertebral.data.patches.painted import Sample, class_of_verse_id, window
-from vertebral.data.synthesis.synthetic import seed_of
-from vertebral.data.verse.prepared import PreparedScan
+from vertebral.data.patches.network_input import Patch, class_of_verse_id, window
+from vertebral.data.synthesis.random_draws import happens, seed_of
+from vertebral.data.verse.prepared_set import PreparedScan
 
 # 0.29 * 100 is a little less than 29 in floating point.
 _ROUNDING = 1e-9
 
 
-class ScanPatches(Dataset[Sample]):
+class ScanPatches(Dataset[Patch]):
     """A series without end of (image (1, I, J, K) float32, classes (I, J, K) uint8), cut from real scans.
 
     Number n is a function of (config.seed, n) and the scans, whatever process cuts it. An epoch has `per_epoch` numbers
@@ -28,7 +28,7 @@ class ScanPatches(Dataset[Sample]):
     are the same in every epoch and for every seed, and nothing is augmented: what a validation loss is taken over.
 
     The share `bone_centred` of an epoch, and in the long run of each scan, to within one patch, is centred at a voxel
-    of bone; by counting, not by chance. The others lie anywhere. Along an axis where the scan is larger than the patch
+    of bone; by counting, not by happens. The others lie anywhere. Along an axis where the scan is larger than the patch
     the patch lies inside it, so one centred near a border is moved in as far as needed; where the scan is smaller the
     patch holds all of it and air around it, as in inference. Raises ConfigError where there is no scan.
     """
@@ -53,7 +53,7 @@ class ScanPatches(Dataset[Sample]):
     def __len__(self) -> int:
         return self.per_epoch
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Patch:
         epoch, position = (0, index % self.per_epoch) if self._fixed else divmod(index, self.per_epoch)
         words = [position] if self._fixed else [self._config.seed, index]
         generator = torch.Generator().manual_seed(seed_of(*words))
@@ -97,7 +97,7 @@ class ScanPatches(Dataset[Sample]):
         """HU (I, J, K) float32 in the window and labels (I, J, K) uint8, augmented."""
         patch, settings = self._config.patch, self._config.model.preprocess
         air = settings.window_hu[0]
-        knots = draw_pose(patch, settings.spacing_mm, generator, self._augment) if self._augment else None
+        knots = draw_knots(patch, settings.spacing_mm, generator, self._augment) if self._augment else None
         if knots is None:
             hu, labels = _plain(scan.ct, patch, start, air), _plain(scan.labels, patch, start, 0)
         else:
@@ -105,7 +105,7 @@ class ScanPatches(Dataset[Sample]):
             hu, labels = _posed(scan, patch, centre + knots, air)
         if self._augment is None:
             return hu, labels
-        if chance(generator, self._augment.mirror_probability):
+        if happens(generator, self._augment.mirror_probability):
             # The first axis runs from left to right, and no label has a side.
             hu, labels = hu.flip(0), labels.flip(0)
         return change_look(hu, labels, settings.spacing_mm, settings.window_hu, generator, self._augment), labels

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from vertebral.core.anatomy import Level, sort_levels
 from vertebral.core.errors import ConfigError
 from vertebral.data.phantom.shapes import Points, Vector
-from vertebral.data.phantom.vertebrae import SIZES, Size
+from vertebral.data.phantom.vertebrae import SIZES, VertebraSize
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Curves:
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedBone:
     """A bone in the patient: origin in RAS+ mm and a rotation whose columns are its own right, front and up."""
 
     level: Level
-    size: Size
+    size: VertebraSize
     origin_mm: NDArray[np.float64]
     rotation: NDArray[np.float64]
 
@@ -60,7 +60,7 @@ def own_frame(points: Points, origin_mm: NDArray[np.float64], rotation: NDArray[
     return own[0], own[1], own[2]
 
 
-def stack(levels: Sequence[Level], curves: Curves, rng: np.random.Generator) -> tuple[Placed, ...]:
+def stack(levels: Sequence[Level], curves: Curves, rng: np.random.Generator) -> tuple[PlacedBone, ...]:
     """Place `levels` from tail to head, the lowest at the world's origin, each tilted along the curve.
 
     Sizes vary by a few per cent with `rng`. Raises ConfigError for no level, a repeated one or the coccyx.
@@ -72,7 +72,7 @@ def stack(levels: Sequence[Level], curves: Curves, rng: np.random.Generator) -> 
         raise ConfigError(f"phantom levels ({names}): name at least one of {', '.join(SIZES)}, each once")
     stature = rng.uniform(0.95, 1.05)
     variation = {level.name: stature * rng.normal(1.0, 0.012) for level in ordered}
-    placed: list[Placed] = []
+    placed: list[PlacedBone] = []
     for level in ordered:
         size = SIZES[level.name].scaled(variation[level.name])
         rotation = _rotation(_tilt_deg(level, ordered, curves), _roll_deg(level, ordered, curves))
@@ -82,17 +82,17 @@ def stack(levels: Sequence[Level], curves: Curves, rng: np.random.Generator) -> 
             between = _halfway(below.rotation, rotation)
             origin = below.to_world((0, 0, below.size.height / 2)) + size.disc * between[:, 2]
             origin = origin + size.height / 2 * rotation[:, 2]
-        placed.append(Placed(level, size, origin, rotation))
+        placed.append(PlacedBone(level, size, origin, rotation))
     return tuple(placed)
 
 
-def disc_frame(below: Placed, above: Placed) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def disc_frame(below: PlacedBone, above: PlacedBone) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Centre (RAS+ mm) and rotation of the disc between two neighbours."""
     between = _halfway(below.rotation, above.rotation)
     return below.to_world((0, 0, below.size.height / 2)) + above.size.disc / 2 * between[:, 2], between
 
 
-def _extent(name: str, s: Size) -> tuple[Vector, Vector]:
+def _extent(name: str, s: VertebraSize) -> tuple[Vector, Vector]:
     """Corners of a box in the bone's own frame that holds it, with 3 mm to spare."""
     if name == "sacrum":
         return (-0.55 * s.span, -75, -112), (0.55 * s.span, 40, 12)

@@ -7,12 +7,12 @@ from scipy import ndimage
 from vertebral.core.anatomy import BY_NAME, BY_VERSE_ID
 from vertebral.core.errors import ReadError
 from vertebral.core.volume import Affine, Volume
-from vertebral.data.synthesis.bodies import Body, UInt8
+from vertebral.data.synthesis.body_map import BodyMap, UInt8
 from vertebral.data.synthesis.body_warp import bend_to_spine
 from vertebral.data.synthesis.tissues import TISSUE_ID
 
 
-def place_in_body(subject: Volume, body: Body) -> Body:
+def place_in_body(subject: Volume, body: BodyMap) -> BodyMap:
     """Put a vertebra-only label map into `body`, which is bent so that its spine lies on the subject's (`body_warp`).
 
     Levels that the subject lacks stay the body's own.
@@ -65,7 +65,7 @@ def resample_soft(labels: UInt8, affine: Affine, shape: tuple[int, ...], target:
     return result
 
 
-def replace_vertebrae(body: Body, placed: UInt8) -> Body:
+def replace_vertebrae(body: BodyMap, placed: UInt8) -> BodyMap:
     """Clear the body's vertebrae between the subject's first and last level, then write the subject's own."""
     tissue, labels = body.tissue.copy(), body.labels.copy()
     ranks = [BY_VERSE_ID[int(v)].rank for v in np.unique(placed) if v]
@@ -83,7 +83,7 @@ def replace_vertebrae(body: Body, placed: UInt8) -> Body:
     tissue[gap & (rows > centre[None, None, :])] = TISSUE_ID["disc"]
     tissue[mask] = TISSUE_ID["vertebra_interior"]
     labels[mask] = placed[mask]
-    return Body(tissue, labels, body.spacing_mm, body.affine)
+    return BodyMap(tissue, labels, body.spacing_mm, body.affine)
 
 
 def _drop_cut_levels(labels: NDArray[np.uint8]) -> UInt8:

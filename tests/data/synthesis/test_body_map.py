@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vertebral.core.errors import ReadError
 from vertebral.core.volume import Volume
-from vertebral.data.synthesis.bodies import Body, load_body, with_cortex
+from vertebral.data.synthesis.body_map import BodyMap, load_body, with_cortex
 from vertebral.data.synthesis.tissues import TISSUE_ID
 from vertebral.io.write import write_labels
 
@@ -23,7 +23,7 @@ def test_cortex_is_one_voxel_thick_and_per_vertebra() -> None:
     labels[2:7, 2:7, 2:7] = 20
     labels[2:7, 2:7, 7:12] = 21
     tissue = np.where(labels > 0, BONE, FAT).astype(np.uint8)
-    made = with_cortex(Body(tissue, labels, MM, np.eye(4)))
+    made = with_cortex(BodyMap(tissue, labels, MM, np.eye(4)))
     for value in (20, 21):
         assert np.count_nonzero(made.tissue[labels == value] == TISSUE_ID["vertebra_cortex"]) == 98
     inner = np.zeros(labels.shape, bool)
@@ -36,7 +36,7 @@ def test_cortex_is_one_voxel_thick_and_per_vertebra() -> None:
 def test_other_bones_get_their_own_cortex() -> None:
     tissue = np.zeros((5, 5, 5), np.uint8)
     tissue[1:4, 1:4, 1:4] = TISSUE_ID["bone_interior"]
-    made = with_cortex(Body(tissue, np.zeros_like(tissue), MM, np.eye(4)))
+    made = with_cortex(BodyMap(tissue, np.zeros_like(tissue), MM, np.eye(4)))
     assert made.tissue[2, 2, 2] == TISSUE_ID["bone_interior"]
     assert np.count_nonzero(made.tissue == TISSUE_ID["bone_cortex"]) == 26
 

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from vertebral.data.synthesis.config import SynthesisConfig
-from vertebral.data.synthesis.synthetic import Patient, breathe, draw_patient, paint, smooth_field, uniform
+from vertebral.data.synthesis.painting import Patient, breathe, draw_patient, paint
+from vertebral.data.synthesis.random_draws import smooth_field, uniform
 from vertebral.data.synthesis.tissues import TISSUE_ID, TISSUES
 
 
@@ -66,7 +67,7 @@ def test_painting_is_a_function_of_the_seed() -> None:
 
 
 def test_density_scales_the_bone_of_one_vertebra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vertebral.data.synthesis.synthetic._COMMON_FIELD_HU", 0.0)
+    monkeypatch.setattr("vertebral.data.synthesis.painting._COMMON_FIELD_HU", 0.0)
     tissue = torch.full((4, 4, 4), TISSUE_ID["vertebra_interior"], dtype=torch.uint8)
     labels = torch.full((4, 4, 4), 20, dtype=torch.uint8)
     labels[2:] = 21
@@ -78,7 +79,7 @@ def test_density_scales_the_bone_of_one_vertebra(monkeypatch: pytest.MonkeyPatch
 
 
 def test_bowel_holds_gas_and_muscle_holds_fat(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vertebral.data.synthesis.synthetic._COMMON_FIELD_HU", 0.0)
+    monkeypatch.setattr("vertebral.data.synthesis.painting._COMMON_FIELD_HU", 0.0)
     patient = plain_patient(fat=-100, muscle=50, bowel=20)
     gassy = Patient(patient.mean_hu, patient.texture_hu, patient.density, gas_share=0.6)
     for name, values in (("bowel", [-900, 20]), ("muscle", [-100, 50]), ("fat", [-100])):

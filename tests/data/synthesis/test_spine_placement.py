@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from vertebral.core.anatomy import BY_NAME
 from vertebral.core.errors import ReadError
 from vertebral.core.volume import Volume
-from vertebral.data.synthesis.bodies import Body
-from vertebral.data.synthesis.placing import place_in_body
+from vertebral.data.synthesis.body_map import BodyMap
+from vertebral.data.synthesis.spine_placement import place_in_body
 from vertebral.data.synthesis.tissues import TISSUE_ID
 
 MM = 2.0
@@ -39,7 +39,7 @@ def column(
     return labels
 
 
-def block_body() -> Body:
+def block_body() -> BodyMap:
     """T12 to sacrum, 16 mm apart, in a box of fat in air. Its T12 is centred at (0, 0, 100) mm."""
     labels = column((*LUMBAR, "sacrum"), (31, 25, 64), (15, 12), 4, 60)
     tissue = np.zeros(labels.shape, np.uint8)
@@ -47,7 +47,7 @@ def block_body() -> Body:
     tissue[labels > 0] = BONE
     affine = np.diag([MM, MM, MM, 1.0])
     affine[:3, 3] = np.array([0, 0, 100]) - MM * np.array([15, 12, 58])
-    return Body(tissue, labels, MM, affine)
+    return BodyMap(tissue, labels, MM, affine)
 
 
 def subject_of(
@@ -60,24 +60,24 @@ def subject_of(
     return Volume(labels, affine).reoriented("LPS")
 
 
-def centre_mm(body: Body, name: str) -> NDArray[np.float64]:
+def centre_mm(body: BodyMap, name: str) -> NDArray[np.float64]:
     voxels = np.argwhere(body.labels == verse_id(name))
     assert len(voxels), f"{name} is not in the body"
     return np.asarray(body.affine[:3, :3] @ voxels.mean(0) + body.affine[:3, 3])
 
 
 @pytest.fixture(scope="module")
-def placed() -> Body:
+def placed() -> BodyMap:
     """L1 to L4 of a subject at x 40, y -30 mm, in the block body."""
     return place_in_body(subject_of(("L1", "L2", "L3", "L4"), shift_mm=(40, -30, 500)), block_body())
 
 
-def test_the_subjects_vertebrae_lie_where_the_subject_has_them(placed: Body) -> None:
+def test_the_subjects_vertebrae_lie_where_the_subject_has_them(placed: BodyMap) -> None:
     for number, name in enumerate(("L1", "L2", "L3", "L4")):
         assert centre_mm(placed, name) == pytest.approx([40, -30, 500 - 16 * number], abs=0.4)
 
 
-def test_the_subjects_voxels_replace_the_bodys(placed: Body) -> None:
+def test_the_subjects_voxels_replace_the_bodys(placed: BodyMap) -> None:
     """The body's blocks are 9 voxels wide, the subject's 7: what was wider must be gone."""
     for name in ("L1", "L2", "L3", "L4"):
         voxels = np.argwhere(placed.labels == verse_id(name))
@@ -87,13 +87,13 @@ def test_the_subjects_voxels_replace_the_bodys(placed: Body) -> None:
         assert (placed.tissue[placed.labels == verse_id(name)] == BONE).all()
 
 
-def test_levels_that_the_subject_lacks_stay_the_bodys_own(placed: Body) -> None:
+def test_levels_that_the_subject_lacks_stay_the_bodys_own(placed: BodyMap) -> None:
     for name, z in (("T12", 516), ("L5", 436), ("sacrum", 420)):
         assert centre_mm(placed, name) == pytest.approx([40, -30, z], abs=MM)
         assert np.count_nonzero(placed.labels == verse_id(name)) == 9 * 9 * 5
 
 
-def test_what_the_bodys_vertebrae_leave_free_becomes_disc_in_front_and_muscle_behind(placed: Body) -> None:
+def test_what_the_bodys_vertebrae_leave_free_becomes_disc_in_front_and_muscle_behind(placed: BodyMap) -> None:
     i, j, k = np.rint((np.array([40, -30, 492]) - placed.affine[:3, 3]) / MM).astype(int)
     assert placed.labels[i, j, k] == 0
     assert placed.tissue[i, j + 1, k] == TISSUE_ID["disc"]
@@ -101,7 +101,7 @@ def test_what_the_bodys_vertebrae_leave_free_becomes_disc_in_front_and_muscle_be
     assert not (placed.tissue[placed.labels == 0] == BONE).any()
 
 
-def test_outside_the_body_is_air(placed: Body) -> None:
+def test_outside_the_body_is_air(placed: BodyMap) -> None:
     assert placed.tissue[0].max() == 0 and placed.tissue[-1].max() == 0
     assert placed.labels[placed.tissue == 0].max() == 0
 

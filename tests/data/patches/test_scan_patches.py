@@ -14,11 +14,11 @@ from vertebral.core.anatomy import BY_NAME
 from vertebral.core.config import PreprocessConfig
 from vertebral.core.errors import ConfigError
 from vertebral.core.volume import Volume
-from vertebral.data.patches import scans as scan_patches
+from vertebral.data.patches import scan_patches
 from vertebral.data.patches.config import AugmentConfig
-from vertebral.data.patches.painted import Sample
-from vertebral.data.patches.scans import ScanPatches
-from vertebral.data.verse.prepared import PreparedScan
+from vertebral.data.patches.network_input import Patch
+from vertebral.data.patches.scan_patches import ScanPatches
+from vertebral.data.verse.prepared_set import PreparedScan
 from vertebral.stages.preprocess import prepare
 from vertebral.training.config import TrainConfig
 
@@ -73,11 +73,11 @@ def mixed(folder: Path, shape: tuple[int, int, int] = SHAPE, low: int = 0, **opt
     return stored(folder, hu, labels, **options)
 
 
-def hu_of(sample: Sample) -> np.ndarray:
+def hu_of(sample: Patch) -> np.ndarray:
     return (sample[0][0] * 1100 - 100).numpy()
 
 
-def start_of(sample: Sample, scan: PreparedScan) -> tuple[int, ...]:
+def start_of(sample: Patch, scan: PreparedScan) -> tuple[int, ...]:
     """Where in the scan the patch was cut, told by its values."""
     windows = np.lib.stride_tricks.sliding_window_view(scan.ct, PATCH)
     found = np.argwhere((np.abs(windows - hu_of(sample)) < 0.1).all(axis=(3, 4, 5)))
@@ -85,7 +85,7 @@ def start_of(sample: Sample, scan: PreparedScan) -> tuple[int, ...]:
     return tuple(found[0].tolist())
 
 
-def same(one: Sample, other: Sample) -> bool:
+def same(one: Patch, other: Patch) -> bool:
     return torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
 
 
@@ -150,7 +150,7 @@ def test_another_epoch_has_other_patches(scans: list[PreparedScan]) -> None:
 def test_workers_give_what_one_process_gives(scans: list[PreparedScan]) -> None:
     patches = ScanPatches(scans, config({"augment": ALWAYS}))
 
-    def loaded(workers: int) -> list[Sample]:
+    def loaded(workers: int) -> list[Patch]:
         numbers = [[0, 1], [2, 3], [11, 12], [40, 41]]
         return [(image, classes) for image, classes in DataLoader(patches, batch_sampler=numbers, num_workers=workers)]
 

@@ -6,8 +6,8 @@ from scipy import ndimage
 from vertebral.core.anatomy import BY_NAME, BY_VERSE_ID
 from vertebral.core.errors import ReadError
 from vertebral.core.volume import Array, Volume
-from vertebral.data.synthesis.bodies import Body
-from vertebral.data.synthesis.placing import replace_vertebrae, resample_soft
+from vertebral.data.synthesis.body_map import BodyMap
+from vertebral.data.synthesis.spine_placement import replace_vertebrae, resample_soft
 from vertebral.data.synthesis.tissues import TISSUE_ID
 
 # mm at a level, of an adult man: half width of the trunk, skin behind the spine's centre, depth, subcutaneous fat,
@@ -23,7 +23,7 @@ _SKIN_MM = 2.0
 _CANAL_MM = (9.0, 8.0)
 
 
-def own_body(subject: Volume, spacing_mm: float) -> Body:
+def plain_trunk(subject: Volume, spacing_mm: float) -> BodyMap:
     """Clothe a label map (VerSe ids): canal and discs, muscle, fat and skin, lungs, organs, aorta; no ribs, no pelvis.
 
     Sizes follow the nearest levels. Bones that the map lacks are lacking in the body: a body map gives better context.
@@ -46,7 +46,7 @@ def own_body(subject: Volume, spacing_mm: float) -> Body:
     centres = {int(v): world[values == v].mean(0) for v in found}
     tissue = _trunk(x, y, z, centres)
     labels = np.zeros(tissue.shape, np.uint8)
-    return replace_vertebrae(Body(tissue, labels, spacing_mm, affine), placed)
+    return replace_vertebrae(BodyMap(tissue, labels, spacing_mm, affine), placed)
 
 
 def _trunk(x: Array, y: Array, z: Array, centres: dict[int, Array]) -> Array:

@@ -12,8 +12,8 @@ from scipy.interpolate import make_interp_spline
 from scipy.ndimage import gaussian_filter1d
 
 from vertebral.core.anatomy import BY_NAME
-from vertebral.data.phantom.pose import Placed, own_frame
 from vertebral.data.phantom.shapes import Distance, Points, bar, blend, carve, ellipse, ellipsoid
+from vertebral.data.phantom.spine_curve import PlacedBone, own_frame
 
 # HU of tissues at 120 kV without contrast agent, rounded.
 HU = {
@@ -38,7 +38,7 @@ _CAGE: dict[str, tuple[float, float, float, float]] = {
 
 
 @dataclass(frozen=True)
-class Profile:
+class TrunkProfile:
     """The trunk as functions of height: each array is (K,), mm in RAS+, for the heights `z`."""
 
     z: Distance
@@ -55,14 +55,14 @@ class Profile:
     lung_top: float
     diaphragm: float
 
-    def part(self, start: int, stop: int) -> "Profile":
+    def part(self, start: int, stop: int) -> "TrunkProfile":
         """The same between two height indices."""
         cut = {k: v[start:stop] for k, v in vars(self).items() if isinstance(v, np.ndarray)}
         canal = {k: v[start:stop] for k, v in self.canal.items()}
-        return Profile(**cut, canal=canal, lung_top=self.lung_top, diaphragm=self.diaphragm)
+        return TrunkProfile(**cut, canal=canal, lung_top=self.lung_top, diaphragm=self.diaphragm)
 
 
-def profile(placed: Sequence[Placed], z_mm: NDArray[np.float64]) -> Profile:
+def profile(placed: Sequence[PlacedBone], z_mm: NDArray[np.float64]) -> TrunkProfile:
     """Trunk outline and courses of the long structures at the heights `z_mm` (K,), from the bones' places."""
     rank = np.array([b.level.rank for b in placed], float)
     height = np.array([b.origin_mm[2] for b in placed])
@@ -85,7 +85,7 @@ def profile(placed: Sequence[Placed], z_mm: NDArray[np.float64]) -> Profile:
         "half_depth": np.interp(z_mm, height, [min(b.size.canal_depth, 19) / 2 - 1 for b in placed]),
         "cord": (z_mm > _height_of("L1", placed)).astype(float),
     }
-    return Profile(
+    return TrunkProfile(
         z=np.asarray(z_mm, np.float32),
         spine_x=along([b.origin_mm[0] for b in placed], 4),
         spine_y=along(y, 4),
@@ -102,14 +102,14 @@ def profile(placed: Sequence[Placed], z_mm: NDArray[np.float64]) -> Profile:
     )
 
 
-def _height_of(name: str, placed: Sequence[Placed]) -> float:
+def _height_of(name: str, placed: Sequence[PlacedBone]) -> float:
     """Height z (mm) of a level, or about where it would be."""
     steps = [b.level.rank - BY_NAME[name].rank for b in placed]
     nearest = int(np.argmin(np.abs(steps)))
     return float(placed[nearest].origin_mm[2]) + 27.0 * steps[nearest]
 
 
-def soft_tissue(x: Distance, y: Distance, p: Profile, patches: Any, voxel_mm: float) -> Distance:
+def soft_tissue(x: Distance, y: Distance, p: TrunkProfile, patches: Any, voxel_mm: float) -> Distance:
     """HU float32 (I, J, K) at x (I, 1, 1), y (1, J, 1) and the heights of `p`; `patches` (I, J, K) is smooth noise."""
 
     def lay(value: Any, distance: Any) -> None:
@@ -143,7 +143,7 @@ def soft_tissue(x: Distance, y: Distance, p: Profile, patches: Any, voxel_mm: fl
     return hu
 
 
-def _lungs(x: Distance, y: Distance, p: Profile) -> tuple[Any, Any]:
+def _lungs(x: Distance, y: Distance, p: TrunkProfile) -> tuple[Any, Any]:
     """Both lungs (the cage without the mediastinum, above the diaphragm), and the height above the diaphragm."""
     back = p.spine_y - 48
     cage = ellipse(x, y - (p.cage_front + back) / 2, p.cage_width - 9, (p.cage_front - back) / 2 - 7, power=2.3)
@@ -162,7 +162,7 @@ class Solid:
     pieces: tuple[tuple[NDArray[np.float64], NDArray[np.float64], Any], ...]
 
 
-def other_bones(placed: Sequence[Placed], p: Profile) -> Iterator[Solid]:
+def other_bones(placed: Sequence[PlacedBone], p: TrunkProfile) -> Iterator[Solid]:
     """Ribs, iliac wings and skull base, as far as their neighbours are there."""
     for bone in placed:
         if bone.level.name in _CAGE:
@@ -173,7 +173,7 @@ def other_bones(placed: Sequence[Placed], p: Profile) -> Iterator[Solid]:
             yield _skull_base(bone)
 
 
-def _rib(bone: Placed, p: Profile, side: int) -> Solid:
+def _rib(bone: PlacedBone, p: TrunkProfile, side: int) -> Solid:
     """A flat curved bar: head at the body, past the tip of the transverse process, round the cage."""
     width, front, fall, sweep_deg = _CAGE[bone.level.name]
     s, number = bone.size, int(bone.level.name[1:])
@@ -210,7 +210,7 @@ def _as_bar(a: Any, b: Any, half: tuple[float, float]) -> Any:
     return lambda points: bar(points, tuple(a), tuple(b), half, half, 2.5)
 
 
-def _iliac_wing(sacrum: Placed, side: int) -> Solid:
+def _iliac_wing(sacrum: PlacedBone, side: int) -> Solid:
     """A bent plate from behind the wing of the sacrum to the front of the pelvis; its lower part is left out."""
     scale = sacrum.size.span / 112
     knots = np.array([(44, -72), (54, -48), (66, -26), (84, -6), (104, 16), (118, 42), (122, 60)])
@@ -243,7 +243,7 @@ def _ribbon(x: Any, y: Any, plan: NDArray[np.float64]) -> tuple[Any, Any]:
     return nearest, along
 
 
-def _skull_base(atlas: Placed) -> Solid:
+def _skull_base(atlas: PlacedBone) -> Solid:
     """The lower part of a skull with the foramen magnum and the condyles on C1."""
 
     def distance(points: Points) -> Any:

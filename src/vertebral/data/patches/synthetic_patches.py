@@ -5,20 +5,17 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from vertebral.core.anatomy import LEVELS, SPINE, level_named
-from vertebral.core.config import PreprocessConfig
 from vertebral.core.errors import ConfigError
 from vertebral.data.patches.config import PatchConfig
+from vertebral.data.patches.network_input import Patch, class_of_verse_id, window
 from vertebral.data.synthesis.body_cache import CachedBody
 from vertebral.data.synthesis.config import SynthesisConfig
 from vertebral.data.synthesis.pose import draw_pose
-from vertebral.data.synthesis.synth import box_around, paint_body, pose_body
-from vertebral.data.synthesis.synthetic import seed_of, uniform
-
-Sample = tuple[torch.Tensor, torch.Tensor]
+from vertebral.data.synthesis.random_draws import seed_of, uniform
+from vertebral.data.synthesis.synthetic_ct import box_around, paint_body, pose_body
 
 
-class SyntheticPatches(Dataset[Sample]):
+class SyntheticPatches(Dataset[Patch]):
     """An endless series of (image (1, I, J, K) float32, classes (I, J, K) uint8).
 
     Number n is a function of (config.seed, n) alone, whatever process draws it. Raises ConfigError for a body that
@@ -33,7 +30,7 @@ class SyntheticPatches(Dataset[Sample]):
         self._centres = [_spine_centres(body) for body in bodies]
         self._class_of = class_of_verse_id(config.model.network.levels)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Patch:
         config = self._config
         generator = torch.Generator().manual_seed(seed_of(config.seed, index))
         which = int(torch.multinomial(self._weights, 1, generator=generator))
@@ -57,24 +54,6 @@ class SyntheticPatches(Dataset[Sample]):
         chosen = centres[int(torch.randint(0, len(centres), (), generator=generator))]
         jitter_mm = torch.tensor([35.0, 35.0, 70.0]) * (2 * torch.rand(3, generator=generator) - 1)
         return chosen + jitter_mm / spacing
-
-
-def class_of_verse_id(levels: tuple[str, ...]) -> torch.Tensor:
-    """(256,) uint8: the class of each VerSe id in a network with these levels; 0 where it has none."""
-    classes = torch.zeros(256, dtype=torch.uint8)
-    for index, name in enumerate(levels, start=1):
-        meant = [level for level in LEVELS if level.is_vertebra] if name == SPINE.name else [level_named(name)]
-        classes[[level.verse_id for level in meant]] = index
-    return classes
-
-
-def window(hu: torch.Tensor, settings: PreprocessConfig) -> torch.Tensor:
-    """Clip and scale HU as `preprocess.prepare` does."""
-    low, high = settings.window_hu
-    clipped = hu.clamp(low, high)
-    if settings.scaling == "unit":
-        return (clipped - low) / (high - low)
-    return (clipped - settings.mean_hu) / settings.std_hu
 
 
 def _spine_centres(body: CachedBody) -> torch.Tensor:

@@ -16,8 +16,8 @@ import numpy as np
 from vertebral.core.anatomy import LEVELS, sort_levels
 from vertebral.core.errors import OutputExistsError, ReadError, VertebralError
 from vertebral.core.volume import Array, Grid, Volume
-from vertebral.data.verse.catalogue import Case, Catalog, write_catalog
-from vertebral.data.verse.layouts import Found, find_scans
+from vertebral.data.verse.catalogue import Catalogue, CatalogueCase, write_catalogue
+from vertebral.data.verse.layouts import ScanFiles, find_scans
 from vertebral.io.ct.read import read_geometry, read_labels
 from vertebral.io.write import read_centroids
 from vertebral.runtime.hashing import file_sha256
@@ -38,7 +38,7 @@ def index_dataset(
     overwrite: bool = False,
     subject: str | None = None,
     progress: Progress = lambda done, total: None,
-) -> Catalog:
+) -> Catalogue:
     """Find the scans below `root` (see `layouts`), look into each and write the catalogue to `out`.
 
     `jobs` processes work at once, as many as there are processors where it is None. `progress(done, total)` counts
@@ -72,12 +72,12 @@ def index_dataset(
             known[scan.ct] = case
             progress(len(known), len(scans))
     cases = _without_twins([known[scan.ct] for scan in scans])
-    catalog = Catalog(root=root.resolve(), cases=tuple(cases), unmatched=tuple(unmatched))
-    write_catalog(catalog, out)
-    return catalog
+    catalogue = Catalogue(root=root.resolve(), cases=tuple(cases), unmatched=tuple(unmatched))
+    write_catalogue(catalogue, out)
+    return catalogue
 
 
-def inspect(root: Path, found: Found) -> Case:
+def inspect(root: Path, found: ScanFiles) -> CatalogueCase:
     """Open the files of one scan and tell what they show. Reads the header of the CT and all of the label map."""
     problems, warnings = list(found.problems), list(found.warnings)
     grid = _attempt(read_geometry, root, found.ct, problems)
@@ -90,7 +90,7 @@ def inspect(root: Path, found: Found) -> Case:
         problems += [] if present or unknown else ["the label map is empty"]
         problems += _geometry_problems(grid, labels) if grid else []
         warnings += _centroid_warnings(root, found, labels.grid, present)
-    return Case(
+    return CatalogueCase(
         **{**asdict(found), "problems": tuple(problems), "warnings": tuple(warnings)},
         shape=grid.shape if grid else None,
         spacing_mm=_rounded(grid.spacing_mm) if grid else None,
@@ -147,7 +147,7 @@ def _geometry_problems(ct: Grid, labels: Volume) -> list[str]:
     return [f"the affines of label map and CT differ: a corner lies {far_mm:.2f} mm off"]
 
 
-def _centroid_warnings(root: Path, found: Found, grid: Grid, present: Sequence[str]) -> list[str]:
+def _centroid_warnings(root: Path, found: ScanFiles, grid: Grid, present: Sequence[str]) -> list[str]:
     warnings: list[str] = []
     entries = _attempt(lambda path: read_centroids(path, grid), root, found.centroids, warnings)
     if entries is None:
@@ -168,9 +168,9 @@ def _called(label: int) -> str:
     return _BY_ID[label].name if label in _BY_ID else str(label)
 
 
-def _without_twins(cases: Sequence[Case]) -> list[Case]:
+def _without_twins(cases: Sequence[CatalogueCase]) -> list[CatalogueCase]:
     """Leave of scans with one id, or with one CT, a single one in use: one for the test if there is, else the first."""
-    in_use: dict[str, Case] = {}
+    in_use: dict[str, CatalogueCase] = {}
     problems: dict[str, list[str]] = defaultdict(list)
     usable = [case for case in cases if case.usable]
     for case in sorted(usable, key=lambda case: (_KEEPING_ORDER.index(case.subset), case.ct)):
@@ -184,7 +184,7 @@ def _without_twins(cases: Sequence[Case]) -> list[Case]:
     return [case.model_copy(update={"problems": (*case.problems, *problems[case.ct])}) for case in cases]
 
 
-def _inspected(root: Path, scans: Sequence[Found], jobs: int | None) -> Iterator[tuple[Found, Case]]:
+def _inspected(root: Path, scans: Sequence[ScanFiles], jobs: int | None) -> Iterator[tuple[ScanFiles, CatalogueCase]]:
     """Inspect `scans`, in any order."""
     jobs = min(jobs or os.cpu_count() or 1, len(scans))
     if jobs <= 1:
@@ -205,19 +205,19 @@ def _inspected(root: Path, scans: Sequence[Found], jobs: int | None) -> Iterator
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _note(root: Path, scan: Found, case: Case) -> str:
+def _note(root: Path, scan: ScanFiles, case: CatalogueCase) -> str:
     note = {"version": _NOTES_VERSION, "stamps": _stamps(root, scan), "found": asdict(scan)}
     return json.dumps(note | {"case": case.model_dump(mode="json")}) + "\n"
 
 
-def _recall(notes: Path, root: Path, scans: Sequence[Found]) -> dict[str, Case]:
+def _recall(notes: Path, root: Path, scans: Sequence[ScanFiles]) -> dict[str, CatalogueCase]:
     """Return the cases, by the path of their CT, that were noted for `scans` and whose files have not changed."""
     wanted = {scan.ct: scan for scan in scans}
-    known: dict[str, Case] = {}
+    known: dict[str, CatalogueCase] = {}
     for line in notes.read_text(encoding="utf-8").splitlines() if notes.is_file() else ():
         try:
             note = json.loads(line)
-            case = Case.model_validate(note["case"])
+            case = CatalogueCase.model_validate(note["case"])
             scan = wanted[case.ct]
             expected = [_NOTES_VERSION, _stamps(root, scan), json.loads(json.dumps(asdict(scan)))]
             if [note["version"], note["stamps"], note["found"]] == expected:
@@ -227,7 +227,7 @@ def _recall(notes: Path, root: Path, scans: Sequence[Found]) -> dict[str, Case]:
     return known
 
 
-def _stamps(root: Path, scan: Found) -> list[list[int] | None]:
+def _stamps(root: Path, scan: ScanFiles) -> list[list[int] | None]:
     """Size and time of the files of a scan."""
     stamps: list[list[int] | None] = []
     for path in (scan.ct, scan.labels, scan.centroids):

@@ -25,7 +25,7 @@ _HEADERS = {"User-Agent": "vertebral", "Accept-Encoding": "identity"}
 
 
 @dataclass(frozen=True)
-class Remote:
+class RemoteFile:
     """What a server says of a file. Two that are equal are taken for the same bytes."""
 
     url: str
@@ -69,7 +69,7 @@ class _Patience:
         self._failures += 1
 
 
-def probe(url: str, stop: threading.Event) -> Remote:
+def probe(url: str, stop: threading.Event) -> RemoteFile:
     """Ask for length, ETag and date of the file at `url`. Raises DownloadError where there is none or no answer."""
     patience = _Patience(url, stop, PAUSES_S[:_PAUSES_OF_PROBE])
     while True:
@@ -79,7 +79,7 @@ def probe(url: str, stop: threading.Event) -> Remote:
             patience.after(error)
 
 
-def fetch(url: str, part: Path, report: Callable[[int, int], None], stop: threading.Event) -> Remote:
+def fetch(url: str, part: Path, report: Callable[[int, int], None], stop: threading.Event) -> RemoteFile:
     """Bring the file at `url` to `part`, or the rest of it where `part` holds its beginning.
 
     Beside `part` a small json tells which file it is the beginning of. `report(done, total)` counts bytes, and may
@@ -126,15 +126,15 @@ def _known(part: Path) -> Any:
         return None
 
 
-def _probe(url: str) -> Remote:
+def _probe(url: str) -> RemoteFile:
     with _network(url), urllib.request.urlopen(_request(url, "HEAD"), timeout=_TIMEOUT_S) as answer:
         length = answer.headers.get("Content-Length", "")
         if not length.isdecimal():
             raise DownloadError(f"{url}: the server does not tell the length, so a download cannot be checked")
-        return Remote(url, int(length), answer.headers.get("ETag"), answer.headers.get("Last-Modified"))
+        return RemoteFile(url, int(length), answer.headers.get("ETag"), answer.headers.get("Last-Modified"))
 
 
-def _receive(remote: Remote, part: Path, report: Callable[[int, int], None]) -> None:
+def _receive(remote: RemoteFile, part: Path, report: Callable[[int, int], None]) -> None:
     """Append what `part` lacks, as far as the connection holds."""
     have = size_of(part)
     headers = {"Range": f"bytes={have}-"} if have else {}
@@ -155,7 +155,7 @@ def _receive(remote: Remote, part: Path, report: Callable[[int, int], None]) -> 
             report(done, remote.length)
 
 
-def _first_byte(answer: http.client.HTTPResponse, remote: Remote, have: int) -> int:
+def _first_byte(answer: http.client.HTTPResponse, remote: RemoteFile, have: int) -> int:
     """Return where in the file the answer begins. Raises _BrokenError where it is not the file asked for."""
     if answer.status == 206:
         expected = f"bytes {have}-{remote.length - 1}/{remote.length}"
@@ -168,7 +168,7 @@ def _first_byte(answer: http.client.HTTPResponse, remote: Remote, have: int) -> 
     return 0
 
 
-def _piece(answer: http.client.HTTPResponse, remote: Remote) -> bytes:
+def _piece(answer: http.client.HTTPResponse, remote: RemoteFile) -> bytes:
     with _network(remote.url):
         return answer.read1(_PIECE_BYTES)
 

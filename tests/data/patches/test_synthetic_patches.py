@@ -10,8 +10,9 @@ from vertebral.core.anatomy import BY_NAME
 from vertebral.core.config import PreprocessConfig
 from vertebral.core.errors import ConfigError
 from vertebral.core.volume import Volume
-from vertebral.data.patches.painted import Sample, SyntheticPatches, class_of_verse_id, window
-from vertebral.data.synthesis import artefacts, synth
+from vertebral.data.patches.network_input import Patch, class_of_verse_id, window
+from vertebral.data.patches.synthetic_patches import SyntheticPatches
+from vertebral.data.synthesis import artefacts, synthetic_ct
 from vertebral.data.synthesis.body_cache import UNKNOWN_HU, CachedBody
 from vertebral.data.synthesis.tissues import TISSUE_ID
 from vertebral.stages.preprocess import prepare
@@ -59,7 +60,7 @@ def centred(dataset: SyntheticPatches, *centres: tuple[float, float, float]) -> 
 IN_L1, IN_L2 = (15.5, 15.5, 25.5), (15.5, 15.5, 13.5)
 
 
-def same(one: Sample, other: Sample) -> bool:
+def same(one: Patch, other: Patch) -> bool:
     return torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
 
 
@@ -86,7 +87,7 @@ def test_a_patch_is_a_function_of_seed_and_index() -> None:
 
 
 def test_loader_processes_give_the_same_batches() -> None:
-    def batches(workers: int) -> list[Sample]:
+    def batches(workers: int) -> list[Patch]:
         sampler = [[0, 1], [2, 3], [4, 5]]
         return list(DataLoader(synthetic([cube_body()], config()), batch_sampler=sampler, num_workers=workers))
 
@@ -163,8 +164,8 @@ def test_what_the_field_of_view_cuts_off_is_air_without_labels(monkeypatch: pyte
         patches_view(*drawn)
         return slice(0, 16), slice(0, 16), slice(0, 8)
 
-    patches_view = synth.draw_field_of_view
-    monkeypatch.setattr(synth, "draw_field_of_view", lower_half)
+    patches_view = synthetic_ct.draw_field_of_view
+    monkeypatch.setattr(synthetic_ct, "draw_field_of_view", lower_half)
     image, classes = dataset[0]
     assert whole[1][:, :, 8:].max() == 1
     assert classes[:, :, 8:].max() == 0 and image[:, :, :, 8:].max() == 0

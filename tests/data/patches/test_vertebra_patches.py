@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from still import STILL
 from vertebral.core.anatomy import BY_NAME
 from vertebral.core.errors import ConfigError
-from vertebral.data.patches.vertebrae import VertebraPatches
+from vertebral.data.patches.vertebra_patches import VertebraPatches
 from vertebral.data.synthesis.body_cache import CachedBody
 from vertebral.data.synthesis.tissues import TISSUE_ID
 from vertebral.stages.preprocess import centre_mark

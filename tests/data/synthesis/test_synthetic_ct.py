@@ -10,9 +10,9 @@ from vertebral.core.errors import ConfigError, OutputExistsError, ReadError
 from vertebral.core.volume import Volume
 from vertebral.data.synthesis.body_cache import CachedBody
 from vertebral.data.synthesis.config import SynthesisConfig
-from vertebral.data.synthesis.own_body import own_body
-from vertebral.data.synthesis.synth import box_around, synthesise
-from vertebral.data.synthesis.synth_set import NOTES, find_sources, make_set, plan_pairs
+from vertebral.data.synthesis.plain_trunk import plain_trunk
+from vertebral.data.synthesis.synthetic_ct import box_around, synthesise
+from vertebral.data.synthesis.synthetic_set import NOTES, find_sources, make_set, plan_pairs
 from vertebral.data.synthesis.tissues import TISSUE_ID
 from vertebral.io.ct.read import read_labels, read_scan
 from vertebral.io.write import write_labels
@@ -108,7 +108,7 @@ def test_a_box_has_two_voxels_even_beside_the_body() -> None:
 
 
 def test_a_plain_body_surrounds_the_vertebrae() -> None:
-    body = own_body(vertebrae(), MM)
+    body = plain_trunk(vertebrae(), MM)
     names = ("air", "skin", "fat", "muscle", "canal", "disc", "artery", "vertebra_interior")
     for name in names:
         assert (body.tissue == TISSUE_ID[name]).any(), name
@@ -118,13 +118,13 @@ def test_a_plain_body_surrounds_the_vertebrae() -> None:
     rim = np.concatenate([body.tissue[[0, -1]].ravel(), body.tissue[:, [0, -1]].ravel()])
     assert (rim == TISSUE_ID["air"]).all()
     with pytest.raises(ReadError, match=r"label ids \[200\]"):
-        own_body(Volume(np.full((4, 4, 4), 200, np.uint8), np.eye(4)), MM)
+        plain_trunk(Volume(np.full((4, 4, 4), 200, np.uint8), np.eye(4)), MM)
 
 
 def test_a_thoracic_body_has_lungs() -> None:
     labels = np.where(vertebrae().array == L1, BY_NAME["T5"].verse_id, 0)
     labels[vertebrae().array == L2] = BY_NAME["T6"].verse_id
-    body = own_body(Volume(labels.astype(np.uint8), vertebrae().affine), MM)
+    body = plain_trunk(Volume(labels.astype(np.uint8), vertebrae().affine), MM)
     assert (body.tissue == TISSUE_ID["lung"]).mean() > 0.1
 
 

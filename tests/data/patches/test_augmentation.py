@@ -4,16 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from vertebral.data.patches import augment
-from vertebral.data.patches.augment import (
-    change_look,
-    draw_pose,
-    in_slabs,
-    sampling_grid,
-    with_metal,
-    with_other_scale,
-)
+from vertebral.data.patches import augmentation
+from vertebral.data.patches.augmentation import change_look, draw_knots, in_slabs, sampling_grid, with_other_scale
 from vertebral.data.patches.config import AugmentConfig
+from vertebral.data.synthesis.implants import with_metal
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NEVER = dict.fromkeys(
@@ -34,7 +28,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def grid(patch: tuple[int, int, int], spacing_mm: float = 1.0, seed: int = 0, **changes: object) -> torch.Tensor:
-    knots = draw_pose(patch, spacing_mm, seeded(seed), only(**changes))
+    knots = draw_knots(patch, spacing_mm, seeded(seed), only(**changes))
     assert knots is not None
     return sampling_grid(knots, patch)
 
@@ -45,7 +39,7 @@ def look(hu: torch.Tensor, seed: int = 0, labels: torch.Tensor | None = None, **
 
 
 def test_without_a_change_of_pose_there_is_no_grid() -> None:
-    assert draw_pose((8, 8, 8), 1.0, seeded(), only()) is None
+    assert draw_knots((8, 8, 8), 1.0, seeded(), only()) is None
 
 
 def test_a_still_pose_is_the_patchs_own_grid() -> None:
@@ -78,7 +72,7 @@ def test_no_rotation_turns_a_spine_over() -> None:
 
 
 def test_an_affine_map_is_exact_between_its_corners() -> None:
-    knots = draw_pose((11, 7, 5), 1.0, seeded(3), only(affine_probability=1))
+    knots = draw_knots((11, 7, 5), 1.0, seeded(3), only(affine_probability=1))
     assert knots is not None and knots.shape == (2, 2, 2, 3)
     points = sampling_grid(knots, (11, 7, 5)).double()
     steps = points.diff(dim=0), points.diff(dim=1), points.diff(dim=2)
@@ -98,10 +92,10 @@ def test_between_knots_the_map_is_linear() -> None:
 
 def test_elastic_displacement_has_knots_so_many_mm_apart() -> None:
     """Of 96 mm with knots every 45 mm: 96 / 45 and two more, at 48 voxels of 2 mm."""
-    knots = draw_pose((48, 48, 24), 2.0, seeded(), only(elastic_probability=1, elastic_mm=5))
+    knots = draw_knots((48, 48, 24), 2.0, seeded(), only(elastic_probability=1, elastic_mm=5))
     # Steps of 22 voxels (44 mm).
     assert knots is not None and knots.shape == (4, 4, 3, 3)
-    still = draw_pose((48, 48, 24), 2.0, seeded(), only(elastic_probability=1, elastic_mm=0))
+    still = draw_knots((48, 48, 24), 2.0, seeded(), only(elastic_probability=1, elastic_mm=0))
     assert still is not None
     moved_mm = 2 * (knots - still).norm(dim=-1)
     assert 0.1 < float(moved_mm.mean()) < 3 * 5
@@ -111,7 +105,7 @@ def test_elastic_displacement_has_knots_so_many_mm_apart() -> None:
 
 def test_a_seed_is_a_pose() -> None:
     config = AugmentConfig(affine_probability=1, elastic_probability=1)
-    one, again, other = (draw_pose((9, 9, 9), 1.0, seeded(seed), config) for seed in (4, 4, 5))
+    one, again, other = (draw_knots((9, 9, 9), 1.0, seeded(seed), config) for seed in (4, 4, 5))
     assert one is not None and again is not None and other is not None
     assert torch.equal(one, again) and not torch.equal(one, other)
 
@@ -150,7 +144,7 @@ def test_another_scale_keeps_the_order_of_hu_and_stays_near() -> None:
 def test_a_gamma_bends_about_the_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gamma 2, gain 1, no offset: in the middle of the window half becomes a quarter."""
     drawn = iter([float(np.log(2)), 1.0, 0.0])
-    monkeypatch.setattr(augment, "uniform", lambda *_: next(drawn))
+    monkeypatch.setattr(augmentation, "uniform", lambda *_: next(drawn))
     made = with_other_scale(torch.tensor([-100.0, 450.0, 1000.0]), WINDOW, seeded())
     assert made.tolist() == pytest.approx([-100, 175, 1000], abs=1e-3)
 

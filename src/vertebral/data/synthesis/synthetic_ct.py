@@ -11,10 +11,12 @@ from vertebral.data.synthesis.arms import with_arms
 from vertebral.data.synthesis.artefacts import acquire
 from vertebral.data.synthesis.body_cache import UNKNOWN_HU, CachedBody
 from vertebral.data.synthesis.config import SynthesisConfig
-from vertebral.data.synthesis.findings import change_hu, change_tissue, happens, with_fracture
+from vertebral.data.synthesis.findings import change_hu, change_tissue, with_fracture
 from vertebral.data.synthesis.level_variants import REACH_MM, with_variant
-from vertebral.data.synthesis.pose import AIR_HU, draw_field_of_view, draw_pose, sample
-from vertebral.data.synthesis.synthetic import breathe, draw_patient, paint, uniform
+from vertebral.data.synthesis.painting import breathe, draw_patient, paint
+from vertebral.data.synthesis.pose import draw_field_of_view, draw_pose, sample
+from vertebral.data.synthesis.random_draws import happens, uniform
+from vertebral.data.synthesis.scanner import AIR_HU
 
 Box = tuple[slice, slice, slice]
 

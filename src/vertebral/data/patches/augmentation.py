@@ -8,11 +8,12 @@ import math
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from vertebral.data.patches.config import AugmentConfig
-from vertebral.data.synthesis.pose import blur, rotation
-from vertebral.data.synthesis.synthetic import Range, uniform
+from vertebral.data.synthesis.implants import with_metal
+from vertebral.data.synthesis.pose import rotation
+from vertebral.data.synthesis.random_draws import Range, happens, uniform
+from vertebral.data.synthesis.scanner import blur
 
 Shape = tuple[int, int, int]
 
@@ -20,14 +21,8 @@ _GAIN: Range = (0.9, 1.1)
 _OFFSET_HU: Range = (-20.0, 20.0)
 _LOG_GAMMA: Range = (-0.25, 0.25)
 
-_METAL_HU: Range = (2500.0, 3000.0)
-_METAL_RADIUS_MM: Range = (1.5, 3.5)
-_ROD_MM, _SCREW_MM = (40.0, 120.0), (30.0, 50.0)
-_STREAK_HU: Range = (100.0, 600.0)
-_STREAK_REACH_MM: Range = (10.0, 40.0)
 
-
-def draw_pose(
+def draw_knots(
     patch: Shape, spacing_mm: float, generator: torch.Generator, config: AugmentConfig
 ) -> torch.Tensor | None:
     """Decide where the patch lies: (A, B, C, 3) float32 knots, in voxels of the scan from the patch's centre.
@@ -36,7 +31,7 @@ def draw_pose(
     linear, so a rotation and a scale need no more than the eight corners, and a smooth random displacement needs knots
     `elastic_step_mm` apart. None where the patch keeps the scan's own pose.
     """
-    turned, warped = (chance(generator, p) for p in (config.affine_probability, config.elastic_probability))
+    turned, warped = (happens(generator, p) for p in (config.affine_probability, config.elastic_probability))
     if not turned and not warped:
         return None
     step = max(2, round(config.elastic_step_mm / spacing_mm))
@@ -79,17 +74,17 @@ def change_look(
     it and stays clipped: no streak, offset or noise turns air into soft tissue. `labels` (I, J, K) say where bone is.
     """
     low, high = window_hu
-    if chance(generator, config.metal_probability):
+    if happens(generator, config.metal_probability):
         made = with_metal(hu, labels, spacing_mm, generator)
         hu = torch.where((hu <= low) & (made < high), hu, made.clamp(low, high))
-    if chance(generator, config.blur_probability):
+    if happens(generator, config.blur_probability):
         sigma = uniform(generator, config.blur_mm) / spacing_mm
         for axis in range(3):
             hu = blur(hu, sigma, axis)
-    if chance(generator, config.low_resolution_probability):
+    if happens(generator, config.low_resolution_probability):
         axis = int(torch.randint(0, 3, (), generator=generator))
         hu = in_slabs(hu, uniform(generator, config.slice_mm) / spacing_mm, axis, uniform(generator, (0.0, 1.0)))
-    scaled, noisy = (chance(generator, p) for p in (config.intensity_probability, config.noise_probability))
+    scaled, noisy = (happens(generator, p) for p in (config.intensity_probability, config.noise_probability))
     if not scaled and not noisy:
         return hu
     clipped = (hu <= low) | (hu >= high)
@@ -126,58 +121,6 @@ def in_slabs(hu: torch.Tensor, thickness: float, axis: int, phase: float) -> tor
     matrix = torch.from_numpy((back @ mean).astype(np.float32))
     averaged: torch.Tensor = torch.tensordot(matrix, hu, dims=([1], [axis]))
     return averaged.movedim(0, axis)
-
-
-def with_metal(hu: torch.Tensor, labels: torch.Tensor, spacing_mm: float, generator: torch.Generator) -> torch.Tensor:
-    """Put one or two rods (along the spine) or screws (from back to front) through bone; nothing where there is none.
-
-    Each is a bright cylinder with streaks, in the axial planes that it lies in, that fall off with the distance.
-    """
-    bone = torch.nonzero(labels[::2, ::2, ::2])
-    if not len(bone):
-        return hu
-    hu = hu.clone()
-    for _ in range(1 + int(chance(generator, 0.5))):
-        centre = 2.0 * bone[int(torch.randint(0, len(bone), (), generator=generator))]
-        is_rod = chance(generator, 0.5)
-        direction = torch.tensor([0.0, 0.0, 1.0] if is_rod else [0.0, 1.0, 0.0])
-        direction = functional.normalize(direction + 0.2 * torch.randn(3, generator=generator), dim=0)
-        half_mm = uniform(generator, _ROD_MM if is_rod else _SCREW_MM) / 2
-        _add_implant(hu, centre, direction, half_mm, spacing_mm, generator)
-    return hu
-
-
-def chance(generator: torch.Generator, probability: float) -> bool:
-    """Draw whether something of this probability happens; one draw, whatever the probability."""
-    return uniform(generator, (0.0, 1.0)) < probability
-
-
-def _add_implant(
-    hu: torch.Tensor,
-    centre: torch.Tensor,
-    direction: torch.Tensor,
-    half_mm: float,
-    spacing_mm: float,
-    generator: torch.Generator,
-) -> None:
-    """Draw a cylinder of length 2 `half_mm` and its streaks into `hu`, in place."""
-    radius_mm = uniform(generator, _METAL_RADIUS_MM)
-    rise = (half_mm * abs(float(direction[2])) + radius_mm) / spacing_mm
-    start, stop = max(0, math.floor(float(centre[2]) - rise)), math.ceil(float(centre[2]) + rise) + 1
-    part = hu[:, :, start:stop]
-    x, y, z = (
-        ((torch.arange(n) + first - at) * spacing_mm).reshape([-1 if a == axis else 1 for a in range(3)])
-        for axis, (n, first, at) in enumerate(zip(part.shape, (0, 0, start), centre.tolist(), strict=True))
-    )
-    i, j, k = direction.tolist()
-    along = (i * x + j * y + k * z).clamp_(-half_mm, half_mm)
-    x, y, z = x - i * along, y - j * along, z - k * along
-    distance = (x * x + y * y + z * z).sqrt_()
-    rays, phase = 2 + int(torch.randint(0, 5, (), generator=generator)), uniform(generator, (0.0, math.pi))
-    streaks = torch.cos(torch.atan2(y, x).mul_(2 * rays).add_(phase))
-    streaks *= torch.exp(distance * (-1 / uniform(generator, _STREAK_REACH_MM))).mul_(uniform(generator, _STREAK_HU))
-    part += streaks.mul_(z.abs() <= radius_mm)
-    part[distance <= radius_mm] = uniform(generator, _METAL_HU)
 
 
 def _between(knots: int, count: int) -> torch.Tensor:

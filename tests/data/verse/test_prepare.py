@@ -16,11 +16,11 @@ from vertebral.core.anatomy import BY_NAME
 from vertebral.core.config import PreprocessConfig
 from vertebral.core.errors import ConfigError, InputError
 from vertebral.core.volume import Volume
-from vertebral.data.verse import preparing
-from vertebral.data.verse.catalogue import Catalog
-from vertebral.data.verse.indexing import index_dataset
-from vertebral.data.verse.prepared import PreparedSet, open_prepared
-from vertebral.data.verse.preparing import draw_bone, prepare_dataset
+from vertebral.data.verse import prepare
+from vertebral.data.verse.catalogue import Catalogue
+from vertebral.data.verse.index import index_dataset
+from vertebral.data.verse.prepare import draw_bone, prepare_dataset
+from vertebral.data.verse.prepared_set import PreparedSet, open_prepared
 from vertebral.data.verse.split import Fold, Split, make_split
 from vertebral.io.write import write_image, write_labels
 
@@ -49,15 +49,15 @@ def write_case(root: Path, case: str, ct: Volume, labels: Volume) -> None:
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Catalog:
+def catalogue(tmp_path: Path) -> Catalogue:
     for number, case in enumerate(CASES):
         write_case(tmp_path / "data", case, *scan_of(number))
     return index_dataset(tmp_path / "data", tmp_path / "data" / "catalog.json", jobs=1)
 
 
-def prepared(catalog: Catalog, preprocess: PreprocessConfig = MM, **options: Any) -> PreparedSet:
-    split = make_split(catalog, validation=0.3)
-    return prepare_dataset(catalog, split, preprocess, catalog.root.parent / "out", **{"jobs": 1, **options})
+def prepared(catalogue: Catalogue, preprocess: PreprocessConfig = MM, **options: Any) -> PreparedSet:
+    split = make_split(catalogue, validation=0.3)
+    return prepare_dataset(catalogue, split, preprocess, catalogue.root.parent / "out", **{"jobs": 1, **options})
 
 
 def times(made: PreparedSet) -> dict[str, int]:
@@ -68,19 +68,19 @@ def only(root: Path, ct: Volume, labels: Volume, preprocess: PreprocessConfig) -
     """Prepare one scan; a second one is there for the split."""
     write_case(root / "data", "sub-a", ct, labels)
     write_case(root / "data", "sub-b", *scan_of(0))
-    catalog = index_dataset(root / "data", root / "data" / "catalog.json", jobs=1)
+    catalogue = index_dataset(root / "data", root / "data" / "catalog.json", jobs=1)
     split = Split(
         mode="random",
         seed=0,
-        catalog_sha256=catalog.sha256,
+        catalog_sha256=catalogue.sha256,
         folds=(Fold(train=("sub-a",), validation=()),),
         test=("sub-b",),
     )
-    return prepare_dataset(catalog, split, preprocess, root / "out", jobs=1)
+    return prepare_dataset(catalogue, split, preprocess, root / "out", jobs=1)
 
 
-def test_hu_are_clipped_to_the_window_and_kept_as_whole_numbers(catalog: Catalog) -> None:
-    scan = prepared(catalog, PreprocessConfig(window_hu=(-80, 150))).scans[CASES[2]]
+def test_hu_are_clipped_to_the_window_and_kept_as_whole_numbers(catalogue: Catalogue) -> None:
+    scan = prepared(catalogue, PreprocessConfig(window_hu=(-80, 150))).scans[CASES[2]]
     assert scan.ct.dtype == np.int16 and scan.labels.dtype == np.uint8 and scan.bone.dtype == np.int32
     expected = np.full(SHAPE, -80)
     expected[2:4, 1:3, 2:5] = 150
@@ -92,8 +92,8 @@ def test_hu_are_clipped_to_the_window_and_kept_as_whole_numbers(catalog: Catalog
     assert scan.levels == ("L1",)
 
 
-def test_scaling_is_left_to_the_patch(catalog: Catalog) -> None:
-    scan = prepared(catalog, PreprocessConfig(scaling="zscore", mean_hu=100, std_hu=50)).scans[CASES[0]]
+def test_scaling_is_left_to_the_patch(catalogue: Catalogue) -> None:
+    scan = prepared(catalogue, PreprocessConfig(scaling="zscore", mean_hu=100, std_hu=50)).scans[CASES[0]]
     assert set(np.unique(scan.ct)) == {-100, -90, 10, 200}
 
 
@@ -110,8 +110,8 @@ def test_axes_become_r_a_s_and_voxels_cubes(tmp_path: Path) -> None:
     assert np.flatnonzero(scan.labels[2, 1] == L1).tolist() == [3, 4, 5, 6, 7, 8]
 
 
-def test_bone_lies_in_vertebrae(catalog: Catalog) -> None:
-    scan = prepared(catalog).scans[CASES[0]]
+def test_bone_lies_in_vertebrae(catalogue: Catalogue) -> None:
+    scan = prepared(catalogue).scans[CASES[0]]
     assert sorted(map(tuple, scan.bone.tolist())) == sorted(map(tuple, np.argwhere(scan.labels == L1).tolist()))
 
 
@@ -135,22 +135,22 @@ def test_a_map_without_vertebrae_has_no_bone() -> None:
     assert bone.shape == (0, 3) and levels == ()
 
 
-def test_a_second_run_keeps_what_is_done(catalog: Catalog) -> None:
-    first = prepared(catalog)
+def test_a_second_run_keeps_what_is_done(catalogue: Catalogue) -> None:
+    first = prepared(catalogue)
     seen: list[tuple[int, int, str]] = []
-    again = prepared(catalog, progress=lambda *said: seen.append(said))
+    again = prepared(catalogue, progress=lambda *said: seen.append(said))
     assert seen == [(3, 3, "")]
     assert times(again) == times(first) and again == first
 
 
-def test_progress_counts_scans(catalog: Catalog) -> None:
+def test_progress_counts_scans(catalogue: Catalogue) -> None:
     seen: list[tuple[int, int, str]] = []
-    prepared(catalog, progress=lambda *said: seen.append(said))
+    prepared(catalogue, progress=lambda *said: seen.append(said))
     assert seen == [(0, 3, ""), *((n, 3, case) for n, case in enumerate(CASES, start=1))]
 
 
-def test_a_folder_that_was_not_finished_is_made_again(catalog: Catalog) -> None:
-    first = prepared(catalog)
+def test_a_folder_that_was_not_finished_is_made_again(catalogue: Catalogue) -> None:
+    first = prepared(catalogue)
     before, half = times(first), first.scans[CASES[1]].folder
     expected = np.array(first.scans[CASES[1]].ct)
     (half / "case.json").unlink()
@@ -158,23 +158,23 @@ def test_a_folder_that_was_not_finished_is_made_again(catalog: Catalog) -> None:
     (half / ".vertebral-123.npy").write_bytes(b"rest of a killed process")
     with pytest.raises(ConfigError, match=f"{half}: is missing or not done"):
         open_prepared(first.root)
-    after = prepared(catalog)
+    after = prepared(catalogue)
     assert {case for case, time in times(after).items() if time != before[case]} == {CASES[1]}
     assert np.array_equal(after.scans[CASES[1]].ct, expected)
     assert sorted(path.name for path in half.iterdir()) == ["bone.npy", "case.json", "ct.npy", "labels.npy"]
 
 
-def test_a_damaged_record_is_made_again(catalog: Catalog) -> None:
-    record = prepared(catalog).scans[CASES[0]].folder / "case.json"
+def test_a_damaged_record_is_made_again(catalogue: Catalogue) -> None:
+    record = prepared(catalogue).scans[CASES[0]].folder / "case.json"
     record.write_text("[1")
-    prepared(catalog)
+    prepared(catalogue)
     assert json.loads(record.read_text())["case"] == CASES[0]
 
 
 @pytest.mark.parametrize("change", [{"window_hu": (-100.0, 900.0)}, {"spacing_mm": 1.25}])
-def test_other_settings_are_prepared_beside(catalog: Catalog, change: dict[str, Any]) -> None:
-    first = prepared(catalog)
-    other = prepared(catalog, MM.model_copy(update=change))
+def test_other_settings_are_prepared_beside(catalogue: Catalogue, change: dict[str, Any]) -> None:
+    first = prepared(catalogue)
+    other = prepared(catalogue, MM.model_copy(update=change))
     assert not {scan.folder for scan in first.cases} & {scan.folder for scan in other.cases}
     assert other.unused == sorted(scan.folder for scan in first.cases)
     other.check(MM.model_copy(update=change))
@@ -182,27 +182,27 @@ def test_other_settings_are_prepared_beside(catalog: Catalog, change: dict[str, 
         other.check(MM)
 
 
-def test_what_is_applied_to_a_patch_needs_no_other_scans(catalog: Catalog) -> None:
-    first = prepared(catalog)
+def test_what_is_applied_to_a_patch_needs_no_other_scans(catalogue: Catalogue) -> None:
+    first = prepared(catalogue)
     assert first.unused == []
     scaled = PreprocessConfig(scaling="zscore", mean_hu=3, std_hu=4)
     first.check(scaled)
-    assert times(prepared(catalog, scaled)) == times(first)
+    assert times(prepared(catalogue, scaled)) == times(first)
 
 
-def test_another_content_is_another_folder(catalog: Catalog) -> None:
-    before = prepared(catalog).scans[CASES[0]]
-    write_case(catalog.root, CASES[0], *scan_of(7))
-    renewed = index_dataset(catalog.root, catalog.root / "catalog.json", jobs=1, overwrite=True)
+def test_another_content_is_another_folder(catalogue: Catalogue) -> None:
+    before = prepared(catalogue).scans[CASES[0]]
+    write_case(catalogue.root, CASES[0], *scan_of(7))
+    renewed = index_dataset(catalogue.root, catalogue.root / "catalog.json", jobs=1, overwrite=True)
     after = prepared(renewed).scans[CASES[0]]
     assert after.folder != before.folder and after.ct[0, 0, 0] == 17
 
 
-def broken(catalog: Catalog, break_it: Callable[[Path, Path], None]) -> str:
+def broken(catalogue: Catalogue, break_it: Callable[[Path, Path], None]) -> str:
     """What is said of the second scan after `break_it(ct, labels)`; its catalogue is that of before."""
-    case = catalog.cases[1]
-    break_it(catalog.path(case.ct), catalog.path(case.labels or ""))
-    made = prepared(catalog)
+    case = catalogue.cases[1]
+    break_it(catalogue.path(case.ct), catalogue.path(case.labels or ""))
+    made = prepared(catalogue)
     assert set(made.scans) == {CASES[0], CASES[2]} and list(made.left_out) == [CASES[1]]
     assert open_prepared(made.root) == made
     train, validation = made.fold(0)
@@ -210,13 +210,13 @@ def broken(catalog: Catalog, break_it: Callable[[Path, Path], None]) -> str:
     return made.left_out[CASES[1]]
 
 
-def test_a_file_that_changed_is_left_out(catalog: Catalog) -> None:
-    said = broken(catalog, lambda ct, labels: ct.write_bytes(b"no longer a scan"))
+def test_a_file_that_changed_is_left_out(catalogue: Catalogue) -> None:
+    said = broken(catalogue, lambda ct, labels: ct.write_bytes(b"no longer a scan"))
     assert said.endswith(f"images/{CASES[1]}.nii.gz: has changed since the catalogue was made: make it again")
 
 
-def test_a_missing_file_is_left_out(catalog: Catalog) -> None:
-    assert "No such file" in broken(catalog, lambda ct, labels: labels.unlink())
+def test_a_missing_file_is_left_out(catalogue: Catalogue) -> None:
+    assert "No such file" in broken(catalogue, lambda ct, labels: labels.unlink())
 
 
 @pytest.mark.parametrize(
@@ -238,64 +238,66 @@ def test_labels_that_do_not_fit_are_left_out(tmp_path: Path, labels: Volume, sai
     assert said in broken(trusting, lambda ct, labels: None)
 
 
-def test_an_error_that_nobody_expected_leaves_one_scan_out(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_that_nobody_expected_leaves_one_scan_out(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("two\nlines")
 
-    prepared(catalog)
-    shutil.rmtree(prepared(catalog).scans[CASES[1]].folder)
-    monkeypatch.setattr(preparing, "prepare", fail)
-    assert broken(catalog, lambda ct, labels: None) == "RuntimeError: two lines"
+    prepared(catalogue)
+    shutil.rmtree(prepared(catalogue).scans[CASES[1]].folder)
+    monkeypatch.setattr(prepare, "prepare", fail)
+    assert broken(catalogue, lambda ct, labels: None) == "RuntimeError: two lines"
 
 
-def test_a_scan_that_was_left_out_gets_another_chance(catalog: Catalog) -> None:
-    kept = catalog.path(catalog.cases[1].ct).read_bytes()
-    broken(catalog, lambda ct, labels: ct.write_bytes(b""))
-    catalog.path(catalog.cases[1].ct).write_bytes(kept)
-    assert prepared(catalog).left_out == {}
+def test_a_scan_that_was_left_out_gets_another_chance(catalogue: Catalogue) -> None:
+    kept = catalogue.path(catalogue.cases[1].ct).read_bytes()
+    broken(catalogue, lambda ct, labels: ct.write_bytes(b""))
+    catalogue.path(catalogue.cases[1].ct).write_bytes(kept)
+    assert prepared(catalogue).left_out == {}
 
 
-def test_where_nothing_can_be_prepared_it_is_an_error(catalog: Catalog) -> None:
-    for case in catalog.cases:
-        catalog.path(case.ct).unlink()
+def test_where_nothing_can_be_prepared_it_is_an_error(catalogue: Catalogue) -> None:
+    for case in catalogue.cases:
+        catalogue.path(case.ct).unlink()
     with pytest.raises(InputError, match=f"none of 3 scans could be prepared; {CASES[0]}: .*No such file"):
-        prepared(catalog)
+        prepared(catalogue)
 
 
-def test_a_disk_too_small_is_told_before(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_too_small_is_told_before(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three scans of 6 x 5 x 8 voxels at 3 bytes: 2,160 bytes."""
-    monkeypatch.setattr(preparing.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 2159))
+    monkeypatch.setattr(prepare.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 2159))
     with pytest.raises(InputError, match=r"about 2.16e-06 GB are needed and 2.16e-06 GB are free"):
-        prepared(catalog)
+        prepared(catalogue)
 
 
-def test_a_disk_that_fills_up_ends_the_work(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_ends_the_work(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     free = iter([2160, 2160, 10])
-    monkeypatch.setattr(preparing.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, next(free)))
+    monkeypatch.setattr(prepare.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, next(free)))
     with pytest.raises(OSError) as raised:
-        prepared(catalog)
+        prepared(catalogue)
     assert raised.value.errno == errno.ENOSPC and CASES[1] in raised.value.filename
 
 
-def test_several_at_a_time_give_the_same(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_at_a_time_give_the_same(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of them is broken; threads of the processes are limited, and this process's setting stays."""
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    catalog.path(catalog.cases[2].ct).write_bytes(b"")
-    alone = prepared(catalog)
+    catalogue.path(catalogue.cases[2].ct).write_bytes(b"")
+    alone = prepared(catalogue)
     expected = {case: np.array(scan.ct) for case, scan in alone.scans.items()}
     shutil.rmtree(alone.root)
-    together = prepared(catalog, jobs=2)
+    together = prepared(catalogue, jobs=2)
     assert together == alone and list(together.left_out) == [CASES[2]]
     for case, hu in expected.items():
         assert np.array_equal(together.scans[case].ct, hu)
     assert os.environ["OMP_NUM_THREADS"] == "3" and "MKL_NUM_THREADS" not in os.environ
 
 
-def test_a_split_of_another_catalogue_is_refused(catalog: Catalog) -> None:
-    split = make_split(catalog).model_copy(update={"catalog_sha256": "0"})
+def test_a_split_of_another_catalogue_is_refused(catalogue: Catalogue) -> None:
+    split = make_split(catalogue).model_copy(update={"catalog_sha256": "0"})
     with pytest.raises(ConfigError, match="another catalogue"):
-        prepare_dataset(catalog, split, MM, catalog.root.parent / "out", jobs=1)
+        prepare_dataset(catalogue, split, MM, catalogue.root.parent / "out", jobs=1)
 
 
 def test_only_what_a_fold_names_is_prepared(tmp_path: Path) -> None:
@@ -304,8 +306,8 @@ def test_only_what_a_fold_names_is_prepared(tmp_path: Path) -> None:
     assert [[scan.case for scan in side] for side in made.fold(0)] == [["sub-a"], []]
 
 
-def test_a_fold_that_is_not_there_is_refused(catalog: Catalog) -> None:
-    made = prepared(catalog)
+def test_a_fold_that_is_not_there_is_refused(catalogue: Catalogue) -> None:
+    made = prepared(catalogue)
     train, validation = made.fold(0)
     assert sorted(scan.case for scan in (*train, *validation)) == list(CASES) and len(validation) == 1
     for number in (1, -1):
@@ -313,8 +315,8 @@ def test_a_fold_that_is_not_there_is_refused(catalog: Catalog) -> None:
             made.fold(number)
 
 
-def test_a_scan_is_sent_to_another_process_by_its_path(catalog: Catalog) -> None:
-    scan = prepared(catalog).scans[CASES[0]]
+def test_a_scan_is_sent_to_another_process_by_its_path(catalogue: Catalogue) -> None:
+    scan = prepared(catalogue).scans[CASES[0]]
     scan.ct[0, 0, 0]
     sent = pickle.dumps(scan)
     assert len(sent) < 2000
@@ -322,8 +324,8 @@ def test_a_scan_is_sent_to_another_process_by_its_path(catalog: Catalog) -> None
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted as Linux shows them")
-def test_a_scan_keeps_no_file_open_and_cannot_be_changed(catalog: Catalog) -> None:
-    scan = prepared(catalog).scans[CASES[0]]
+def test_a_scan_keeps_no_file_open_and_cannot_be_changed(catalogue: Catalogue) -> None:
+    scan = prepared(catalogue).scans[CASES[0]]
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     for _ in range(50):
         scan.labels.sum()
@@ -332,8 +334,8 @@ def test_a_scan_keeps_no_file_open_and_cannot_be_changed(catalog: Catalog) -> No
         scan.ct[0, 0, 0] = 1
 
 
-def test_prepared_scans_can_move(catalog: Catalog, tmp_path: Path) -> None:
-    made = prepared(catalog)
+def test_prepared_scans_can_move(catalogue: Catalogue, tmp_path: Path) -> None:
+    made = prepared(catalogue)
     expected = np.array(made.scans[CASES[0]].ct)
     moved = open_prepared(made.root.rename(tmp_path / "elsewhere"))
     assert np.array_equal(moved.scans[CASES[0]].ct, expected)

@@ -9,18 +9,18 @@ from torch.utils.data import Dataset
 from vertebral.core.anatomy import BY_VERSE_ID
 from vertebral.core.errors import ConfigError
 from vertebral.data.patches.config import PatchConfig, VertebraeConfig
-from vertebral.data.patches.painted import Sample, window
+from vertebral.data.patches.network_input import Patch, window
 from vertebral.data.synthesis.body_cache import CachedBody
 from vertebral.data.synthesis.pose import draw_pose
-from vertebral.data.synthesis.synth import box_around, paint_body, pose_body
-from vertebral.data.synthesis.synthetic import seed_of
+from vertebral.data.synthesis.random_draws import seed_of
+from vertebral.data.synthesis.synthetic_ct import box_around, paint_body, pose_body
 from vertebral.stages.preprocess import centre_mark
 
 # A vertebra of this volume is missed by `centre_error_mm`.
 _USUAL_ML = 40.0
 
 
-class VertebraPatches(Dataset[Sample]):
+class VertebraPatches(Dataset[Patch]):
     """An endless series of (image (2, I, J, K) float32: CT and mark, classes (I, J, K) uint8: 1 in the vertebra).
 
     Number n is a function of (config.seed, n) alone, whatever process draws it. A body is drawn by weight, then one of
@@ -41,7 +41,7 @@ class VertebraPatches(Dataset[Sample]):
         ]
         self._mark = torch.from_numpy(centre_mark(config.patch, config.model.preprocess.spacing_mm))
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Patch:
         config, synthesis = self._config, self._settings.synthesis
         generator = torch.Generator().manual_seed(seed_of(config.seed, index))
         which = int(torch.multinomial(self._weights, 1, generator=generator))

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from vertebral.core.anatomy import LEVELS
 from vertebral.core.config import PreprocessConfig
 from vertebral.core.errors import ConfigError, InputError, ReadError, VertebralError
-from vertebral.data.verse.catalogue import Case, Catalog
-from vertebral.data.verse.prepared import PreparedScan, PreparedSet, open_prepared, stored_scan
+from vertebral.data.verse.catalogue import Catalogue, CatalogueCase
+from vertebral.data.verse.prepared_set import PreparedScan, PreparedSet, open_prepared, stored_scan
 from vertebral.data.verse.split import Split
 from vertebral.io.ct.read import read_labels, read_scan
 from vertebral.io.write import atomic_write, write_json
@@ -40,7 +40,7 @@ _MOST_JOBS_BY_DEFAULT = 8
 class _Task:
     """One scan to prepare into `folder`."""
 
-    case: Case
+    case: CatalogueCase
     ct: Path
     labels: Path
     folder: Path
@@ -48,7 +48,7 @@ class _Task:
 
 
 def prepare_dataset(
-    catalog: Catalog,
+    catalogue: Catalogue,
     split: Split,
     preprocess: PreprocessConfig,
     out: Path,
@@ -63,10 +63,10 @@ def prepare_dataset(
 
     Raises ConfigError where `split` is of another catalogue, InputError where the disk is small or no scan succeeds.
     """
-    if split.catalog_sha256 != catalog.sha256:
-        raise ConfigError(f"{catalog.root}: the split was made from another catalogue: make it again")
+    if split.catalog_sha256 != catalogue.sha256:
+        raise ConfigError(f"{catalogue.root}: the split was made from another catalogue: make it again")
     wanted = {case for fold in split.folds for case in (*fold.train, *fold.validation)}
-    tasks = [_task(catalog, case, preprocess, out) for case in catalog.usable if case.case in wanted]
+    tasks = [_task(catalogue, case, preprocess, out) for case in catalogue.usable if case.case in wanted]
     todo = [task for task in tasks if stored_scan(task.folder) is None]
     (out / "cases").mkdir(parents=True, exist_ok=True)
     _require_disk(todo, out)
@@ -82,7 +82,7 @@ def prepare_dataset(
     stored = {
         "version": 1,
         "preprocess": preprocess.model_dump(mode="json"),
-        "catalog_sha256": catalog.sha256,
+        "catalog_sha256": catalogue.sha256,
         "split": split.model_dump(mode="json"),
         "cases": [
             scan.model_dump(mode="json") | {"subject": task.case.subject, "folder": f"cases/{task.folder.name}"}
@@ -111,10 +111,10 @@ def draw_bone(labels: NDArray[Any]) -> tuple[NDArray[np.int32], tuple[str, ...]]
     return np.stack(np.unravel_index(flat, labels.shape), axis=1).astype(np.int32), tuple(shown)
 
 
-def _task(catalog: Catalog, case: Case, preprocess: PreprocessConfig, out: Path) -> _Task:
+def _task(catalogue: Catalogue, case: CatalogueCase, preprocess: PreprocessConfig, out: Path) -> _Task:
     kept = (_CACHE_VERSION, case.sha256_ct, case.sha256_labels, preprocess.spacing_mm, preprocess.window_hu)
     folder = out / "cases" / f"{case.case}-{hashlib.sha256(repr(kept).encode()).hexdigest()[:12]}"
-    return _Task(case, catalog.path(case.ct), catalog.path(case.labels or ""), folder, preprocess)
+    return _Task(case, catalogue.path(case.ct), catalogue.path(case.labels or ""), folder, preprocess)
 
 
 def _require_disk(tasks: Sequence[_Task], out: Path) -> None:

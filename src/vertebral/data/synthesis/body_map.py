@@ -19,7 +19,7 @@ UInt8 = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Body:
+class BodyMap:
     """`tissue` and `labels` (VerSe ids) are uint8 (I, J, K), axes R, A, S, isotropic `spacing_mm`."""
 
     tissue: UInt8
@@ -28,7 +28,7 @@ class Body:
     affine: Affine
 
 
-def load_body(path: Path, spacing_mm: float) -> Body:
+def load_body(path: Path, spacing_mm: float) -> BodyMap:
     """Read a whole-body label map with a `.json` of names beside it ({id: name}, also under the key `labels`).
 
     Id 0 is air, whatever its name. Raises ReadError where names are missing or ids are above 255.
@@ -53,10 +53,10 @@ def load_body(path: Path, spacing_mm: float) -> Body:
     tissue, labels = tissue_lut[volume.array], label_lut[volume.array]
     if not (tissue == TISSUE_ID["fat"]).any():
         tissue = _clothe(tissue)
-    return Body(_keep_trunk(tissue, labels), labels, spacing_mm, volume.affine)
+    return BodyMap(_keep_trunk(tissue, labels), labels, spacing_mm, volume.affine)
 
 
-def spine_box(body: Body, margin_mm: float, ids: Sequence[int] = ()) -> Box:
+def spine_box(body: BodyMap, margin_mm: float, ids: Sequence[int] = ()) -> Box:
     """The box around the levels of `body` (those of `ids` where it has any of them) and `margin_mm` more, within it."""
     found = {v: box for v, box in enumerate(ndimage.find_objects(body.labels), start=1) if box is not None}
     boxes = [box for v, box in found.items() if v in ids] or list(found.values())
@@ -69,13 +69,13 @@ def spine_box(body: Body, margin_mm: float, ids: Sequence[int] = ()) -> Box:
     return parts[0], parts[1], parts[2]
 
 
-def cropped(body: Body, box: Box) -> Body:
+def cropped(body: BodyMap, box: Box) -> BodyMap:
     """The part of `body` in `box`, in the same world frame."""
     affine = Grid(body.labels.shape, body.affine).cropped(box).affine
-    return Body(body.tissue[box], body.labels[box], body.spacing_mm, affine)
+    return BodyMap(body.tissue[box], body.labels[box], body.spacing_mm, affine)
 
 
-def with_cortex(body: Body) -> Body:
+def with_cortex(body: BodyMap) -> BodyMap:
     """Turn the outermost voxel of each bone (per vertebra) into cortex."""
     tissue = body.tissue.copy()
     for interior, cortex in (("bone_interior", "bone_cortex"), ("vertebra_interior", "vertebra_cortex")):
@@ -87,7 +87,7 @@ def with_cortex(body: Body) -> Body:
             edge |= np.pad(differs, [(0, 1) if a == axis else (0, 0) for a in range(3)])
             edge |= np.pad(differs, [(1, 0) if a == axis else (0, 0) for a in range(3)])
         tissue[inside & edge] = TISSUE_ID[cortex]
-    return Body(tissue, body.labels, body.spacing_mm, body.affine)
+    return BodyMap(tissue, body.labels, body.spacing_mm, body.affine)
 
 
 def _nearest(volume: Volume, spacing_mm: float) -> Volume:
