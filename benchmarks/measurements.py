@@ -17,7 +17,7 @@ from rich.progress import track
 from rich.table import Table
 
 from vertebral.core.anatomy import BY_NAME
-from vertebral.core.measurements import Measurements, Row
+from vertebral.core.measurements import MeasurementRow, Measurements
 from vertebral.io.ct.read import read_labels
 from vertebral.stages.measure import measure
 
@@ -71,7 +71,7 @@ def errors(
     return worst | {name: off(found.gaps, name, [value] * 2) for name, value in between.items()}
 
 
-def off(rows: tuple[Row, ...], column: str, truth: list[float]) -> tuple[float, str]:
+def off(rows: tuple[MeasurementRow, ...], column: str, truth: list[float]) -> tuple[float, str]:
     """The largest error of a column (NaN where a row has no figure) and its worst quality."""
     values = [row.value(column) for row in rows]
     worst = max(abs((np.nan if v is None else float(v)) - t) for v, t in zip(values, truth, strict=True))

@@ -1,7 +1,7 @@
 from vertebral.core.anatomy import BY_NAME
-from vertebral.core.measurements import Figure, Measurements, Row, flagged, flat_rows, good, missing, nested
+from vertebral.core.measurements import Figure, MeasurementRow, Measurements, flagged, flat_rows, good, missing, nested
 
-ROW = Row(
+ROW = MeasurementRow(
     "L1",
     (BY_NAME["L1"],),
     {"height_mm": good(25.123456), "loss": flagged(3.0, ("a", "b", "a")), "hu": missing("no CT")},
@@ -10,8 +10,8 @@ ROW = Row(
 
 def test_quality_of_a_row_is_the_worst_that_was_measured() -> None:
     assert ROW.quality == "check"
-    assert Row("L1", (), {"a": good(1.0), "b": missing("x")}).quality == "good"
-    assert Row("L1", (), {"a": missing("x")}).quality == "none"
+    assert MeasurementRow("L1", (), {"a": good(1.0), "b": missing("x")}).quality == "good"
+    assert MeasurementRow("L1", (), {"a": missing("x")}).quality == "none"
 
 
 def test_flagged_joins_reasons_once() -> None:

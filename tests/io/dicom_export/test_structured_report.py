@@ -5,7 +5,7 @@ import pytest
 
 from dicom_series import Series, labels_on
 from vertebral.core.anatomy import BY_NAME
-from vertebral.core.measurements import Measurements, Row, flagged, good, missing
+from vertebral.core.measurements import MeasurementRow, Measurements, flagged, good, missing
 from vertebral.io.ct.read import read_scan
 from vertebral.io.dicom_export.concepts import TABLES
 from vertebral.io.dicom_export.identity import Maker, save
@@ -17,7 +17,7 @@ from vertebral.stages.measure import measure
 
 def row(table, name, levels, **figures):
     columns = dict.fromkeys(TABLES[table], missing("not measured"))
-    return Row(name, tuple(BY_NAME[level] for level in levels), {**columns, **figures})
+    return MeasurementRow(name, tuple(BY_NAME[level] for level in levels), {**columns, **figures})
 
 
 MEASURED = Measurements(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from measure_solids import Vertebra, grid_around, moved, painted, stacked, turned
 from vertebral.core.errors import GeometryError
-from vertebral.core.measurements import Measurements, Row
+from vertebral.core.measurements import MeasurementRow, Measurements
 from vertebral.core.volume import Grid, Volume
 from vertebral.stages.measure import measure
 
@@ -36,13 +36,13 @@ def plain() -> Measurements:
     return measured(lumbar(wedge_deg=8))
 
 
-def number(row: Row, column: str) -> float:
+def number(row: MeasurementRow, column: str) -> float:
     value = row.value(column)
     assert isinstance(value, float), row.figures[column]
     return value
 
 
-def vector(row: Row, stem: str, unit: str = "") -> np.ndarray:
+def vector(row: MeasurementRow, stem: str, unit: str = "") -> np.ndarray:
     return np.array([number(row, f"{stem}_{axis}{unit}") for axis in "ras"])
 
 
@@ -77,7 +77,10 @@ def test_an_endplate_along_the_voxels_is_no_good_angle() -> None:
     bones = [moved(bone, turned((1, 0.4, 0.3), 2)) for bone in stacked([Vertebra("L3", **LUMBAR)], 9.0)]
     row = measured(bones).vertebrae[0]
     assert row.figures["wedge_sagittal_deg"].quality == "check"
-    assert "lies along the voxels: its tilt is known to 2 degrees or so" in row.figures["wedge_sagittal_deg"].reason
+    assert (
+        "is parallel to the voxel grid: its tilt is known to about 2 degrees"
+        in row.figures["wedge_sagittal_deg"].reason
+    )
     assert row.figures["body_depth_mm"].quality == "good"
 
 
@@ -169,18 +172,20 @@ def test_flips_and_swapped_axes_change_nothing(axcodes: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spacing", "allowed_mm", "allowed_deg", "doubt"),
+    ("spacing", "allowed_mm", "allowed_deg", "caveat"),
     [
         ((1.5, 1.5, 1.5), 0.5, 0.7, ""),
         ((3, 1, 1), 0.5, 0.5, ""),
         ((1, 1, 3), 1.2, 2.0, "voxels of 3.0 mm along the body"),
     ],
 )
-def test_other_spacings(spacing: tuple[float, float, float], allowed_mm: float, allowed_deg: float, doubt: str) -> None:
+def test_other_spacings(
+    spacing: tuple[float, float, float], allowed_mm: float, allowed_deg: float, caveat: str
+) -> None:
     bones = lumbar(wedge_deg=8)
     rows = measured(bones, spacing).vertebrae
     reasons = [row.figures["wedge_sagittal_deg"].reason for row in rows]
-    assert any(doubt in reason for reason in reasons) if doubt else not any(reasons)
+    assert any(caveat in reason for reason in reasons) if caveat else not any(reasons)
     for bone, row in zip(bones, rows, strict=True):
         assert number(row, "height_anterior_mm") == pytest.approx(bone.edge_height(1), abs=allowed_mm)
         assert number(row, "height_posterior_mm") == pytest.approx(bone.edge_height(-1), abs=allowed_mm)
@@ -241,7 +246,7 @@ def test_swapped_levels_are_flagged() -> None:
     ]
     result = measured([*more, *swapped])
     rows = {row.name: row for row in result.vertebrae}
-    assert "lies below the next level" in rows["L2"].figures["body_depth_mm"].reason
+    assert "is below the next level" in rows["L2"].figures["body_depth_mm"].reason
 
 
 def test_missing_levels_and_unknown_labels_are_named() -> None:
@@ -253,9 +258,9 @@ def test_missing_levels_and_unknown_labels_are_named() -> None:
     assert result.gaps[0].figures["disc_height_middle_mm"].reason == "a level is missing between L2 and L4"
     assert result.warnings == (
         "a level is missing between L2 and L4",
-        "labels that name no level were passed over: 77",
+        "labels that are not VerSe ids were ignored: 77",
     )
-    assert result.curves[0].figures["angle_deg"].reason == "fewer than three bodies were measured"
+    assert result.curves[0].figures["angle_deg"].reason == "fewer than 3 bodies were measured"
 
 
 def test_a_lone_speck_gives_reasons_and_no_numbers() -> None:
@@ -269,7 +274,7 @@ def test_a_lone_speck_gives_reasons_and_no_numbers() -> None:
 def test_an_empty_map_gives_empty_tables() -> None:
     result = measure(Volume(np.zeros((5, 5, 5), np.uint8), np.eye(4)))
     assert result.vertebrae == ()
-    assert result.warnings == ("the label map holds no level",)
+    assert result.warnings == ("the label map contains no vertebra",)
     assert all(row.quality == "none" for row in (*result.regions, *result.curves))
 
 
@@ -289,7 +294,7 @@ def test_a_ct_of_another_place_is_refused() -> None:
     labels = Volume(np.full((9, 9, 9), 20, np.uint8), np.eye(4))
     far = np.eye(4)
     far[:3, 3] = 500
-    with pytest.raises(GeometryError, match="lies outside of the CT"):
+    with pytest.raises(GeometryError, match="is outside the CT"):
         measure(labels, Volume(np.zeros((9, 9, 9), np.int16), far))
 
 

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
-from vertebral.core.measurements import Figure, Measurements, Row
+from vertebral.core.measurements import Figure, MeasurementRow, Measurements
 from vertebral.io.dicom_export.codes import ANATOMICAL_STRUCTURE, level_code
 from vertebral.io.dicom_export.concepts import SCHEME, TABLES, Concept
 from vertebral.io.dicom_export.identity import NAME, Maker, equipment, quiet, series_arguments
@@ -68,7 +68,7 @@ def _found(figures: Mapping[str, Figure], concepts: Mapping[str, Concept]) -> li
 
 
 def _group(
-    row: Row, found: list[sr.Measurement], source: SourceSeries, seg: Dataset | None, segment: int | None
+    row: MeasurementRow, found: list[sr.Measurement], source: SourceSeries, seg: Dataset | None, segment: int | None
 ) -> sr.MeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations:
     sites = [sr.FindingSite(level_code(level)) for level in row.levels]
     if seg is None or segment is None:

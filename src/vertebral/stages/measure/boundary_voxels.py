@@ -1,4 +1,4 @@
-"""Where a label steps from bone to outside: what its voxels say of a surface, without resampling."""
+"""The boundary voxels of a label: what they say about a surface, without resampling."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,30 +6,29 @@ from numpy.typing import NDArray
 from vertebral.stages.measure.crops import Crop
 from vertebral.stages.measure.endplates import Cloud
 from vertebral.stages.measure.frames import Frame
-
-# How far a step may lie from where the rays left the bone, in voxels and mm.
-_NEAR_VOXELS, _NEAR_MM = 1.0, 0.75
+from vertebral.stages.measure.rules import MeasureRules
 
 
-def stepped_cloud(
+def boundary_cloud(
     crop: Crop,
     frame: Frame,
     towards: int,
     exits_mm: NDArray[np.float64],
     axes_mm: tuple[NDArray[np.float64], ...],
     inside: NDArray[np.bool_],
+    rules: MeasureRules,
 ) -> Cloud:
-    """Return, in `frame`, the last voxel centres inside and the first outside along the grid's axis nearest to up.
+    """Return, in `frame`, the last voxel centres inside and the first outside along the grid axis nearest to up.
 
     `towards` is 1 for a surface above the bone, -1 for one below. `exits_mm` (R, A) are the heights at which rays left
-    it at `axes_mm[0]` (R,) and `axes_mm[1]` (A,); only steps near these are taken, where `inside` (R, A) is True.
-    Blocks of several voxels tell the place within them.
+    the bone at `axes_mm[0]` (R,) and `axes_mm[1]` (A,); only boundary voxels near these count, where `inside` (R, A) is
+    True. Where a block holds several voxels of the map, its mean tells where within the block the boundary is.
     """
-    steps = crop.grid.affine[:3, :3].T @ frame.axes[2]
-    axis = int(np.argmax(np.abs(steps) / np.asarray(crop.grid.spacing_mm)))
-    ahead = towards if steps[axis] > 0 else -towards
+    rise = crop.grid.affine[:3, :3].T @ frame.axes[2]
+    axis = int(np.argmax(np.abs(rise) / np.asarray(crop.grid.spacing_mm)))
+    ahead = towards if rise[axis] > 0 else -towards
     values = crop.occupancy if ahead > 0 else np.flip(crop.occupancy, axis)
-    own, beyond = (np.moveaxis(values, axis, 0)[part] for part in (slice(None, -1), slice(1, None)))
+    own, beyond = (np.moveaxis(values, axis, 0)[layers] for layers in (slice(None, -1), slice(1, None)))
     index = np.argwhere((own >= 0.5) & (beyond < 0.5))
     filled = own[tuple(index.T)] + beyond[tuple(index.T)] - 0.5
     along = index[:, 0].astype(np.float64)
@@ -41,7 +40,7 @@ def stepped_cloud(
             voxel[:, axis] = values.shape[axis] - 1 - voxel[:, axis]
         ends.append(frame.to_own(crop.grid.to_world(voxel)))
     cloud = Cloud(*ends[::towards])
-    near_mm = _NEAR_VOXELS * crop.grid.spacing_mm[axis] + _NEAR_MM
+    near_mm = rules.boundary_within_voxels * crop.grid.spacing_mm[axis] + rules.boundary_within_mm
     return cloud.chosen(_near(cloud.points, exits_mm, axes_mm, inside, near_mm))
 
 

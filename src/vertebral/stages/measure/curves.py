@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vertebral.core.anatomy import BY_NAME, Level
-from vertebral.stages.measure.body import Body
+from vertebral.stages.measure.body import BodyGeometry
 from vertebral.stages.measure.endplates import Endplate
 from vertebral.stages.measure.frames import Frame, Points, frame_from
+from vertebral.stages.measure.rules import MeasureRules
 
-SCOLIOSIS_DEG = 10.0
-# name: upper level and endplate, lower level and endplate, sign that makes the usual curvature positive.
+# Name: upper level and endplate, lower level and endplate, sign that makes the usual curvature positive.
 REGIONS: dict[str, tuple[str, str, str, str, int]] = {
     "cervical_lordosis_C2_C7": ("C2", "inferior", "C7", "inferior", -1),
     "thoracic_kyphosis_T1_T12": ("T1", "superior", "T12", "inferior", 1),
@@ -22,9 +22,9 @@ REGIONS: dict[str, tuple[str, str, str, str, int]] = {
 }
 
 
-@dataclass(frozen=True)
-class Plate:
-    """An endplate on its place in the spine, with its tilt in the spine's own planes.
+@dataclass(frozen=True, eq=False)
+class TiltedEndplate:
+    """An endplate of a level (`side` "superior" or "inferior") with its tilt in the spine's own planes.
 
     `sagittal_deg` is how far its normal leans forwards, `coronal_deg` how far it leans to the right.
     """
@@ -37,10 +37,10 @@ class Plate:
 
 
 @dataclass(frozen=True)
-class Curve:
+class CoronalCurve:
     """A coronal curve between the superior endplate of `upper` and the inferior one of `lower`; `angle_deg` >= 0.
 
-    `apex` is the level whose centre lies farthest from the line between the end vertebrae, `offset_mm` how far.
+    `apex` is the level whose centre is farthest from the line between the end vertebrae, `offset_mm` how far.
     """
 
     upper: Level
@@ -51,10 +51,10 @@ class Curve:
     offset_mm: float
 
 
-def spine_frame(bodies: Sequence[Body]) -> Frame:
+def spine_frame(bodies: Sequence[BodyGeometry]) -> Frame:
     """Return the spine's own frame: up along the line from the lowest to the highest body centre.
 
-    Right is the mean of the bodies' right axes; with it, the angles do not depend on how the patient lay.
+    Right is the mean of the bodies' right axes; so the angles do not depend on how the patient was positioned.
     """
     if len(bodies) == 1:
         return bodies[0].frame
@@ -64,18 +64,18 @@ def spine_frame(bodies: Sequence[Body]) -> Frame:
     return frame_from(centres.mean(axis=0), up, np.cross(up, right))
 
 
-def tilted(level: Level, side: str, endplate: Endplate, spine: Frame) -> Plate:
+def tilted(level: Level, side: str, endplate: Endplate, spine: Frame) -> TiltedEndplate:
     """Return an endplate with its tilts in the spine's frame."""
     right, ahead, up = spine.axes @ endplate.normal
-    return Plate(
+    return TiltedEndplate(
         level, side, endplate, float(np.degrees(np.arctan2(ahead, up))), float(np.degrees(np.arctan2(right, up)))
     )
 
 
-def region_angle(name: str, plates: Sequence[Plate]) -> float | str:
-    """Return a named sagittal angle in degrees, or the reason why there is none.
+def region_angle(name: str, plates: Sequence[TiltedEndplate]) -> float | str:
+    """Return the sagittal angle of a region in degrees, or the reason why there is none.
 
-    The angle is that between the two endplates (Cobb's method): positive for a lordosis or kyphosis that is called so.
+    It is the angle between the two endplates of REGIONS (Cobb's method), positive for the lordosis or kyphosis named.
     """
     upper, upper_side, lower, lower_side, sign = REGIONS[name]
     found = []
@@ -87,12 +87,14 @@ def region_angle(name: str, plates: Sequence[Plate]) -> float | str:
     return sign * (found[0].sagittal_deg - found[1].sagittal_deg)
 
 
-def coronal_curves(plates: Sequence[Plate], centres: dict[Level, Points], spine: Frame) -> tuple[Curve, ...]:
+def coronal_curves(
+    plates: Sequence[TiltedEndplate], centres: dict[Level, Points], spine: Frame, rules: MeasureRules
+) -> tuple[CoronalCurve, ...]:
     """Find the coronal curves, the largest first.
 
-    The main curve lies between the superior endplate and the inferior one, further down, that are most tilted against
-    each other; the next ones above and below it share its end vertebrae, and count where they bend the other way by 10
-    degrees or more. The main curve is given whatever its size.
+    The main curve is between the superior endplate and the inferior one, further down, that are most tilted against
+    each other, whatever its size. The next curves above and below share its end vertebrae; they count if they bend the
+    other way by `rules.min_secondary_curve_deg` or more.
     """
     levels = sorted(centres, key=lambda level: level.rank)
     top = {p.level: p.coronal_deg for p in plates if p.side == "superior"}
@@ -110,7 +112,7 @@ def coronal_curves(plates: Sequence[Plate], centres: dict[Level, Points], spine:
                 further = [(a, b) for a, b in pairs if b is end[0]]
             else:
                 further = [(a, b) for a, b in pairs if a is end[1]]
-            further = [(a, b) for a, b in further if sign * (top[a] - bottom[b]) >= SCOLIOSIS_DEG]
+            further = [(a, b) for a, b in further if sign * (top[a] - bottom[b]) >= rules.min_secondary_curve_deg]
             if not further:
                 break
             end = max(further, key=lambda pair: abs(top[pair[0]] - bottom[pair[1]]))
@@ -125,7 +127,7 @@ def arc_length_mm(points_mm: Sequence[NDArray[np.float64]]) -> float:
     chords = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     if len(points) < 3:
         return float(chords[-1])
-    # It brings a third of a second of imports, which reading and finding a spine need not wait for.
+    # Imported here because it takes a third of a second, which other stages need not wait for.
     from scipy.interpolate import CubicSpline
 
     spline = CubicSpline(chords, points)
@@ -135,7 +137,7 @@ def arc_length_mm(points_mm: Sequence[NDArray[np.float64]]) -> float:
 
 def _curve(
     upper: Level, lower: Level, signed_deg: float, levels: Sequence[Level], centres: dict[Level, Points], spine: Frame
-) -> Curve:
+) -> CoronalCurve:
     within = [level for level in levels if upper.rank <= level.rank <= lower.rank]
     places = spine.to_own(np.array([centres[level] for level in within]))
     line = np.interp(places[:, 2], places[[-1, 0], 2], places[[-1, 0], 0])
@@ -143,4 +145,6 @@ def _curve(
     # The upper end leans to the right where the curve bulges to the left.
     bulge = -float(np.sign(signed_deg) or 1.0)
     apex = int(np.argmax(away * bulge))
-    return Curve(upper, lower, within[apex], abs(signed_deg), "right" if bulge > 0 else "left", float(abs(away[apex])))
+    return CoronalCurve(
+        upper, lower, within[apex], abs(signed_deg), "right" if bulge > 0 else "left", float(abs(away[apex]))
+    )

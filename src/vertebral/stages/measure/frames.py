@@ -9,13 +9,15 @@ from scipy import ndimage
 
 from vertebral.core.volume import Grid
 from vertebral.stages.measure.crops import Crop, Occupancy, Vector
+from vertebral.stages.measure.rules import MeasureRules
 
 Points = NDArray[np.float64]
 
-_COARSE_MM = 1.5
+# Share of a vector below which its component across another is too short to give a direction.
+_MIN_ACROSS = 0.2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
     """`origin_mm` (3,) RAS+ mm and `axes` (3, 3), whose rows are the unit vectors to the right, forwards and up."""
 
@@ -35,11 +37,11 @@ class Frame:
         return Frame(self.to_world(by), self.axes)
 
 
-@dataclass(frozen=True)
-class Coarse:
+@dataclass(frozen=True, eq=False)
+class CoarsePoints:
     """A vertebra as voxel centres of about 1.5 mm: `points_mm` (N, 3) RAS+ and `depth_mm` (N,) below its surface.
 
-    `core_mm` (3,) is the mean of the points weighted by depth: it lies in or near the body, the thickest part.
+    `core_mm` (3,) is the mean of the points weighted by depth: it is in or near the body, where bone is thickest.
     """
 
     points_mm: Points
@@ -48,37 +50,38 @@ class Coarse:
 
 
 def frame_from(origin_mm: Vector, up: Vector, anterior: Vector) -> Frame:
-    """Make a frame whose up axis is `up` and whose anterior axis is `anterior` less its part along `up`."""
+    """Make a frame whose up axis is `up` and whose anterior axis is `anterior` less its component along `up`."""
     up = up / np.linalg.norm(up)
     anterior = anterior - up * (anterior @ up)
     anterior = anterior / np.linalg.norm(anterior)
     return Frame(origin_mm, np.stack([np.cross(anterior, up), anterior, up]))
 
 
-def coarse_points(crop: Crop) -> Coarse:
-    """Sample a crop every 1.5 mm along its own axes and find how deep each inner point lies."""
+def coarse_points(crop: Crop, rules: MeasureRules) -> CoarsePoints:
+    """Sample a crop coarsely along its own axes and find how deep each inner point is below the surface."""
+    step_mm = rules.coarse_spacing_mm
     spacing = np.asarray(crop.grid.spacing_mm)
-    shape = [int(n) for n in np.ceil(np.array(crop.occupancy.shape) * spacing / _COARSE_MM)]
-    values = ndimage.affine_transform(crop.occupancy, _COARSE_MM / spacing, output_shape=tuple(shape), order=1)
-    inside = np.pad(values >= min(0.5, 0.5 * float(values.max())), 1)
-    depth = ndimage.distance_transform_edt(inside, sampling=_COARSE_MM)
+    shape = [int(n) for n in np.ceil(np.array(crop.occupancy.shape) * spacing / step_mm)]
+    values = ndimage.affine_transform(crop.occupancy, step_mm / spacing, output_shape=tuple(shape), order=1)
+    inside = np.pad(values >= min(0.5, rules.faint_mask_share * float(values.max())), 1)
+    depth = ndimage.distance_transform_edt(inside, sampling=step_mm)
     chosen = np.argwhere(inside)
-    points = crop.grid.to_world((chosen - 1) * _COARSE_MM / spacing)
+    points = crop.grid.to_world((chosen - 1) * step_mm / spacing)
     depth = depth[inside]
-    weight = np.maximum(depth - 0.4 * depth.max(), 0) ** 2
-    return Coarse(points, depth, weight @ points / weight.sum())
+    weight = np.maximum(depth - rules.core_min_depth_share * depth.max(), 0) ** 2
+    return CoarsePoints(points, depth, weight @ points / weight.sum())
 
 
-def rough_frames(vertebrae: Sequence[Coarse]) -> tuple[Frame, ...]:
-    """Return a first frame at each vertebra's core: up along the row of cores, anterior where the cores lie.
+def rough_frames(vertebrae: Sequence[CoarsePoints], rules: MeasureRules) -> tuple[Frame, ...]:
+    """Return a first frame at each vertebra's core: up along the row of cores, anterior from centroids to cores.
 
-    `vertebrae` run from head to tail. The direction to the front is shared by all of them (cores lie before the
-    centroids of whole vertebrae); where there are fewer than three, the patient's own axes take its place.
+    `vertebrae` run from head to tail. All share one anterior direction (cores are anterior to the centroids of whole
+    vertebrae); where there are too few of them, the patient's own anterior axis takes its place.
     """
     cores = np.array([v.core_mm for v in vertebrae])
     ups = _ups(cores)
     forward = np.array([0.0, 1.0, 0.0])
-    if len(vertebrae) > 2:
+    if len(vertebrae) >= rules.min_vertebrae_for_direction:
         ahead = cores - np.array([v.points_mm.mean(axis=0) for v in vertebrae])
         ahead -= ups * (ahead * ups).sum(axis=1, keepdims=True)
         forward = np.median(ahead, axis=0)
@@ -97,9 +100,9 @@ def _ups(cores: Points) -> Points:
 
 
 def _clear_of(up: Vector, forward: Vector) -> Vector:
-    """Return `forward`, or the axis of the patient that is farthest from `up` where both are nearly parallel."""
+    """Return `forward`, or the patient's axis that is farthest from `up` if both are nearly parallel."""
     across = np.linalg.norm(forward - up * (forward @ up))
-    if across > 0.2 * np.linalg.norm(forward) and across > 0:
+    if across > _MIN_ACROSS * np.linalg.norm(forward) and across > 0:
         return forward
     return np.asarray(np.eye(3)[int(np.argmin(np.abs(up)))], np.float64)
 

@@ -1,4 +1,4 @@
-"""Distances between two endplates at their front, middle and back: body heights and disc heights alike."""
+"""Distances between two endplates at their front, middle and back: heights of bodies and of discs."""
 
 from dataclasses import dataclass
 
@@ -6,20 +6,16 @@ import numpy as np
 
 from vertebral.stages.measure.endplates import Cloud, profile_heights
 from vertebral.stages.measure.frames import Frame
+from vertebral.stages.measure.rules import MeasureRules
 
-# Only this share of the half width counts: beside it, lips and rims rise.
-_HALF_WIDTH = 0.6
-_CRUSHED = 0.85
-
-GENANT_PERCENT = (20.0, 25.0, 40.0)
 GENANT_LEVELS = ("T4", "L4")
 
 
 @dataclass(frozen=True)
 class Heights:
-    """Heights in mm along the frame's up axis in the midline; None where there are too few points.
+    """Heights in mm along the frame's up axis in the midline; None for too few points.
 
-    `anterior_mm` and `posterior_mm` stand at the front and back walls, `middle_mm` halfway.
+    `anterior_mm` and `posterior_mm` are measured at the front and back walls, `middle_mm` halfway.
     """
 
     anterior_mm: float | None
@@ -27,16 +23,18 @@ class Heights:
     posterior_mm: float | None
 
 
-def heights_between(lower: Cloud, upper: Cloud, frame: Frame, half_width_mm: float, half_depth_mm: float) -> Heights:
+def heights_between(
+    lower: Cloud, upper: Cloud, frame: Frame, half_width_mm: float, half_depth_mm: float, rules: MeasureRules
+) -> Heights:
     """Measure from `lower` to `upper`, both clouds in RAS+ mm, in `frame`.
 
-    All three heights come from quadratic surfaces fitted to the middle three fifths of the width: in the midline, at
-    the front and back walls, where rims are rounded, and halfway.
+    All three heights come from quadratic surfaces fitted to the middle of the width: in the midline, at the front and
+    back walls, where rims are rounded, and halfway.
     """
     heights = []
     for cloud in (lower.seen_from(frame), upper.seen_from(frame)):
-        middle = cloud.chosen(np.abs(cloud.points[:, 0]) <= _HALF_WIDTH * half_width_mm)
-        profile = profile_heights(middle, (half_depth_mm, 0.0, -half_depth_mm))
+        middle = cloud.chosen(np.abs(cloud.points[:, 0]) <= rules.height_width_share * half_width_mm)
+        profile = profile_heights(middle, (half_depth_mm, 0.0, -half_depth_mm), rules)
         if profile is None:
             return Heights(None, None, None)
         heights.append(profile)
@@ -44,20 +42,20 @@ def heights_between(lower: Cloud, upper: Cloud, frame: Frame, half_width_mm: flo
     return Heights(anterior, middle_mm, posterior)
 
 
-def height_loss_percent(heights: Heights, expected_mm: float | None) -> float | None:
-    """Return by how much the lowest of the three heights falls short of what is expected there, in per cent, or 0.
+def height_loss_percent(heights: Heights, expected_mm: float | None, rules: MeasureRules) -> float | None:
+    """Return by how much the lowest of the three heights falls short of the expected one, in per cent, at least 0.
 
-    Expected is the posterior height (wedge and biconcave deformity), or `expected_mm`, the mean of both neighbours'
-    posterior heights, where the posterior height is below 85 per cent of that (crush). None where a height is missing.
+    Expected is the posterior height (wedge and biconcave deformity) or, if the vertebra is crushed as a whole,
+    `expected_mm`, the mean of both neighbours' posterior heights. None if a height is missing.
     """
     anterior, middle, posterior = heights.anterior_mm, heights.middle_mm, heights.posterior_mm
     if anterior is None or middle is None or posterior is None:
         return None
-    crushed = expected_mm is not None and posterior < _CRUSHED * expected_mm
+    crushed = expected_mm is not None and posterior < rules.crushed_share * expected_mm
     reference = expected_mm if crushed and expected_mm is not None else posterior
     return max(0.0, 100 * (1 - min(anterior, middle, posterior) / reference))
 
 
-def genant_grade(loss_percent: float) -> int:
+def genant_grade(loss_percent: float, rules: MeasureRules) -> int:
     """Return 0 below 20 per cent, 1 from 20, 2 from 25, 3 from 40 per cent (Genant et al., J Bone Miner Res 1993)."""
-    return sum(loss_percent >= limit for limit in GENANT_PERCENT)
+    return sum(loss_percent >= limit for limit in rules.genant_percent)

@@ -8,7 +8,7 @@ import fast_simplification
 import numpy as np
 
 from vertebral.core.anatomy import BY_NAME, LEVELS
-from vertebral.core.measurements import Measurements, Row, nested
+from vertebral.core.measurements import MeasurementRow, Measurements, nested
 from vertebral.core.records import Surface
 from vertebral.io.embedded import mz3_bytes
 from vertebral.io.manifest import MANIFEST
@@ -66,13 +66,13 @@ def contents(
     return Contents(plain(facts, finite=True), {**volumes, **meshes})
 
 
-def _level(row: Mapping[str, Any], measured: Row | None) -> dict[str, Any]:
+def _level(row: Mapping[str, Any], measured: MeasurementRow | None) -> dict[str, Any]:
     level = BY_NAME[row["level"]]
     facts = {key: row.get(key) for key in _LEVEL_KEYS}
     return {"name": level.name, "id": level.verse_id, "rgb": list(level.rgb), **facts, "at_mm": _middle(row, measured)}
 
 
-def _middle(row: Mapping[str, Any], measured: Row | None) -> list[float]:
+def _middle(row: Mapping[str, Any], measured: MeasurementRow | None) -> list[float]:
     """The middle of the body, where it was measured: the views show most there."""
     if measured is not None:
         found = [measured.figures.get(f"body_centre_{axis}_mm") for axis in "ras"]

@@ -1,53 +1,54 @@
-"""From geometry to rows of figures: regions (angles and lengths) and coronal curves."""
+"""From geometry to rows of figures: the tables of regions (angles and lengths) and of coronal curves."""
 
 from collections.abc import Sequence
 
 from vertebral.core.anatomy import BY_NAME, Level
-from vertebral.core.measurements import Figure, Row, flagged, missing
+from vertebral.core.measurements import Figure, MeasurementRow, flagged, missing
 from vertebral.stages.measure.curves import (
     REGIONS,
-    Curve,
-    Plate,
+    CoronalCurve,
+    TiltedEndplate,
     arc_length_mm,
     coronal_curves,
     region_angle,
     spine_frame,
     tilted,
 )
-from vertebral.stages.measure.vertebrae import Measured
+from vertebral.stages.measure.levels import LevelGeometry
+from vertebral.stages.measure.rules import MeasureRules
 
 OPTIONAL_LEVELS = ("T13", "L6")
-_LEAST_LEVELS = 3
 
 
 def are_neighbours(upper: Level, lower: Level) -> bool:
-    """Tell whether no level that everybody has stands between two levels."""
+    """Tell whether no level that everybody has is between two levels."""
     between = [level for level in BY_NAME.values() if upper.rank < level.rank < lower.rank]
     return all(level.name in OPTIONAL_LEVELS for level in between)
 
 
-def region_rows(items: Sequence[Measured]) -> tuple[Row, ...]:
-    """Return a row for each named region, and one for the longest stretch that was measured without a break."""
+def region_rows(items: Sequence[LevelGeometry]) -> tuple[MeasurementRow, ...]:
+    """Return a row for each region, and one for the longest stretch that was measured without a break."""
     plates = _plates(items)
     rows = [_region_row(name, items, plates) for name in REGIONS]
     return (*rows, _whole_row(items))
 
 
-def curve_rows(items: Sequence[Measured]) -> tuple[Row, ...]:
-    """Return a row for each coronal curve, the largest first; one row with a reason where there are too few levels."""
+def curve_rows(items: Sequence[LevelGeometry], rules: MeasureRules) -> tuple[MeasurementRow, ...]:
+    """Return a row for each coronal curve, the largest first; one row with a reason if too little was measured."""
     bodies = [item for item in items if item.body is not None]
     names = ("angle_deg", "upper", "lower", "apex", "convex_to", "apex_offset_mm")
-    if len(bodies) < _LEAST_LEVELS:
-        return (Row("curve_1", (), dict.fromkeys(names, missing("fewer than three bodies were measured"))),)
+    if len(bodies) < rules.min_bodies_for_curve:
+        few = f"fewer than {rules.min_bodies_for_curve} bodies were measured"
+        return (MeasurementRow("curve_1", (), dict.fromkeys(names, missing(few))),)
     frame = spine_frame([item.body for item in bodies if item.body is not None])
     centres = {item.level: item.body.frame.origin_mm for item in bodies if item.body is not None}
-    curves = coronal_curves(_plates(items), centres, frame)
+    curves = coronal_curves(_plates(items), centres, frame, rules)
     if not curves:
-        return (Row("curve_1", (), dict.fromkeys(names, missing("no two endplates were measured"))),)
+        return (MeasurementRow("curve_1", (), dict.fromkeys(names, missing("fewer than two endplates were measured"))),)
     return tuple(_curve_row(f"curve_{n}", curve, items) for n, curve in enumerate(curves, 1))
 
 
-def _plates(items: Sequence[Measured]) -> tuple[Plate, ...]:
+def _plates(items: Sequence[LevelGeometry]) -> tuple[TiltedEndplate, ...]:
     bodies = [item.body for item in items if item.body is not None]
     if not bodies:
         return ()
@@ -55,20 +56,20 @@ def _plates(items: Sequence[Measured]) -> tuple[Plate, ...]:
     return tuple(tilted(item.level, side, plate, frame) for item in items for side, plate in item.plates.items())
 
 
-def _region_row(name: str, items: Sequence[Measured], plates: Sequence[Plate]) -> Row:
+def _region_row(name: str, items: Sequence[LevelGeometry], plates: Sequence[TiltedEndplate]) -> MeasurementRow:
     upper, upper_side, lower, lower_side, _ = REGIONS[name]
     levels = (BY_NAME[upper], BY_NAME[lower])
     angle = region_angle(name, plates)
     if isinstance(angle, str):
-        return Row(name, levels, {"angle_deg": missing(angle), "length_mm": missing(angle)})
-    doubts = _doubts([item for item in items if item.level in levels])
+        return MeasurementRow(name, levels, {"angle_deg": missing(angle), "length_mm": missing(angle)})
+    caveats = _caveats([item for item in items if item.level in levels])
     within = [item for item in items if levels[0].rank <= item.level.rank <= levels[1].rank]
-    figures = {"angle_deg": flagged(angle, doubts), "length_mm": _length(within, upper_side, lower_side)}
-    return Row(name, levels, figures)
+    figures = {"angle_deg": flagged(angle, caveats), "length_mm": _length(within, upper_side, lower_side)}
+    return MeasurementRow(name, levels, figures)
 
 
-def _whole_row(items: Sequence[Measured]) -> Row:
-    runs: list[list[Measured]] = [[]]
+def _whole_row(items: Sequence[LevelGeometry]) -> MeasurementRow:
+    runs: list[list[LevelGeometry]] = [[]]
     for item in (item for item in items if item.level.is_vertebra):
         whole = len(item.plates) == 2
         if runs[-1] and not (whole and are_neighbours(runs[-1][-1].level, item.level)):
@@ -76,16 +77,16 @@ def _whole_row(items: Sequence[Measured]) -> Row:
         if whole:
             runs[-1].append(item)
     longest = max(runs, key=len)
-    figures: dict[str, Figure] = {"angle_deg": missing("no angle is defined here")}
+    figures: dict[str, Figure] = {"angle_deg": missing("no angle is defined for this stretch")}
     figures["length_mm"] = _length(longest, "superior", "inferior")
     levels = (longest[0].level, longest[-1].level) if longest else ()
-    return Row("longest_stretch", levels, figures)
+    return MeasurementRow("longest_stretch", levels, figures)
 
 
-def _length(items: Sequence[Measured], first_side: str, last_side: str) -> Figure:
+def _length(items: Sequence[LevelGeometry], first_side: str, last_side: str) -> Figure:
     """Return the arc length through all endplate centres from one endplate to another."""
     if not items:
-        return missing("no body was measured on both sides")
+        return missing("no body has both endplates")
     points = []
     for n, item in enumerate(items):
         if n and not are_neighbours(items[n - 1].level, item.level):
@@ -99,12 +100,12 @@ def _length(items: Sequence[Measured], first_side: str, last_side: str) -> Figur
             if side not in item.plates:
                 return missing(f"{item.level.name}: {item.plate_faults[side]}")
             points.append(item.plates[side].centre_mm)
-    return flagged(arc_length_mm(points), _doubts(items))
+    return flagged(arc_length_mm(points), _caveats(items))
 
 
-def _curve_row(name: str, curve: Curve, items: Sequence[Measured]) -> Row:
+def _curve_row(name: str, curve: CoronalCurve, items: Sequence[LevelGeometry]) -> MeasurementRow:
     ends = [item for item in items if item.level in (curve.upper, curve.lower)]
-    doubts = _doubts(ends)
+    caveats = _caveats(ends)
     values: dict[str, float | str] = {
         "angle_deg": curve.angle_deg,
         "upper": curve.upper.name,
@@ -113,8 +114,10 @@ def _curve_row(name: str, curve: Curve, items: Sequence[Measured]) -> Row:
         "convex_to": curve.convex_to,
         "apex_offset_mm": curve.offset_mm,
     }
-    return Row(name, (curve.upper, curve.lower), {key: flagged(value, doubts) for key, value in values.items()})
+    return MeasurementRow(
+        name, (curve.upper, curve.lower), {key: flagged(value, caveats) for key, value in values.items()}
+    )
 
 
-def _doubts(items: Sequence[Measured]) -> list[str]:
-    return [f"{item.level.name}: {doubt}" for item in items for doubt in (*item.doubts, *item.plate_doubts)]
+def _caveats(items: Sequence[LevelGeometry]) -> list[str]:
+    return [f"{item.level.name}: {caveat}" for item in items for caveat in (*item.caveats, *item.plate_caveats)]

@@ -1,22 +1,23 @@
-"""Between two neighbours: disc heights, angles and slips."""
+"""The disc space between two neighbours: its heights and angles, and the slip of one body against the other."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from vertebral.stages.measure.body import Body
+from vertebral.stages.measure.body import BodyGeometry
 from vertebral.stages.measure.endplates import Endplate
 from vertebral.stages.measure.frames import Frame, frame_from
 from vertebral.stages.measure.heights import Heights, heights_between
+from vertebral.stages.measure.rules import MeasureRules
 
 
-@dataclass(frozen=True)
-class Gap:
+@dataclass(frozen=True, eq=False)
+class DiscSpace:
     """One disc space. Angles are those between the two endplates that face each other.
 
-    `sagittal_deg` is positive where they open to the front, `coronal_deg` where they open to the right. `slip_mm` and
-    `slip_right_mm` tell how far the upper vertebra stands before, and to the right of, the lower one. None: the sacrum
-    below has no posterior wall, or a height could not be measured.
+    `sagittal_deg` is positive if they open to the front, `coronal_deg` if they open to the right. `slip_mm` and
+    `slip_right_mm` are how far the upper vertebra is in front of, and to the right of, the lower one; None above the
+    sacrum, whose posterior wall is not measured.
     """
 
     frame: Frame
@@ -27,11 +28,13 @@ class Gap:
     slip_right_mm: float | None
 
 
-def measure_gap(upper: Body, lower_top: Endplate, lower: Body | None) -> Gap | None:
-    """Measure between `upper` and the endplate below it, of the body `lower` or of the sacrum (None).
+def measure_disc_space(
+    upper: BodyGeometry, lower_top: Endplate, lower: BodyGeometry | None, rules: MeasureRules
+) -> DiscSpace | None:
+    """Measure between `upper` and the endplate below it, which is that of the body `lower` or of the sacrum (None).
 
-    The frame stands halfway between the two endplates: up is the mean of their normals. None where `upper` has no
-    inferior endplate.
+    The frame is halfway between the two endplates; up is the mean of their normals. None if `upper` has no inferior
+    endplate.
     """
     roof = upper.inferior
     if roof is None:
@@ -43,9 +46,9 @@ def measure_gap(upper: Body, lower_top: Endplate, lower: Body | None) -> Gap | N
     )
     above, below = frame.axes @ roof.normal, frame.axes @ lower_top.normal
     slip, slip_right = (None, None) if lower is None else _slips(upper, lower, frame)
-    return Gap(
+    return DiscSpace(
         frame,
-        heights_between(lower_top.cloud, roof.cloud, frame, half[0], half[1]),
+        heights_between(lower_top.cloud, roof.cloud, frame, half[0], half[1], rules),
         float(np.degrees(np.arctan2(below[1], below[2]) - np.arctan2(above[1], above[2]))),
         float(np.degrees(np.arctan2(below[0], below[2]) - np.arctan2(above[0], above[2]))),
         slip,
@@ -53,18 +56,18 @@ def measure_gap(upper: Body, lower_top: Endplate, lower: Body | None) -> Gap | N
     )
 
 
-def _slips(upper: Body, lower: Body, frame: Frame) -> tuple[float, float]:
-    """Compare the upper body's lower posterior corner with the lower body's upper one, along the gap's own axes."""
+def _slips(upper: BodyGeometry, lower: BodyGeometry, frame: Frame) -> tuple[float, float]:
+    """Compare the upper body's lower posterior corner with the lower body's upper one, along the disc space's axes."""
     corners = []
     for body, plate, sign in ((upper, upper.inferior, -1.0), (lower, lower.superior, 1.0)):
-        level = sign * body.half_mm[2]
+        height = sign * body.half_mm[2]
         if plate is not None:
             normal = body.frame.axes @ plate.normal
             centre = body.frame.to_own(plate.centre_mm)
             # Where the posterior wall's line meets the endplate's plane in the midline.
             offset, slope = body.back_wall
             rise = -normal[1] / normal[2]
-            level = (centre[2] + rise * (offset - centre[1])) / (1 - rise * slope)
-        back = body.back_wall[0] + body.back_wall[1] * level
-        corners.append(frame.to_own(body.frame.to_world(np.array([0.0, back, level]))))
+            height = (centre[2] + rise * (offset - centre[1])) / (1 - rise * slope)
+        back = body.back_wall[0] + body.back_wall[1] * height
+        corners.append(frame.to_own(body.frame.to_world(np.array([0.0, back, height]))))
     return float(corners[0][1] - corners[1][1]), float(corners[0][0] - corners[1][0])

@@ -1,20 +1,23 @@
-"""The parts of `measure`, one by one, with answers worked by hand."""
+"""The modules of `measure`, one by one, with answers worked by hand."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from measure_solids import Vertebra, grid_around, moved, painted, turned
 from vertebral.core.anatomy import BY_NAME
+from vertebral.core.rules import undocumented
 from vertebral.core.volume import Grid, Volume
-from vertebral.stages.measure import measure
+from vertebral.stages.measure import MEASURE_RULES, MeasureRules, measure
 from vertebral.stages.measure.canal import find_canal
 from vertebral.stages.measure.crops import find_crops
 from vertebral.stages.measure.density import contrast_ml
 from vertebral.stages.measure.endplates import Cloud, cloud_along_rays, first_exits, fitted_plane, profile_heights
 from vertebral.stages.measure.frames import Frame, coarse_points, frame_from, local_values
 from vertebral.stages.measure.heights import Heights, genant_grade, height_loss_percent
-from vertebral.stages.measure.spine import are_neighbours
-from vertebral.stages.measure.surface import surface_area_cm2
+from vertebral.stages.measure.spine_rows import are_neighbours
+from vertebral.stages.measure.surface_area import surface_area_cm2
 
 
 def test_crop_counts_and_places_what_is_there() -> None:
@@ -22,20 +25,20 @@ def test_crop_counts_and_places_what_is_there() -> None:
     array[2:4, 3:6, 4:8] = 20  # 2 x 3 x 4 voxels of 2 x 1 x 0.5 mm: 24 mm3, centre at (2.5, 4, 5.5)
     array[9, 11, 13] = 20  # a stray voxel at the border
     affine = np.diag([2.0, 1.0, 0.5, 1.0])
-    crops, unknown = find_crops(Volume(array, affine))
+    crops, unknown = find_crops(Volume(array, affine), MEASURE_RULES)
     crop = crops[0]
     assert crop.volume_ml == pytest.approx(25 / 1000)
     centre = (24 * np.array([2.5, 4, 5.5]) + np.array([9, 11, 13])) / 25
     assert crop.centroid_mm == pytest.approx(centre * [2, 1, 0.5])
     assert crop.touches_border
-    assert crop.loose_share == pytest.approx(1 / 13)  # in blocks of 2 x 1 x 1 mm
+    assert crop.fragment_share == pytest.approx(1 / 13)  # in blocks of 2 x 1 x 1 mm
     assert unknown == ()
 
 
 def test_fine_voxels_are_averaged_in_place() -> None:
     array = np.zeros((40, 40, 40), np.uint8)
     array[10:31, 10:31, 10:31] = 20
-    crop = find_crops(Volume(array, np.diag([0.3, 0.3, 0.3, 1])))[0][0]
+    crop = find_crops(Volume(array, np.diag([0.3, 0.3, 0.3, 1])), MEASURE_RULES)[0][0]
     assert crop.grid.spacing_mm == pytest.approx((0.9, 0.9, 0.9))
     inside = np.argwhere(crop.occupancy > 0)
     weights = crop.occupancy[crop.occupancy > 0]
@@ -47,17 +50,17 @@ def test_fine_voxels_are_averaged_in_place() -> None:
 def test_border_is_told_in_voxels_of_the_map() -> None:
     array = np.zeros((10, 10, 10), np.uint8)
     array[3:7, 3:7, 1:5] = 20
-    crop = find_crops(Volume(array, np.eye(4)))[0][0]
+    crop = find_crops(Volume(array, np.eye(4)), MEASURE_RULES)[0][0]
     assert not crop.touches_border
     faces = np.array([[5.0, 5.0, 0.5], [5.0, 5.0, 4.5]])
-    assert crop.beside_border(faces).tolist() == [True, False]
+    assert crop.near_border(faces, 1.0, 0.25).tolist() == [True, False]
 
 
 def test_area_of_a_sphere() -> None:
     i, j, k = np.indices((50, 50, 50)) - 24.6
     ball = (i**2 + j**2 + k**2 <= 18**2).astype(np.uint8) * 20
-    crop = find_crops(Volume(ball, np.eye(4)))[0][0]
-    assert surface_area_cm2(crop) == pytest.approx(4 * np.pi * 18**2 / 100, rel=0.02)
+    crop = find_crops(Volume(ball, np.eye(4)), MEASURE_RULES)[0][0]
+    assert surface_area_cm2(crop, MEASURE_RULES) == pytest.approx(4 * np.pi * 18**2 / 100, rel=0.02)
 
 
 def test_exits_are_found_between_samples() -> None:
@@ -82,7 +85,7 @@ def test_a_plane_survives_outliers() -> None:
     right, ahead = grid_points()
     heights = 10 + 0.1 * right - 0.05 * ahead
     heights[ahead > 9] += 6  # a spur along the front rim
-    plane = fitted_plane(cloud_on(heights, right, ahead))
+    plane = fitted_plane(cloud_on(heights, right, ahead), MEASURE_RULES)
     assert plane is not None
     assert plane.offset == pytest.approx(10, abs=0.25)
     assert plane.slope == pytest.approx((0.1, -0.05), abs=0.04)
@@ -94,7 +97,7 @@ def test_steps_between_thick_slices_tell_the_tilt() -> None:
     truth = 10 + 0.2 * ahead
     below = np.floor(truth / 3) * 3  # the last slice of 3 mm that is inside
     points = np.column_stack([right, ahead, below + 1.5])
-    plane = fitted_plane(cloud_along_rays(points, np.full((len(right), 2), 1.5)))
+    plane = fitted_plane(cloud_along_rays(points, np.full((len(right), 2), 1.5)), MEASURE_RULES)
     assert plane is not None
     assert plane.slope[1] == pytest.approx(0.2, abs=0.03)
     assert plane.rms_mm < 0.2
@@ -102,24 +105,33 @@ def test_steps_between_thick_slices_tell_the_tilt() -> None:
 
 def test_too_few_points_make_no_plane() -> None:
     few = np.zeros(5)
-    assert fitted_plane(cloud_on(few, few, few)) is None
-    assert profile_heights(cloud_on(few, few, few), (0.0,)) is None
+    assert fitted_plane(cloud_on(few, few, few), MEASURE_RULES) is None
+    assert profile_heights(cloud_on(few, few, few), (0.0,), MEASURE_RULES) is None
 
 
 def test_hollow_endplates_keep_their_rim() -> None:
     right, ahead = grid_points()
     heights = 10 + 0.02 * ahead**2
-    found = profile_heights(cloud_on(heights, right, ahead), (12.0, 0.0, -12.0))
+    found = profile_heights(cloud_on(heights, right, ahead), (12.0, 0.0, -12.0), MEASURE_RULES)
     assert found == pytest.approx([10 + 0.02 * 144, 10, 10 + 0.02 * 144], abs=0.1)
 
 
 def test_height_loss_and_grades() -> None:
-    assert height_loss_percent(Heights(18, 20, 24), None) == pytest.approx(25)
-    assert height_loss_percent(Heights(25, 25, 24), None) == 0
-    assert height_loss_percent(Heights(18, 18, 18), 24.0) == pytest.approx(25)  # crushed as a whole
-    assert height_loss_percent(Heights(22, 22, 22), 24.0) == 0  # within the 15 per cent
-    assert height_loss_percent(Heights(None, 20, 20), None) is None
-    assert [genant_grade(loss) for loss in (0, 19.9, 20, 24.9, 25, 39.9, 40, 80)] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert height_loss_percent(Heights(18, 20, 24), None, MEASURE_RULES) == pytest.approx(25)
+    assert height_loss_percent(Heights(25, 25, 24), None, MEASURE_RULES) == 0
+    assert height_loss_percent(Heights(18, 18, 18), 24.0, MEASURE_RULES) == pytest.approx(25)  # crushed as a whole
+    assert height_loss_percent(Heights(22, 22, 22), 24.0, MEASURE_RULES) == 0  # within the 15 per cent
+    assert height_loss_percent(Heights(None, 20, 20), None, MEASURE_RULES) is None
+    assert [genant_grade(loss, MEASURE_RULES) for loss in (0, 19.9, 20, 24.9, 25, 39.9, 40, 80)] == [
+        0,
+        0,
+        1,
+        1,
+        2,
+        2,
+        3,
+        3,
+    ]
 
 
 def test_neighbours() -> None:
@@ -154,9 +166,9 @@ def test_local_values_follow_the_frame() -> None:
 
 def test_canal_of_known_section() -> None:
     bone = moved(Vertebra("L3"), turned((1, 0, 0), 8))
-    crop = find_crops(painted([bone], grid_around([bone], (1, 1, 1), np.eye(3))))[0][0]
+    crop = find_crops(painted([bone], grid_around([bone], (1, 1, 1), np.eye(3))), MEASURE_RULES)[0][0]
     rough = Frame(np.array(bone.origin), np.eye(3))
-    canal = find_canal(coarse_points(crop), rough)
+    canal = find_canal(coarse_points(crop, MEASURE_RULES), rough, MEASURE_RULES)
     assert canal is not None
     width, depth = bone.canal
     assert canal.area_mm2 == pytest.approx(width * depth, rel=0.3)
@@ -202,13 +214,23 @@ def test_a_ct_on_a_grid_of_its_own() -> None:
     labels, ct = scanned(150, 800)
     assert measure(labels, ct.reoriented("LPS")).vertebrae[0].value("core_mean_hu") == pytest.approx(150, abs=1)
     part = ct.cropped((slice(0, ct.array.shape[0] // 2 + 3), slice(0, ct.array.shape[1]), slice(0, ct.array.shape[2])))
-    assert measure(labels, part).vertebrae[0].figures["core_mean_hu"].reason == "the core reaches beyond the CT"
+    assert measure(labels, part).vertebrae[0].figures["core_mean_hu"].reason == "the core extends beyond the CT"
 
 
 def test_contrast_is_seen_before_the_body() -> None:
     i, j, _ = np.indices((80, 80, 40))
     ct = np.full((80, 80, 40), 50.0)
     frame = Frame(np.array([40.0, 15, 20]), np.eye(3))
-    assert contrast_ml(Volume(ct, np.eye(4)), frame, 16) == 0
+    assert contrast_ml(Volume(ct, np.eye(4)), frame, 16, MEASURE_RULES) == 0
     ct[np.hypot(i - 40, j - 50) < 11] = 250  # an enhanced aorta of 22 mm
-    assert contrast_ml(Volume(ct, np.eye(4)), frame, 16) > 1
+    assert contrast_ml(Volume(ct, np.eye(4)), frame, 16, MEASURE_RULES) > 1
+
+
+def test_every_rule_has_a_unit_and_a_source() -> None:
+    assert undocumented(MeasureRules) == []
+
+
+def test_a_rule_can_be_varied() -> None:
+    labels, ct = scanned(150, 800)
+    figure = measure(labels, ct, rules=replace(MEASURE_RULES, min_core_ml=100.0)).vertebrae[0].figures["core_mean_hu"]
+    assert figure.reason == "no core remains 3 mm below the surface"
