@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEMO := demo
 
-.PHONY: install demo test lint viewer clean
+.PHONY: install demo test lint docs viewer clean
 
 install: $(VENV)/installed
 
@@ -25,6 +25,10 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The documentation as a site, in site/; links, paths and references that lead nowhere are errors.
+docs: $(VENV)/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # The scripts of report.html and of `vertebral app`, which are committed: only who changes them needs npm.
 viewer:
 	cd viewer && npm ci --ignore-scripts && npm run build
@@ -37,8 +41,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP) --editable '.[train,onnx,app,pacs,openvino,dev]'
+	$(PIP) --editable '.[train,onnx,app,pacs,openvino,dev,docs]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(DEMO) site build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

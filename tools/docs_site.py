@@ -1,0 +1,71 @@
+"""MkDocs hooks: the pages of the documentation site that are not kept in docs/.
+
+The README, the changelog and the like are shown as they are, with their links rewritten; the reference of the commands
+is made by Typer from the commands themselves; the design records are listed as they are found.
+"""
+
+import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = {
+    "README.md": "index.md",
+    "README.es.md": "es.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "NOTICE": "notice.md",
+}
+ROOMS = "core|runtime|io|models|stages|workflows|data|evaluation|training|web|cli|src|tests|tools|benchmarks|viewer"
+SOURCE = re.compile(rf"`((?:{ROOMS})/[\w./-]*)`")
+
+log = logging.getLogger("mkdocs.hooks.docs_site")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """List the design records at the end of the navigation."""
+    records = sorted((ROOT / "docs" / "adr").glob("*.md"))
+    config.nav = [*(config.nav or []), {"Design records": [f"adr/{record.name}" for record in records]}]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that come from the root of the repository, and the reference of the commands."""
+    for name, page in PAGES.items():
+        text = (ROOT / name).read_text(encoding="utf-8")
+        shown = text if name.endswith(".md") else f"# {name.capitalize()}\n\n```text\n{text}```\n"
+        files.append(File.generated(config, page, content=shown))
+    files.append(File.generated(config, "cli.md", content=commands()))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Point links to the root of the repository, and from there into docs/, at the pages of the site.
+
+    A source path in the text that does not exist is a warning; design records may speak of what is gone.
+    """
+    if not page.file.src_uri.startswith("adr/"):
+        for path in SOURCE.findall(markdown):
+            if not any((folder / path).exists() for folder in (ROOT, ROOT / "src" / "vertebral")):
+                log.warning("%s: there is no %s", page.file.src_uri, path)
+    for name, shown in PAGES.items():
+        markdown = markdown.replace(f"]({name})", f"]({shown})").replace(f"](../{name})", f"]({shown})")
+    return re.sub(r"\]\(docs/", "](", markdown) if page.file.src_uri in PAGES.values() else markdown
+
+
+def commands() -> str:
+    """Return the reference of all commands in Markdown, as Typer makes it, with the examples set as code."""
+    made = subprocess.run(
+        [sys.executable, "-m", "typer", "vertebral.cli", "utils", "docs", "--name", "vertebral", "--title", "Commands"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return re.sub(r"^(Examples?: )?(vertebral .+)$", r"\1`\2`", made.stdout, flags=re.MULTILINE)
