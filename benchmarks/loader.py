@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from vertebral.cli.train import config_file
 from vertebral.core.anatomy import LEVELS
-from vertebral.core.config import load_config
+from vertebral.core.config import changed, load_config
 from vertebral.data.patches.scan_patches import ScanPatches
 from vertebral.data.verse.prepare import draw_bone
 from vertebral.data.verse.prepared_set import PreparedScan, open_prepared
@@ -49,7 +49,7 @@ def main() -> None:
         print(f"{options.config}: patches of {config.patch}, batches of {config.batch}, {len(scans)} scans\n")
         print(f"| {' | '.join(COLUMNS)} |")
         print("|" + " --- |" * len(COLUMNS))
-        plain = config.model_copy(update={"data": config.data.model_copy(update={"augment": None})})
+        plain = changed(config, data=changed(config.data, augment=None))
         for name, recipe in (("none", plain), ("as in the config", config)):
             row(name, ScanPatches(scans, recipe), recipe.batch, options)
 

@@ -122,11 +122,12 @@ def nnunet(ct: Path) -> Work:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+    from vertebral.core.config import changed
     from vertebral.models.cards import find_model, read_card
     from vertebral.models.networks import build_network
 
     config = read_card(find_model("default")[0]).config
-    network = build_network(config.network.model_copy(update={"offsets": False})).eval()
+    network = build_network(changed(config.network, offsets=False)).eval()
     probabilities = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
     resample = "resample_data_or_seg_to_shape"
     plan = {

@@ -16,7 +16,8 @@ from vertebral.core.about import __version__
 from vertebral.core.volume import Volume
 from vertebral.io.ct.read import read_labels, read_scan
 from vertebral.io.write import write_labels
-from vertebral.models.config import ModelConfig, UNetConfig
+from vertebral.models.config import ModelConfig
+from vertebral.models.networks import UNetConfig
 
 COMMANDS = ("run", "mesh", "sample", "phantom", "train", "evaluate", "report", "data", "models")
 GROUPED = ("data download", "data index", "data split", "data prepare")

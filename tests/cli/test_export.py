@@ -21,8 +21,8 @@ from vertebral.data.patches.network_input import class_of_verse_id
 from vertebral.data.phantom import make_phantom
 from vertebral.io.ct.read import read_labels, read_scan
 from vertebral.io.write import write_image, write_labels
-from vertebral.models.config import InferenceConfig, ModelConfig, UNetConfig
-from vertebral.models.networks import build_network
+from vertebral.models.config import InferenceConfig, ModelConfig
+from vertebral.models.networks import UNetConfig, build_network
 from vertebral.models.weights import save_model
 from vertebral.stages.preprocess import prepare_labels
 from vertebral.workflows import run as pipeline

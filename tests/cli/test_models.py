@@ -14,12 +14,13 @@ from typer.testing import CliRunner
 
 from vertebral.cli import app
 from vertebral.core.errors import ConfigError, VertebralError
+from vertebral.models.backends import agreement
 from vertebral.models.backends import onnx as onnx_export
 from vertebral.models.backends.onnx import export_onnx
 from vertebral.models.cards import models_folder
-from vertebral.models.config import InferenceConfig, ModelConfig, SwinUNETRConfig, UNetConfig
+from vertebral.models.config import InferenceConfig, ModelConfig
 from vertebral.models.exchange import export_model
-from vertebral.models.networks import build_network
+from vertebral.models.networks import SwinUNETRConfig, UNetConfig, build_network
 from vertebral.models.weights import Model, load_model, save_model
 from vertebral.training.config import TrainConfig
 
@@ -282,9 +283,10 @@ def test_a_failed_export_to_onnx_is_one_line(folder: Path, tmp_path: Path, monke
 
 def test_an_export_that_differs_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
-    monkeypatch.setattr(onnx_export, "_trace", lambda *given: Path(given[3]).write_bytes(b"onnx"))
-    compared = onnx_export.Agreement((1, 1, 8, 8, 8), 0.98, 0.5)
-    monkeypatch.setattr(onnx_export, "_compare", lambda *_: compared)
+    monkeypatch.setattr(onnx_export, "_trace", lambda *given: Path(given[2]).write_bytes(b"onnx"))
+    monkeypatch.setattr("onnxruntime.InferenceSession", lambda *_, **__: None)
+    compared = agreement.Agreement((1, 1, 8, 8, 8), 0.98, 0.5)
+    monkeypatch.setattr(agreement, "_compare", lambda *_: compared)
     with pytest.raises(VertebralError, match=r"another class than PyTorch in 2\.00% of voxels"):
         export_model(str(folder), tmp_path / "out.zip", "onnx")
     assert not (tmp_path / "out.zip").exists()

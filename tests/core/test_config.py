@@ -9,7 +9,8 @@ import vertebral
 from vertebral.core.config import PreprocessConfig, load_config, parse_config
 from vertebral.core.errors import ConfigError
 from vertebral.data.patches.config import ScansConfig
-from vertebral.models.config import InferenceConfig, ModelConfig, UNetConfig
+from vertebral.models.config import InferenceConfig, ModelConfig
+from vertebral.models.networks import UNetConfig
 from vertebral.training.config import OptimizerConfig, TrainConfig
 
 CONFIGS = Path(vertebral.__file__).parent / "training" / "configs"
@@ -37,7 +38,7 @@ def test_an_unknown_key_is_an_error_that_names_file_and_key(tmp_path: Path) -> N
 
 def test_a_nested_key_is_named_with_its_path() -> None:
     values = {"name": "x", "network": {"kind": "resunet", "levels": ["L1"], "depth": 4}}
-    with pytest.raises(ConfigError, match=r"here: network\.resunet\.depth"):
+    with pytest.raises(ConfigError, match=r"here: network\.depth"):
         parse_config(ModelConfig, values, "here")
 
 

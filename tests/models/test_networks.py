@@ -2,8 +2,7 @@ import pytest
 import torch
 from monai.networks.nets.unet import UNet
 
-from vertebral.models.config import SwinUNETRConfig, UNetConfig
-from vertebral.models.networks import build_network
+from vertebral.models.networks import SwinUNETRConfig, UNetConfig, build_network
 
 TINY = UNetConfig(levels=("L1", "L2", "L3"), channels=(4, 8, 16), strides=(2, 2), residual_units=1)
 

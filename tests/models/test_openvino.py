@@ -8,11 +8,13 @@ import torch
 
 from vertebral.core.errors import ConfigError, ModelError, VertebralError
 from vertebral.models import load as loading
+from vertebral.models.backends import agreement
 from vertebral.models.backends import openvino as openvino_network
+from vertebral.models.backends.agreement import Agreement
 from vertebral.models.backends.openvino import cache_folder
-from vertebral.models.config import InferenceConfig, ModelConfig, UNetConfig
+from vertebral.models.config import InferenceConfig, ModelConfig
 from vertebral.models.load import load_models
-from vertebral.models.networks import build_network
+from vertebral.models.networks import UNetConfig, build_network
 from vertebral.models.weights import save_model
 from vertebral.workflows.config import RunConfig
 
@@ -87,7 +89,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(models: Path, cache: Pat
 
 @needs_openvino
 def test_another_class_than_pytorchs_is_refused(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino_network, "agreement", lambda *_: 0.998)
+    monkeypatch.setattr(agreement, "_compare", lambda *_: Agreement((1, 1, 8, 8, 8), 0.998, 1.0))
     asked = RunConfig(model=str(models / "tiny"), device="cpu", backend="openvino")
     with pytest.raises(VertebralError, match=r"another class than PyTorch in 0\.20%.*--backend torch"):
         load_models(asked)

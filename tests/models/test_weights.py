@@ -9,8 +9,8 @@ import torch
 from vertebral.core.config import PreprocessConfig
 from vertebral.core.errors import ModelError
 from vertebral.models.cards import check_weights, count_parameters, imported_models, read_card, shipped_models
-from vertebral.models.config import InferenceConfig, ModelConfig, SwinUNETRConfig, UNetConfig
-from vertebral.models.networks import build_network
+from vertebral.models.config import InferenceConfig, ModelConfig
+from vertebral.models.networks import SwinUNETRConfig, UNetConfig, build_network
 from vertebral.models.weights import load_model, load_refiner, save_model
 from vertebral.training.config import TrainConfig
 

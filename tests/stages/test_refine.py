@@ -15,8 +15,8 @@ from vertebral.core.records import Evidence, Instance, Instances
 from vertebral.core.volume import Grid, Volume
 from vertebral.data.phantom import Phantom, make_phantom
 from vertebral.evaluation.metrics import dice
-from vertebral.models.config import InferenceConfig, ModelConfig, UNetConfig
-from vertebral.models.networks import build_network
+from vertebral.models.config import InferenceConfig, ModelConfig
+from vertebral.models.networks import UNetConfig, build_network
 from vertebral.stages.identify import identify
 from vertebral.stages.instances import find_instances
 from vertebral.stages.preprocess import prepare_labels

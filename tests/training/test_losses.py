@@ -5,8 +5,7 @@ import torch
 from monai.losses import DiceCELoss
 
 from vertebral.models.config import OFFSET_UNIT_MM
-from vertebral.training.config import LossConfig
-from vertebral.training.losses import hard_dice, offset_loss, segmentation_loss, supervised_loss
+from vertebral.training.losses import DiceCEConfig, hard_dice, offset_loss, segmentation_loss, supervised_loss
 
 SHAPE = (4, 5, 6)
 
@@ -31,7 +30,7 @@ def test_the_plain_loss_is_monais_dice_ce_in_value_and_gradient(
     logits, target = random_case(classes, batch, present)
     monai = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, lambda_ce=weight)
     ours, theirs = (logits.clone().requires_grad_() for _ in range(2))
-    value = segmentation_loss(ours, target, LossConfig(cross_entropy_weight=weight))
+    value = segmentation_loss(ours, target, DiceCEConfig(cross_entropy_weight=weight))
     expected = monai(theirs, target[:, None].long())
     value.backward()
     expected.backward()
@@ -43,8 +42,8 @@ def test_the_plain_loss_is_monais_dice_ce_in_value_and_gradient(
 def test_channels_last_logits_give_the_same_loss() -> None:
     logits, target = random_case(4, 2, 4)
     last = logits.contiguous(memory_format=torch.channels_last_3d)
-    assert float(segmentation_loss(last, target, LossConfig())) == pytest.approx(
-        float(segmentation_loss(logits, target, LossConfig())), abs=1e-6
+    assert float(segmentation_loss(last, target, DiceCEConfig())) == pytest.approx(
+        float(segmentation_loss(logits, target, DiceCEConfig())), abs=1e-6
     )
 
 
@@ -53,8 +52,8 @@ def test_two_voxels_by_hand() -> None:
     logits, target = two_voxels([0.8, 0.2], [0.4, 0.6]), torch.tensor([[[[0]], [[1]]]], dtype=torch.uint8)
     cross_entropy = -(math.log(0.8) + math.log(0.6)) / 2
     dice = 1 - 1.2 / 1.8
-    assert float(segmentation_loss(logits, target, LossConfig())) == pytest.approx(dice + cross_entropy, abs=1e-4)
-    only_dice = LossConfig(cross_entropy_weight=0)
+    assert float(segmentation_loss(logits, target, DiceCEConfig())) == pytest.approx(dice + cross_entropy, abs=1e-4)
+    only_dice = DiceCEConfig(cross_entropy_weight=0)
     assert float(segmentation_loss(logits, target, only_dice)) == pytest.approx(dice, abs=1e-4)
 
 
@@ -63,8 +62,8 @@ def test_absent_classes_count_in_the_mean_or_do_not() -> None:
     logits = two_voxels([0.7, 0.2, 0.1], [0.3, 0.6, 0.1])
     target = torch.tensor([[[[0]], [[1]]]], dtype=torch.uint8)
     dice = 1.2 / 1.8
-    everywhere = LossConfig(cross_entropy_weight=0)
-    present = LossConfig(cross_entropy_weight=0, dice_over="present")
+    everywhere = DiceCEConfig(cross_entropy_weight=0)
+    present = DiceCEConfig(cross_entropy_weight=0, dice_over="present")
     assert float(segmentation_loss(logits, target, everywhere)) == pytest.approx(1 - dice / 2, abs=1e-4)
     assert float(segmentation_loss(logits, target, present)) == pytest.approx(1 - dice, abs=1e-4)
 
@@ -75,13 +74,13 @@ def test_the_hierarchy_splits_spine_from_level() -> None:
     target = torch.tensor([[[[0]], [[1]]]], dtype=torch.uint8)
     spine_dice = 2 * 0.7 / (0.4 + 0.7 + 1)
     level = -math.log(5 / 7)
-    with_it, without = (LossConfig(hierarchy_weight=weight) for weight in (2.0, 0.0))
+    with_it, without = (DiceCEConfig(hierarchy_weight=weight) for weight in (2.0, 0.0))
     difference = segmentation_loss(logits, target, with_it) - segmentation_loss(logits, target, without)
     assert float(difference) == pytest.approx(2 * (1 - spine_dice + level), abs=1e-4)
 
 
-@pytest.mark.parametrize("config", [LossConfig(), LossConfig(hierarchy_weight=1, dice_over="present")])
-def test_a_patch_of_background_alone_has_a_finite_loss(config: LossConfig) -> None:
+@pytest.mark.parametrize("config", [DiceCEConfig(), DiceCEConfig(hierarchy_weight=1, dice_over="present")])
+def test_a_patch_of_background_alone_has_a_finite_loss(config: DiceCEConfig) -> None:
     logits, _ = random_case(4, 1, 1)
     logits.requires_grad_()
     loss = segmentation_loss(logits, torch.zeros((1, *SHAPE), dtype=torch.uint8), config)
@@ -93,15 +92,15 @@ def test_a_patch_of_background_alone_has_a_finite_loss(config: LossConfig) -> No
 def test_a_perfect_prediction_has_no_loss() -> None:
     _, target = random_case(4, 1, 4)
     logits = 50 * torch.nn.functional.one_hot(target.long(), 4).movedim(-1, 1).float()
-    config = LossConfig(hierarchy_weight=1, dice_over="present")
+    config = DiceCEConfig(hierarchy_weight=1, dice_over="present")
     assert float(segmentation_loss(logits, target, config)) == pytest.approx(0, abs=1e-5)
 
 
 def test_half_precision_logits_are_summed_in_single() -> None:
     logits, target = random_case(5, 1, 5)
-    half = segmentation_loss(logits.bfloat16(), target, LossConfig())
+    half = segmentation_loss(logits.bfloat16(), target, DiceCEConfig())
     assert half.dtype == torch.float32
-    assert float(half) == pytest.approx(float(segmentation_loss(logits, target, LossConfig())), rel=0.01)
+    assert float(half) == pytest.approx(float(segmentation_loss(logits, target, DiceCEConfig())), rel=0.01)
 
 
 def way_to_centroid(target: torch.Tensor, spacing_mm: float) -> torch.Tensor:
@@ -174,8 +173,8 @@ def test_hard_dice_without_bone_is_no_number() -> None:
     assert all(math.isnan(value) for value in hard_dice(logits, background))
 
 
-@pytest.mark.parametrize("config", [LossConfig(), LossConfig(hierarchy_weight=1, dice_over="present")])
-def test_the_loss_of_a_batch_is_the_mean_of_its_halves(config: LossConfig) -> None:
+@pytest.mark.parametrize("config", [DiceCEConfig(), DiceCEConfig(hierarchy_weight=1, dice_over="present")])
+def test_the_loss_of_a_batch_is_the_mean_of_its_halves(config: DiceCEConfig) -> None:
     """So that devices which share a batch give its gradient."""
     logits, target = random_case(5, 4, 5)
     halves = [segmentation_loss(logits[part], target[part], config) for part in (slice(0, 2), slice(2, 4))]
@@ -190,10 +189,10 @@ def test_deep_supervision_weighs_stages_by_halves() -> None:
     even = torch.randn((1, 6, 4, 4, 4), generator=torch.Generator().manual_seed(1))
     classes = torch.randint(0, 3, (1, 4, 4, 4), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
     half = even[:, :3, ::2, ::2, ::2]
-    value = supervised_loss((even, half), classes, 3, LossConfig())
+    value = supervised_loss((even, half), classes, 3, DiceCEConfig())
     one, two = (
-        segmentation_loss(even[:, :3], classes, LossConfig()),
-        segmentation_loss(half, classes[:, ::2, ::2, ::2], LossConfig()),
+        segmentation_loss(even[:, :3], classes, DiceCEConfig()),
+        segmentation_loss(half, classes[:, ::2, ::2, ::2], DiceCEConfig()),
     )
     assert float(value) == pytest.approx(float(2 * one + two) / 3, abs=1e-6)
-    assert float(supervised_loss(even, classes, 3, LossConfig())) == pytest.approx(float(one), abs=1e-6)
+    assert float(supervised_loss(even, classes, 3, DiceCEConfig())) == pytest.approx(float(one), abs=1e-6)

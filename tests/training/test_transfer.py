@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from vertebral.core.errors import ConfigError
-from vertebral.models.config import ModelConfig, NetworkConfig, UNetConfig
-from vertebral.models.networks import build_network
+from vertebral.models.config import ModelConfig
+from vertebral.models.networks import NetworkConfig, UNetConfig, build_network
 from vertebral.models.weights import Model
 from vertebral.training.transfer import copy_weights
 

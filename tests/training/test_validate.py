@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vertebral.core.config import PreprocessConfig
-from vertebral.models.config import InferenceConfig, ModelConfig, UNetConfig
+from vertebral.models.config import InferenceConfig, ModelConfig
+from vertebral.models.networks import UNetConfig
 from vertebral.training.validate import CaseScore, class_dice, gather_objects, means, score_scan
 
 

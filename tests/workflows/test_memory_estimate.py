@@ -8,7 +8,8 @@ from vertebral.core.errors import ReadError
 from vertebral.core.volume import Grid, Volume
 from vertebral.io.ct.read import read_scan
 from vertebral.io.write import write_image
-from vertebral.models.config import InferenceConfig, ModelConfig, UNetConfig
+from vertebral.models.config import InferenceConfig, ModelConfig
+from vertebral.models.networks import UNetConfig
 from vertebral.workflows.config import RunConfig
 from vertebral.workflows.memory_estimate import estimate_gb, need_of
 

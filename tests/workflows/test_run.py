@@ -33,9 +33,9 @@ from vertebral.evaluation.evaluate import evaluate
 from vertebral.evaluation.metrics import dice
 from vertebral.io.ct.read import read_labels
 from vertebral.io.write import atomic_write, read_centroids, write_image, write_labels
-from vertebral.models.config import InferenceConfig, ModelConfig, UNetConfig
+from vertebral.models.config import InferenceConfig, ModelConfig
 from vertebral.models.mirrored import Mirrored
-from vertebral.models.networks import build_network
+from vertebral.models.networks import UNetConfig, build_network
 from vertebral.models.weights import save_model
 from vertebral.stages.preprocess import prepare_labels
 from vertebral.workflows import run as pipeline

@@ -30,7 +30,7 @@ def train(
 ) -> None:
     """Train a network; write checkpoints, logs, a history and a model folder for `run --model`."""
     with errors(False):
-        from vertebral.core.config import load_config
+        from vertebral.core.config import changed, load_config
         from vertebral.training.config import TrainConfig
 
         check_device(device)
@@ -55,7 +55,7 @@ def train(
         if smoke:
             settings = reduced(settings)
         if epochs is not None:
-            settings = settings.model_copy(update={"epochs": epochs})
+            settings = changed(settings, epochs=epochs)
         fabric = make_fabric(settings, device, devices, nodes)
         with counted(quiet or not fabric.is_global_zero) as progress:
             folder = fit(

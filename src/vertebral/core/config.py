@@ -41,6 +41,7 @@ class PreprocessConfig(Config):
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
 def parse_config(kind: type[AnyConfig], values: Any, origin: str) -> AnyConfig:
@@ -48,7 +49,20 @@ def parse_config(kind: type[AnyConfig], values: Any, origin: str) -> AnyConfig:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {'; '.join(_fault(one) for one in error.errors())}") from None
+        raise ConfigError(f"{origin}: {_faults(error)}") from None
+
+
+def changed(config: AnyModel, **values: Any) -> AnyModel:
+    """Return `config` with other `values`, validated as a whole. Raises ConfigError that names each offending key."""
+    kept = {name: getattr(config, name) for name in config.model_fields_set}
+    try:
+        return type(config).model_validate(kept | values)
+    except ValidationError as error:
+        raise ConfigError(_faults(error)) from None
+
+
+def _faults(error: ValidationError) -> str:
+    return "; ".join(_fault(one) for one in error.errors())
 
 
 def _fault(error: ErrorDetails) -> str:

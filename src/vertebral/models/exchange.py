@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vertebral.core.config import changed
 from vertebral.core.errors import ConfigError, InputError, ModelError, OutputExistsError, ReadError
 from vertebral.io.ct.archive import extracted
 from vertebral.io.write import atomic_write
@@ -89,7 +90,7 @@ def exported_files(out: Path, file_format: str) -> list[Path]:
 def _copy_model(source: Path, target: Path, name: str | None = None) -> None:
     """Put the model of a folder or a checkpoint into the folder `target`, under another name if given."""
     model = load_model(source)
-    config = model.config if name is None else model.config.model_copy(update={"name": name})
+    config = model.config if name is None else changed(model.config, name=name)
     if source.is_dir():
         shutil.copyfile(source / WEIGHTS_FILE, target / WEIGHTS_FILE)
         write_card(target, {**read_card(source).values, "config": config.model_dump(mode="json")})

@@ -1,123 +1,175 @@
-"""Networks, built from a network config; no file is read here. All end in `head`, a 1x1x1 convolution.
+"""The kinds of networks: of each the config, how it is built, which sizes it takes and what of it only training uses.
 
-The head gives the classes and, where the config asks for them, the offsets: from a voxel to the centroid of its
-vertebra along R, A, S, in units of `config.OFFSET_UNIT_MM`.
+A new kind is one entry, here or in any other package: a subclass of `NetworkConfig` and the function that builds its
+`modules.Network`, given to `register_network`. Configs, training, weights and exports then know it by its `kind`.
 """
 
-import torch
-from monai.networks.layers.simplelayers import SkipConnection
-from monai.networks.nets.swin_unetr import SwinUNETR
-from monai.networks.nets.unet import UNet
-from torch.utils.checkpoint import checkpoint
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from vertebral.models.config import NetworkConfig, SwinUNETRConfig, UNetConfig
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+
+from vertebral.core.anatomy import SPINE, level_named
+from vertebral.core.config import Config, changed
+from vertebral.core.registry import Registry
+
+if TYPE_CHECKING:
+    from vertebral.models.modules import Network
 
 AUXILIARY = "auxiliary"
+"""Weights whose names contain this are of training alone and are not kept with a model."""
 
 
-class VertebraUNet(torch.nn.Module):
-    """MONAI's U-Net, plain or residual, with the head.
+class NetworkConfig(Config):
+    """What all networks share. Class 0 is background; class n is `levels[n - 1]`.
 
-    MONAI's `UNet` runs its last residual block at the number of output classes, at full resolution. With 27 classes
-    that block would cost more than the rest of the network, so the U-Net ends at its first width and the head follows.
+    `levels: [spine]` means one class, any vertebra. With `offsets` the network also predicts, in three further
+    channels, where the centroid of a voxel's vertebra is. A `guided` network refines one vertebra at a time: its second
+    input channel shows where a coarse network found it. `activation_checkpointing` saves memory in training, but
+    computes the forward pass twice.
     """
 
-    def __init__(self, config: UNetConfig) -> None:
-        super().__init__()
-        self.body = UNet(
-            spatial_dims=3,
-            in_channels=config.input_count,
-            out_channels=config.channels[0],
-            channels=config.channels,
-            strides=config.strides,
-            num_res_units=config.residual_units,
-            norm="INSTANCE",
-        )
-        self.head = torch.nn.Conv3d(config.channels[0], config.channel_count, kernel_size=1)
-        self.auxiliary = torch.nn.ModuleList(
-            torch.nn.Conv3d(width, config.class_count, kernel_size=1)
-            for width in config.channels[: config.deep_supervision]
-        )
-        self._checkpointing = config.activation_checkpointing
+    takes_any_size: ClassVar[bool] = True
+    """False for a network whose exported form is tied to the size of its window."""
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """Map (B, inputs, I, J, K) to (B, channels, I, J, K) logits and offsets; strides divide sizes.
+    levels: tuple[str, ...] = Field(min_length=1)
+    offsets: bool = False
+    guided: bool = False
+    activation_checkpointing: bool = False
+    kind: str
 
-        While training with deep supervision it is a tuple: after the output the logits of the coarser decoder stages,
-        finest first.
-        """
-        if not self.training:
-            output: torch.Tensor = self.head(self.body(image))
-            return output
-        stages: list[torch.Tensor] = []
-        output = self.head(self._block(self.body.model, image, stages))
-        if not self.auxiliary:
-            return output
-        finest_first = stages[::-1][1:]
-        return output, *(head(stage) for head, stage in zip(self.auxiliary, finest_first, strict=False))
+    @model_validator(mode="after")
+    def _levels_are_known(self) -> "NetworkConfig":
+        if len(set(self.levels)) != len(self.levels):
+            raise ValueError("levels: a level is named twice")
+        if SPINE.name in self.levels and len(self.levels) > 1:
+            raise ValueError(f"levels: {SPINE.name} means any vertebra and must be the only one")
+        for name in self.levels:
+            level_named(name)
+        if self.guided and (self.levels != (SPINE.name,) or self.offsets):
+            raise ValueError(f"guided: a network that refines one vertebra has levels [{SPINE.name}] and no offsets")
+        return self
 
-    def _block(self, block: torch.nn.Module, values: torch.Tensor, stages: list[torch.Tensor]) -> torch.Tensor:
-        """MONAI's nested blocks (down, skip around the next one, up), step by step; `stages` gets what each gives."""
-        parts = _parts(block)
-        if parts is None:  # the bottom
-            return self._run(block, values)
-        down, inside, up = parts
-        coarser = self._run(down, values)
-        inner = self._block(inside, coarser, stages)
-        found = self._run(up, torch.cat([coarser, inner], dim=1))
-        stages.append(found)
-        return found
+    @property
+    @abstractmethod
+    def size_factor(self) -> int:
+        """Sizes of patches and windows must be multiples of this."""
 
-    def _run(self, layer: torch.nn.Module, values: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = checkpoint(layer, values, use_reentrant=False) if self._checkpointing else layer(values)
-        return result
+    @property
+    def input_count(self) -> int:
+        """Number of input channels: the CT, then the guidance."""
+        return 2 if self.guided else 1
 
-    def encoder(self) -> list[torch.nn.Parameter]:
-        """The weights on the way down, the bottom included."""
-        found: list[torch.nn.Parameter] = []
-        block: torch.nn.Module = self.body.model
-        while parts := _parts(block):
-            found += parts[0].parameters()
-            block = parts[1]
-        return [*found, *block.parameters()]
+    @property
+    def class_count(self) -> int:
+        """Number of classes, background included."""
+        return len(self.levels) + 1
+
+    @property
+    def channel_count(self) -> int:
+        """Number of output channels: the classes, then the offsets."""
+        return self.class_count + (3 if self.offsets else 0)
+
+    def for_inference(self) -> "NetworkConfig":
+        """The same network without what only training uses."""
+        return changed(self, activation_checkpointing=False)
+
+    def miniature(self) -> "NetworkConfig":
+        """The same kind of network with few channels, for a trial run; the network itself unless overridden."""
+        return self
 
 
-def _parts(block: torch.nn.Module) -> tuple[torch.nn.Module, torch.nn.Module, torch.nn.Module] | None:
-    """The way down, what is inside, and the way up of one of MONAI's nested blocks; None for the innermost."""
-    if not isinstance(block, torch.nn.Sequential) or len(block) != 3 or not isinstance(block[1], SkipConnection):
-        return None
-    return block[0], block[1].submodule, block[2]
+_NETWORKS: Registry[NetworkConfig, Callable[[Any], "Network"]] = Registry("network")
+AnyNetwork = Annotated[SerializeAsAny[NetworkConfig], BeforeValidator(_NETWORKS.parse)]
+"""A field that holds the config of any registered network, told apart by `kind`."""
 
 
-class VertebraSwinUNETR(torch.nn.Module):
-    """MONAI's Swin UNETR with the head. It embeds 2x2x2 voxels at a time, the only size that MONAI's decoder fits."""
+def register_network(config: type[NetworkConfig], build: Callable[[Any], "Network"]) -> None:
+    """Add a kind of network: its config class, and the function that makes the untrained network of such a config.
 
-    def __init__(self, config: SwinUNETRConfig) -> None:
-        super().__init__()
-        self.body = SwinUNETR(
-            in_channels=config.input_count,
-            out_channels=config.channel_count,
-            feature_size=config.feature_size,
-            depths=config.depths,
-            num_heads=config.heads,
-            use_checkpoint=config.activation_checkpointing,
-        )
-        self.body.out = torch.nn.Identity()  # type: ignore[assignment]  # its place is taken by the head
-        self.head = torch.nn.Conv3d(config.feature_size, config.channel_count, kernel_size=1)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Map (B, inputs, I, J, K) to (B, channels, I, J, K) logits and offsets; 32 divides sizes."""
-        output: torch.Tensor = self.head(self.body(image))
-        return output
-
-    def encoder(self) -> list[torch.nn.Parameter]:
-        """The weights of the transformer."""
-        return list(self.body.swinViT.parameters())
+    `build` imports PyTorch and the like itself: configs are read without them. Raises ConfigError if the kind is taken.
+    """
+    _NETWORKS.add(config, build)
 
 
-Network = VertebraUNet | VertebraSwinUNETR
-
-
-def build_network(config: NetworkConfig) -> Network:
+def build_network(config: NetworkConfig) -> "Network":
     """Return the untrained network of `config`."""
-    return VertebraSwinUNETR(config) if isinstance(config, SwinUNETRConfig) else VertebraUNet(config)
+    return _NETWORKS.function(config.kind)(config)
+
+
+class UNetConfig(NetworkConfig):
+    """MONAI U-Net, plain (`unet`) or with residual units (`resunet`), and a 1x1x1 head.
+
+    `deep_supervision` is the number of coarser decoder stages that have a head of their own in training.
+    """
+
+    kind: Literal["unet", "resunet"] = "resunet"
+    channels: tuple[int, ...] = (16, 32, 64, 128, 256)
+    strides: tuple[int, ...] = (2, 2, 2, 2)
+    residual_units: int = Field(2, ge=0)
+    deep_supervision: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "UNetConfig":
+        if len(self.strides) != len(self.channels) - 1:
+            raise ValueError(f"{len(self.channels)} channels need {len(self.channels) - 1} strides")
+        if (self.kind == "unet") != (self.residual_units == 0):
+            raise ValueError(
+                f"residual_units {self.residual_units}: kind unet takes 0, kind resunet 1 or more; this is {self.kind}"
+            )
+        if self.deep_supervision > len(self.strides) - 1:
+            raise ValueError(f"deep_supervision {self.deep_supervision}: there are {len(self.strides) - 1} such stages")
+        return self
+
+    @property
+    def size_factor(self) -> int:
+        """The product of the strides."""
+        return math.prod(self.strides)
+
+    def for_inference(self) -> "UNetConfig":
+        """The same network without auxiliary heads and activation checkpointing."""
+        return changed(self, deep_supervision=0, activation_checkpointing=False)
+
+    def miniature(self) -> "UNetConfig":
+        """The same network with an eighth of the channels, at least 4."""
+        return changed(self, channels=tuple(max(4, width // 8) for width in self.channels))
+
+
+class SwinUNETRConfig(NetworkConfig):
+    """MONAI Swin UNETR: `feature_size` channels, four stages of `depths` blocks with `heads` heads."""
+
+    # Its windows of attention are cut for the traced size alone.
+    takes_any_size: ClassVar[bool] = False
+
+    kind: Literal["swinunetr"] = "swinunetr"
+    feature_size: int = Field(48, ge=12, multiple_of=12)
+    depths: tuple[int, int, int, int] = (2, 2, 2, 2)
+    heads: tuple[int, int, int, int] = (3, 6, 12, 24)
+    deep_supervision: Literal[0] = 0
+
+    @property
+    def size_factor(self) -> int:
+        """Five halvings: the patch embedding and four stages."""
+        return 32
+
+    def miniature(self) -> "SwinUNETRConfig":
+        """The same network with 12 features and one block a stage."""
+        return changed(self, feature_size=12, depths=(1, 1, 1, 1))
+
+
+def _build_unet(config: UNetConfig) -> "Network":
+    from vertebral.models.modules import VertebraUNet
+
+    return VertebraUNet(config)
+
+
+def _build_swin_unetr(config: SwinUNETRConfig) -> "Network":
+    from vertebral.models.modules import VertebraSwinUNETR
+
+    return VertebraSwinUNETR(config)
+
+
+register_network(UNetConfig, _build_unet)
+register_network(SwinUNETRConfig, _build_swin_unetr)

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from vertebral.core.config import parse_config
+from vertebral.core.config import changed, parse_config
 from vertebral.core.errors import ConfigError, ModelError
 from vertebral.models.cards import (
     CARD_FILE,
@@ -23,6 +23,7 @@ from vertebral.models.cards import (
     read_card,
 )
 from vertebral.models.config import ModelConfig
+from vertebral.models.networks import AUXILIARY, build_network
 from vertebral.runtime.hashing import file_sha256
 
 State = dict[str, torch.Tensor]
@@ -95,8 +96,7 @@ def write_card(folder: Path, values: dict[str, Any]) -> None:
 
 def for_inference(config: ModelConfig) -> ModelConfig:
     """The same model without what its network has for training only."""
-    plain = config.network.model_copy(update={"deep_supervision": 0, "activation_checkpointing": False})
-    return config.model_copy(update={"network": plain})
+    return changed(config, network=config.network.for_inference())
 
 
 def _load_folder(folder: Path) -> Model:
@@ -138,8 +138,6 @@ def _bad_checkpoint(path: Path, error: Exception) -> ModelError:
 
 def _assembled(config: ModelConfig, state: State, digest: str, provenance: dict[str, Any], place: Path) -> Model:
     """Put the weights, which may be in half precision, into a new float32 network."""
-    from vertebral.models.networks import build_network  # MONAI takes seconds, and a converted network does without
-
     config = for_inference(config)
     network = build_network(config.network)
     try:
@@ -152,6 +150,4 @@ def _assembled(config: ModelConfig, state: State, digest: str, provenance: dict[
 
 
 def _without_auxiliary(state: State) -> State:
-    from vertebral.models.networks import AUXILIARY
-
     return {name: value for name, value in state.items() if AUXILIARY not in name}

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from vertebral.core.config import Config
 from vertebral.data.patches.config import PatchConfig
+from vertebral.training.losses import AnyLoss, DiceCEConfig
 
 
 class OptimizerConfig(Config):
@@ -23,18 +24,6 @@ class OptimizerConfig(Config):
     clip_norm: float | None = Field(None, gt=0)
     ema_decay: float | None = Field(None, ge=0, lt=1)
     encoder_rate: float = Field(1.0, ge=0, le=1)
-
-
-class LossConfig(Config):
-    """Weights of the loss: lambda of DiceCE, mu of the split into spine and level, and that of the offsets.
-
-    See `training.losses`; the last counts only where the network has offsets.
-    """
-
-    cross_entropy_weight: float = Field(1.0, ge=0)
-    hierarchy_weight: float = Field(0.0, ge=0)
-    dice_over: Literal["all", "present"] = "all"
-    offset_weight: float = Field(1.0, ge=0)
 
 
 class ValidationConfig(Config):
@@ -63,7 +52,7 @@ class TrainConfig(PatchConfig):
     epochs: int = Field(50, ge=1)
     phases: int = Field(1, ge=1)
     steps_per_epoch: int | None = Field(None, ge=1)
-    loss: LossConfig = LossConfig()
+    loss: AnyLoss = DiceCEConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     validation: ValidationConfig = ValidationConfig()
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"

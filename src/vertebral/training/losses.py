@@ -1,33 +1,70 @@
-"""DiceCE on softmax classes, and what helps when classes are many and steps are few.
+"""The losses: of each kind its config and the function that computes it for one sample; and how a batch adds up.
 
-Every loss is a mean over the samples of a batch of something computed from each sample alone, so that the mean over
-several devices is the loss of their common batch.
+A new loss is one entry, here or in any other package: a subclass of `LossConfig` and its function, given to
+`register_loss`. Every loss is a mean over the samples of a batch of something computed from each sample alone, so that
+the mean over several devices is the loss of their common batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import BeforeValidator, Field, SerializeAsAny
 from torch.nn import functional
 
+from vertebral.core.config import Config
+from vertebral.core.registry import Registry
 from vertebral.models.config import OFFSET_UNIT_MM
-from vertebral.training.config import LossConfig
 
 _SMOOTH = 1e-5
 
+SampleLoss = Callable[[torch.Tensor, torch.Tensor, Any], torch.Tensor]
+"""From logits (C, I, J, K), classes (I, J, K) uint8 with 0 for background, and the loss's config, to one number."""
+
+
+class LossConfig(Config):
+    """What all losses share. `offset_weight` is the weight of `offset_loss`, for networks with offsets."""
+
+    kind: str
+    offset_weight: float = Field(1.0, ge=0)
+
+
+_LOSSES: Registry[LossConfig, SampleLoss] = Registry("loss", default="dice_ce")
+AnyLoss = Annotated[SerializeAsAny[LossConfig], BeforeValidator(_LOSSES.parse)]
+"""A field that holds the config of any registered loss, told apart by `kind`; without one it is `dice_ce`."""
+
+
+def register_loss(config: type[LossConfig], function: SampleLoss) -> None:
+    """Add a kind of loss. Raises ConfigError if the kind is taken."""
+    _LOSSES.add(config, function)
+
 
 def segmentation_loss(logits: torch.Tensor, classes: torch.Tensor, config: LossConfig) -> torch.Tensor:
-    """L = L_Dice + lambda L_CE + mu (L_Dice,spine + L_CE,level), mean over samples.
+    """The loss of `config`, mean over samples: `logits` (B, C, I, J, K), `classes` (B, I, J, K) uint8, 0 background."""
+    loss = _LOSSES.function(config.kind)
+    return torch.stack([loss(sample, target, config) for sample, target in zip(logits, classes, strict=True)]).mean()
 
-    `logits` (B, C, I, J, K), `classes` (B, I, J, K) uint8, class 0 background. With mu = 0 and `dice_over` all it is
-    MONAI's `DiceCELoss(include_background=False, softmax=True)`, computed on (voxels, C) rows without a one-hot tensor.
-    The mu term splits the task in two: bone of the spine against background (Dice), and the level given bone
-    (cross-entropy over the levels alone, on voxels of bone), so that neither waits for the other.
+
+class DiceCEConfig(LossConfig):
+    """DiceCE: lambda is `cross_entropy_weight`, mu, the split into spine and level, is `hierarchy_weight`.
+
+    `dice_over` says whether Dice is the mean over all classes, or over those present in the sample.
     """
-    losses = [_sample_loss(sample, target, config) for sample, target in zip(logits, classes, strict=True)]
-    return torch.stack(losses).mean()
+
+    kind: Literal["dice_ce"] = "dice_ce"
+    cross_entropy_weight: float = Field(1.0, ge=0)
+    hierarchy_weight: float = Field(0.0, ge=0)
+    dice_over: Literal["all", "present"] = "all"
 
 
-def _sample_loss(logits: torch.Tensor, classes: torch.Tensor, config: LossConfig) -> torch.Tensor:
+def _dice_ce(logits: torch.Tensor, classes: torch.Tensor, config: DiceCEConfig) -> torch.Tensor:
+    """L = L_Dice + lambda L_CE + mu (L_Dice,spine + L_CE,level).
+
+    With mu = 0 and `dice_over` all it is MONAI's `DiceCELoss(include_background=False, softmax=True)`, computed on
+    (voxels, C) rows without a one-hot tensor. The mu term splits the task in two: bone of the spine against background
+    (Dice), and the level given bone (cross-entropy over the levels alone, on voxels of bone), so that neither waits for
+    the other.
+    """
     count = logits.shape[0]
     rows = logits.permute(1, 2, 3, 0).reshape(-1, count).float()
     target = classes.flatten().long()
@@ -49,6 +86,9 @@ def _sample_loss(logits: torch.Tensor, classes: torch.Tensor, config: LossConfig
         level = functional.cross_entropy(rows[bone][:, 1:], target[bone] - 1)
         loss = loss + config.hierarchy_weight * (1 - spine_dice + level)
     return loss
+
+
+register_loss(DiceCEConfig, _dice_ce)
 
 
 def supervised_loss(

@@ -14,7 +14,7 @@ from vertebral.core.errors import ConfigError, VertebralError
 from vertebral.data.patches.network_input import Patch
 from vertebral.io.write import atomic_write, write_json
 from vertebral.models.devices import Precision
-from vertebral.models.networks import Network
+from vertebral.models.modules import Network
 from vertebral.models.weights import save_model
 from vertebral.training.checkpoint import PREFIX, Place, network_state, versions
 from vertebral.training.config import TrainConfig

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 
-from vertebral.core.config import load_config
+from vertebral.core.config import changed, load_config
 from vertebral.core.errors import ConfigError, OutputExistsError, VertebralError
 from vertebral.models.networks import build_network
 from vertebral.models.weights import load_model
@@ -131,7 +131,7 @@ def _check_resume(config: TrainConfig, run: RunFolder, resume: bool) -> dict[str
         raise OutputExistsError(f"{run.root}: a run is there already; add --resume to go on, or choose another --out")
     if run.config.exists():
         before = load_config(TrainConfig, run.config)
-        if before.model_copy(update={"epochs": config.epochs, "workers": config.workers}) != config:
+        if changed(before, epochs=config.epochs, workers=config.workers) != config:
             raise ConfigError(f"{run.config}: the run was started with another config; use that one, or a new --out")
     checkpoint = load_checkpoint(run.last)
     if checkpoint["place"]["epoch"] > config.epochs:

@@ -3,8 +3,8 @@
 import torch
 
 from vertebral.core.errors import ConfigError
-from vertebral.models.config import NetworkConfig, UNetConfig
-from vertebral.models.networks import AUXILIARY, Network
+from vertebral.models.modules import Network
+from vertebral.models.networks import AUXILIARY, NetworkConfig
 from vertebral.models.weights import Model
 from vertebral.training.config import OptimizerConfig
 
@@ -29,8 +29,8 @@ def copy_weights(source: Model, network: Network, config: NetworkConfig) -> None
             f"model {source.config.name}: cannot start a {config.kind} of this config ({reason}); "
             "give the config the same kind of network, with channels of the same size or more"
         )
-    skips = _skip_widths(network, config)
-    for name, old in _skip_widths(source.network, theirs).items():
+    skips = network.skip_widths()
+    for name, old in (source.network.skip_widths() if isinstance(source.network, Network) else {}).items():
         _put(found[name].transpose(0, 1), state[name].transpose(0, 1), old, skips[name] - old)
     for name in inner:
         if name not in skips:
@@ -44,12 +44,6 @@ def _fits(found: torch.Tensor, ours: torch.Tensor) -> bool:
     """Whether `found` goes into `ours`: kernels of the same size, and as many inputs and outputs or fewer."""
     pairs = zip(found.shape[:2], ours.shape[:2], strict=True)
     return found.shape[2:] == ours.shape[2:] and found.ndim == ours.ndim and all(a <= b for a, b in pairs)
-
-
-def _skip_widths(network: torch.nn.Module, config: NetworkConfig) -> dict[str, int]:
-    """By the name of a transposed convolution's weights: how many of its inputs, the first, come over the skip."""
-    ups = [f"{n}.weight" for n, m in network.named_modules() if isinstance(m, torch.nn.ConvTranspose3d)]
-    return dict(zip(reversed(ups), config.channels, strict=False)) if isinstance(config, UNetConfig) else {}
 
 
 def _put(found: torch.Tensor, ours: torch.Tensor, skip: int = 0, shift: int = 0) -> None:
@@ -79,8 +73,13 @@ def _shared_channels(config: NetworkConfig, theirs: NetworkConfig) -> list[tuple
 
 
 def parameter_groups(network: Network, settings: OptimizerConfig) -> list[dict[str, object]]:
-    """The weights for the optimizer, the encoder's at `encoder_rate` of the learning rate; 0 freezes them."""
+    """The weights for the optimizer, the encoder's at `encoder_rate` of the learning rate; 0 freezes them.
+
+    Raises ConfigError if an `encoder_rate` is set and the network has no encoder.
+    """
     encoder = network.encoder()
+    if settings.encoder_rate != 1 and not encoder:
+        raise ConfigError(f"optimizer.encoder_rate {settings.encoder_rate:g}: this network has no encoder; remove it")
     inside = {id(parameter) for parameter in encoder}
     rest = [parameter for parameter in network.parameters() if id(parameter) not in inside]
     if settings.encoder_rate == 0:

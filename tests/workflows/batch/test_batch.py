@@ -17,8 +17,8 @@ from vertebral.core.config import PreprocessConfig
 from vertebral.core.errors import ConfigError, InputError, ModelError
 from vertebral.data.phantom import make_phantom
 from vertebral.io.write import write_image
-from vertebral.models.config import InferenceConfig, ModelConfig, UNetConfig
-from vertebral.models.networks import build_network
+from vertebral.models.config import InferenceConfig, ModelConfig
+from vertebral.models.networks import UNetConfig, build_network
 from vertebral.models.weights import save_model
 from vertebral.workflows.batch import counts, run_scans
 from vertebral.workflows.config import RunConfig

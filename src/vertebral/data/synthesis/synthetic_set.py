@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vertebral.core.about import __version__
+from vertebral.core.config import changed
 from vertebral.core.errors import ConfigError, OutputExistsError, ReadError
 from vertebral.data.synthesis.body_cache import CachedBody
 from vertebral.data.synthesis.body_map import BodyMap, load_body, with_cortex
@@ -104,7 +105,7 @@ def make_set(
     MapSource after source, so that a body is built once. Raises OutputExistsError where `out` holds a set of other
     settings or sources.
     """
-    config = config.model_copy(update={"cache_spacing_mm": spacing_mm})
+    config = changed(config, cache_spacing_mm=spacing_mm)
     notes = _notes(pairs, config, spacing_mm, levels)
     _check(notes, out)
     missing = [pair for pair in pairs if not ((out / pair.ct).exists() and (out / pair.labels).exists())]

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vertebral.core.anatomy import LEVELS
+from vertebral.core.config import changed
 from vertebral.core.errors import ReadError
 from vertebral.io.write import write_json
 
@@ -97,7 +98,7 @@ def load_catalogue(path: Path, root: Path | None = None) -> Catalogue:
         raise ReadError(f"{path}: no such file: make it with vertebral data index") from None
     except (OSError, ValueError) as error:
         raise ReadError(f"{path}: not a catalogue ({_reason(error)}): make it with vertebral data index") from error
-    return catalogue.model_copy(update={"root": root or (path.parent / catalogue.root).resolve()})
+    return changed(catalogue, root=root or (path.parent / catalogue.root).resolve())
 
 
 def summary(catalogue: Catalogue) -> dict[str, Any]:

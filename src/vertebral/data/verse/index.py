@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from vertebral.core.anatomy import LEVELS, sort_levels
+from vertebral.core.config import changed
 from vertebral.core.errors import OutputExistsError, ReadError, VertebralError
 from vertebral.core.volume import Array, Grid, Volume
 from vertebral.data.verse.catalogue import Catalogue, CatalogueCase, write_catalogue
@@ -181,7 +182,7 @@ def _without_twins(cases: Sequence[CatalogueCase]) -> list[CatalogueCase]:
             problems[case.ct].append(f"the same CT is there as {by_content.ct}")
         if not by_id and not by_content:
             in_use[case.case] = in_use[f"sha256 {case.sha256_ct}"] = case
-    return [case.model_copy(update={"problems": (*case.problems, *problems[case.ct])}) for case in cases]
+    return [changed(case, problems=(*case.problems, *problems[case.ct])) for case in cases]
 
 
 def _inspected(root: Path, scans: Sequence[ScanFiles], jobs: int | None) -> Iterator[tuple[ScanFiles, CatalogueCase]]:

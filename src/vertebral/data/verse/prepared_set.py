@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from vertebral.core.config import PreprocessConfig
+from vertebral.core.config import PreprocessConfig, changed
 from vertebral.core.errors import ConfigError
 from vertebral.core.volume import Affine
 from vertebral.data.verse.split import Split
@@ -132,11 +132,11 @@ def open_prepared(folder: Path) -> PreparedSet:
         raise ConfigError(f"{path}: no such file: {_REMEDY}") from None
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{path}: does not list scans as this version does ({_first(error)}): {_REMEDY}") from error
-    cases = tuple(scan.model_copy(update={"folder": folder / scan.folder}) for scan in made.cases)
+    cases = tuple(changed(scan, folder=folder / scan.folder) for scan in made.cases)
     for scan in cases:
         if not (scan.folder / "case.json").is_file():
             raise ConfigError(f"{scan.folder}: is missing or not done: {_REMEDY}, which keeps what is there")
-    return made.model_copy(update={"cases": cases})
+    return changed(made, cases=cases)
 
 
 def stored_scan(folder: Path) -> PreparedScan | None:

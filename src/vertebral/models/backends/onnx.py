@@ -5,17 +5,17 @@ classes, and the sliding window with softmax and Gaussian weights (see `inferenc
 """
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from vertebral.core.errors import ConfigError, VertebralError
-from vertebral.models.config import ModelConfig, UNetConfig
+from vertebral.models.backends.agreement import Shape, check_agreement
+from vertebral.models.config import ModelConfig
 from vertebral.models.weights import Model
 from vertebral.runtime.hashing import file_sha256
 from vertebral.runtime.silence import hushed
@@ -24,39 +24,23 @@ ONNX_FILE = "model.onnx"
 
 _OPSET = 18
 _INPUT, _OUTPUT = "image", "logits"
-_LEAST_AGREEMENT = 0.999
-# A U-Net takes any size: on how large a side it is tried, so that a check takes seconds.
-_LONGEST_TRIED = 64
-
-Shape = tuple[int, int, int, int, int]
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How the file compares with PyTorch on random input of `shape`.
-
-    `same_class` is the share of voxels with the same class, `largest_difference` that of any output value.
-    """
-
-    shape: Shape
-    same_class: float
-    largest_difference: float
 
 
 def export_onnx(model: Model, path: Path) -> dict[str, Any]:
     """Write the network to `path`; return what its card says of the file.
 
-    A U-Net takes any batch and any sizes that its strides divide; Swin UNETR any batch of its own window. Where
-    onnxruntime is installed the file is run on random input. Raises ConfigError where onnx or onnxscript are not
-    installed, VertebralError where the network cannot be exported or the outputs differ.
+    The file takes any batch of the model's window or, if `takes_any_size` is true of the network, any sizes that are
+    multiples of its `size_factor`. If onnxruntime is installed, the file is compared with PyTorch on random input.
+    Raises ConfigError if onnx or onnxscript are not installed, VertebralError if the network cannot be exported or the
+    outputs differ.
     """
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
         raise ConfigError(f"an export to ONNX needs {' and '.join(missing)}: pip install 'vertebral[onnx]'")
     config = model.config
     network = model.network.float().cpu().eval()
-    any_size = isinstance(config.network, UNetConfig)
-    _trace(network, config, any_size, path)
+    any_size = config.network.takes_any_size
+    _trace(network, config, path)
     sizes: list[Any] = list(config.inference.window)
     if any_size:
         sizes = [f"a multiple of {config.network.size_factor}"] * 3
@@ -72,15 +56,15 @@ def export_onnx(model: Model, path: Path) -> dict[str, Any]:
         },
         "output": {"name": _OUTPUT, "channels": _channels(config)},
         "any_size": any_size,
-        "check": _check(network, config, any_size, path),
+        "check": _check(network, config, path),
     }
 
 
-def _trace(network: torch.nn.Module, config: ModelConfig, any_size: bool, path: Path) -> None:
+def _trace(network: torch.nn.Module, config: ModelConfig, path: Path) -> None:
     dim, factor = torch.export.Dim, config.network.size_factor
     shape: Shape = (2, config.network.input_count, *config.inference.window)
     sizes: dict[int, Any] = {0: dim("batch")}
-    if any_size:
+    if config.network.takes_any_size:
         # Sizes of the example all differ, lest the exporter take two axes for one.
         shape = (2, config.network.input_count, 2 * factor, 3 * factor, 4 * factor)
         sizes |= {axis: factor * dim(name, min=2) for axis, name in enumerate("ijk", start=2)}
@@ -105,42 +89,19 @@ def _trace(network: torch.nn.Module, config: ModelConfig, any_size: bool, path: 
         ) from error
 
 
-def _check(network: torch.nn.Module, config: ModelConfig, any_size: bool, path: Path) -> list[dict[str, Any]] | None:
-    """Compare outputs, or None where onnxruntime is not installed."""
+def _check(network: torch.nn.Module, config: ModelConfig, path: Path) -> list[dict[str, Any]] | None:
+    """Compare the file with PyTorch; None if onnxruntime is not installed."""
     if find_spec("onnxruntime") is None:
         return None
-    found = [_compare(network, config, shape, path) for shape in _tried_shapes(config, any_size)]
-    worst = min(found, key=lambda one: one.same_class)
-    if worst.same_class < _LEAST_AGREEMENT:
-        raise VertebralError(
-            f"model {config.name}: the ONNX file gives another class than PyTorch in {1 - worst.same_class:.2%} of "
-            f"voxels (onnxruntime {version('onnxruntime')}); export it as safetensors"
-        )
-    return [asdict(one) for one in found]
-
-
-def _tried_shapes(config: ModelConfig, any_size: bool) -> list[Shape]:
-    """The window and, for a network that takes any size, another one; a large window is tried in part."""
-    (i, j, k), inputs = config.inference.window, config.network.input_count
-    if not any_size:
-        return [(1, inputs, i, j, k)]
-    factor = config.network.size_factor
-    longest = max(2 * factor, _LONGEST_TRIED // factor * factor)
-    i, j, k = (min(max(n, 2 * factor), longest) for n in (i, j, k))
-    return [(1, inputs, i, j, k), (2, inputs, 3 * factor, 2 * factor, 2 * factor)]
-
-
-def _compare(network: torch.nn.Module, config: ModelConfig, shape: Shape, path: Path) -> Agreement:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    image = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        ours = network(image).numpy()
-    (theirs,) = session.run(None, {_INPUT: image.numpy()})
-    count = config.network.class_count
-    same = ours[:, :count].argmax(axis=1) == theirs[:, :count].argmax(axis=1)
-    return Agreement(shape, float(same.mean()), float(np.abs(ours - theirs).max()))
+
+    def exported(image: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(session.run(None, {_INPUT: image.numpy()})[0])
+
+    program = f"the ONNX file, run by onnxruntime {version('onnxruntime')},"
+    return [asdict(one) for one in check_agreement(network, exported, config, program, "export it as safetensors")]
 
 
 def _channels(config: ModelConfig) -> list[str]:

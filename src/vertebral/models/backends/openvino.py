@@ -23,16 +23,14 @@ import platformdirs
 import torch
 
 from vertebral.core.errors import VertebralError
-from vertebral.models.config import ModelConfig, UNetConfig
+from vertebral.models.backends.agreement import check_agreement
+from vertebral.models.config import ModelConfig
 from vertebral.models.devices import cpu_computes_bfloat16
 
 CACHE_VARIABLE = "VERTEBRAL_CACHE"
-LEAST_AGREEMENT = 0.999
 # Raise it when the same network would be kept in another form.
 _FORM = 1
 _FILE = "network.xml"
-# A U-Net takes any size: on how large a side it is compared, so that this takes a second.
-_LONGEST_COMPARED = 64
 
 
 def is_installed() -> bool:
@@ -122,34 +120,14 @@ def _converted(config: ModelConfig, network: torch.nn.Module, file: Path) -> Ope
             decoder = TorchScriptPythonDecoder(traced, example_input=(example,), shared_memory=False)
             frontend = FrontEndManager().load_by_framework("pytorch")
             model = frontend.convert(frontend.load(decoder))
-        if not isinstance(config.network, UNetConfig):  # Swin UNETR: its windows are cut for the traced size alone
+        if not config.network.takes_any_size:
             model.reshape(list(example.shape))
         openvino.save_model(model, str(file), compress_to_fp16=False)
         converted = OpenVinoNetwork(file)
-        same = agreement(network, converted, config)
+        check_agreement(network, converted, config, f"OpenVINO {version('openvino')}", "use --backend torch")
     except RuntimeError as error:
         raise VertebralError(
             f"model {config.name}: OpenVINO cannot run its {config.network.kind} ({str(error).splitlines()[0]}); use "
             "--backend torch"
         ) from error
-    if same < LEAST_AGREEMENT:
-        raise VertebralError(
-            f"model {config.name}: OpenVINO {version('openvino')} gives another class than PyTorch in {1 - same:.2%} "
-            "of voxels; use --backend torch"
-        )
     return converted
-
-
-def agreement(network: torch.nn.Module, other: torch.nn.Module, config: ModelConfig) -> float:
-    """The share of voxels of a random window (its lower part where it is large) with the same class by both."""
-    shape: list[Any] = list(config.inference.window)
-    if isinstance(config.network, UNetConfig):
-        factor = config.network.size_factor
-        longest = max(2 * factor, _LONGEST_COMPARED // factor * factor)
-        shape = [min(max(n, 2 * factor), longest) for n in shape]
-    random = torch.Generator().manual_seed(0)
-    image = torch.rand((1, config.network.input_count, *shape), generator=random)
-    count = config.network.class_count
-    with torch.inference_mode():
-        ours, theirs = (one(image)[:, :count].argmax(1) for one in (network, other))
-    return float((ours == theirs).float().mean())
