@@ -42,9 +42,9 @@ def maps(labels: int, islands: int) -> tuple[Labels, Labels]:
 def ours(prediction: Labels, reference: Labels, count: int) -> list[float]:
     """One pass for all surfaces, k-d trees of what differs."""
     from vertebral.evaluation.overlaps import surface_distances
-    from vertebral.evaluation.surfaces import find_edges
+    from vertebral.evaluation.surfaces import find_surface_voxels
 
-    edges = [find_edges(array) for array in (prediction, reference)]
+    edges = [find_surface_voxels(array) for array in (prediction, reference)]
     found = surface_distances(edges[0], edges[1], np.arange(256, dtype=np.uint8), SHAPE, SPACING_MM)
     return [found[n].hd95_mm for n in IDS[:count]]
 
@@ -52,13 +52,13 @@ def ours(prediction: Labels, reference: Labels, count: int) -> list[float]:
 def everything(prediction: Labels, reference: Labels, count: int) -> list[float]:
     """The whole score of a case: all metrics of the spine, its regions and each level, names and instances."""
     from vertebral.core.volume import Volume
-    from vertebral.evaluation.case import Run
+    from vertebral.evaluation.case import RunRecord
     from vertebral.evaluation.evaluate import score_pair
     from vertebral.evaluation.pair import pair
     from vertebral.evaluation.settings import Settings
 
     made = pair(Volume(prediction, np.eye(4)), Volume(reference, np.eye(4)), Settings())
-    rows = score_pair(made, Settings(), "case", "case", Run()).levels
+    rows = score_pair(made, Settings(), "case", "case", RunRecord()).levels
     return [row.hd95_mm or 0.0 for row in rows]
 
 

@@ -32,7 +32,7 @@ def test_folders_to_a_report(folders: Path) -> None:
     assert "first" in result.stdout and "second" in result.stdout and "1.000" in result.stdout
     for name in ("evaluation.json", "cases.csv", "levels.csv", "report.html", "report.md", "table.tex"):
         assert (folders / "out" / name).is_file() and str(folders / "out" / name) in result.stdout.replace("\n", "")
-    assert_one_line(invoke(*words, "--quiet"), "evaluation.json: is there already", "--overwrite")
+    assert_one_line(invoke(*words, "--quiet"), "evaluation.json: already exists", "--overwrite")
     again = invoke(*words, "--overwrite", "--json")
     document = json.loads(again.stdout, parse_constant=lambda text: pytest.fail(text))
     assert document["models"][0]["metrics"]["dice_levels"]["mean"] == 1
@@ -70,7 +70,7 @@ def test_policies_from_the_command_line(folders: Path) -> None:
 
 def test_bad_words(folders: Path) -> None:
     words = ["--pred", folders / "one", "--ref", folders / "ref"]
-    assert_one_line(invoke(*words), "one: is a folder: give --out")
+    assert_one_line(invoke(*words), "one: is a folder; add --out")
     out = [*words, "--out", folders / "out", "--quiet"]
     assert_one_line(invoke(*out, "--resample", "cubic"), "--resample cubic", "nearest")
     assert_one_line(invoke(*out, "--both-empty", "two"), "--both-empty two", "skip or one")

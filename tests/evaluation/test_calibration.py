@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from vertebral.evaluation.calibration import Bin, expected_calibration_error, reliability
+from vertebral.evaluation.calibration import ReliabilityBin, expected_calibration_error, reliability
 
 ANSWERS = [(0.95, True), (0.95, True), (0.95, True), (0.95, False), (0.25, False), (0.35, True)]
 
 
 def test_bins_by_hand() -> None:
     low, middle, high = reliability(ANSWERS)
-    assert (low, middle) == (Bin(1, 0.25, 0.0), Bin(1, 0.35, 1.0))
+    assert (low, middle) == (ReliabilityBin(1, 0.25, 0.0), ReliabilityBin(1, 0.35, 1.0))
     assert high.count == 4 and high.confidence == pytest.approx(0.95) and high.accuracy == 0.75
 
 
@@ -18,7 +18,7 @@ def test_error_by_hand() -> None:
 
 
 def test_certainty_belongs_to_the_last_bin() -> None:
-    assert reliability([(1.0, True), (0.999, True)]) == [Bin(2, pytest.approx(0.9995), 1.0)]
+    assert reliability([(1.0, True), (0.999, True)]) == [ReliabilityBin(2, pytest.approx(0.9995), 1.0)]
     assert expected_calibration_error([(1.0, True)]) == 0
 
 

@@ -10,7 +10,7 @@ from blocks import AFFINE, blocks, save_blocks
 from vertebral.core.anatomy import SPINE
 from vertebral.core.errors import ConfigError, GeometryError, ReadError
 from vertebral.core.volume import Volume
-from vertebral.evaluation.case import CaseScore, LevelRow, Run, from_json, to_json
+from vertebral.evaluation.case import RunRecord, ScoredCase, VertebraScore, from_json, to_json
 from vertebral.evaluation.evaluate import evaluate, score_pair
 from vertebral.evaluation.pair import pair
 from vertebral.evaluation.settings import Settings
@@ -19,12 +19,12 @@ from vertebral.evaluation.settings import Settings
 REFERENCE = {"L1": (20, 25), "L2": (10, 15), "L3": (0, 4), "sacrum": (5, 9)}
 
 
-def scored(prediction: dict, reference: dict, run: Run | None = None, **policies: object) -> CaseScore:
+def scored(prediction: dict, reference: dict, run: RunRecord | None = None, **policies: object) -> ScoredCase:
     settings = Settings(**policies)  # type: ignore[arg-type]
-    return score_pair(pair(blocks(**prediction), blocks(**reference), settings), settings, "a", "a", run or Run())
+    return score_pair(pair(blocks(**prediction), blocks(**reference), settings), settings, "a", "a", run or RunRecord())
 
 
-def by_name(score: CaseScore) -> dict[str, LevelRow]:
+def by_name(score: ScoredCase) -> dict[str, VertebraScore]:
     return {row.name: row for row in score.levels}
 
 
@@ -32,7 +32,7 @@ def test_a_map_equals_itself() -> None:
     score = scored(REFERENCE, REFERENCE)
     assert [row.name for row in score.levels] == ["L1", "L2", "L3"]
     for row in (score.spine, *score.regions, *score.levels):
-        assert (row.dice, row.hd95_mm, row.assd_mm, row.nsd_1mm, row.volume_error) == (1, 0, 0, 1, 0)
+        assert (row.dice, row.hd95_mm, row.assd_mm, row.surface_within_1mm, row.volume_error) == (1, 0, 0, 1, 0)
     assert all(row.any_level_dice == 1 and row.hit and row.distance_mm == 0 for row in score.levels)
     assert score.naming is not None and score.naming.all_right and score.naming.id_rate == 1
     assert score.matching is not None and score.matching.pq == 1
@@ -50,8 +50,8 @@ def test_a_block_one_slice_off() -> None:
     assert row.dice == pytest.approx(0.8)
     assert row.hd95_mm == 3
     assert row.assd_mm == pytest.approx((16 * 3 + 4 * 1) / 68)
-    assert row.nsd_1mm == row.nsd_2mm == pytest.approx(52 / 68)
-    assert row.nsd_3mm == 1
+    assert row.surface_within_1mm == row.surface_within_2mm == pytest.approx(52 / 68)
+    assert row.surface_within_3mm == 1
     assert (row.volume_ml, row.reference_ml, row.volume_error) == (pytest.approx(0.48), pytest.approx(0.48), 0)
     assert row.distance_mm == 3 and row.hit
 
@@ -62,20 +62,20 @@ def test_what_the_border_cuts_is_flagged() -> None:
     assert [row.name for row in score.complete] == ["L1", "L2"]
     assert score.naming is not None and score.naming.all_right  # the cut one is not asked for
     assert score.naming.id_rate == pytest.approx(2 / 3)  # VerSe's asks for all
-    assert score.matching is not None and (score.matching.pairs, score.matching.missed) == (2, 0)
+    assert score.matching is not None and (score.matching.pairs, score.matching.missing) == (2, 0)
 
 
 def test_a_missing_vertebra() -> None:
     score = scored({"L1": (20, 25), "L3": (0, 4)}, REFERENCE)
     row = by_name(score)["L2"]
-    assert (row.dice, row.nsd_2mm, row.hd95_mm, row.assd_mm, row.volume_error) == (0, 0, None, None, -1)
+    assert (row.dice, row.surface_within_2mm, row.hd95_mm, row.assd_mm, row.volume_error) == (0, 0, None, None, -1)
     assert not row.hit and row.distance_mm is None
     # 9 of 14 slices: 2 * 9 / (9 + 14).
     assert score.spine.dice == pytest.approx(18 / 23)
     assert score.naming is not None
     assert (score.naming.all_right, score.naming.recall, score.naming.precision) == (False, 0.5, 1)
     assert score.matching is not None
-    assert (score.matching.pairs, score.matching.missed, score.matching.surplus) == (1, 1, 0)
+    assert (score.matching.pairs, score.matching.missing, score.matching.surplus) == (1, 1, 0)
     assert score.matching.pq == pytest.approx(2 / 3)
 
 
@@ -175,10 +175,10 @@ def test_empty_maps() -> None:
         None,
     )
     assert scored({}, {}, perfect_when_both_empty=True).spine.dice == 1
-    missed = scored({}, REFERENCE)
-    assert (missed.spine.dice, missed.spine.hd95_mm) == (0, None)
-    assert missed.naming is not None and (missed.naming.recall, missed.naming.precision) == (0, None)
-    assert (missed.naming.f1, missed.naming.all_right) == (0, False)
+    nothing = scored({}, REFERENCE)
+    assert (nothing.spine.dice, nothing.spine.hd95_mm) == (0, None)
+    assert nothing.naming is not None and (nothing.naming.recall, nothing.naming.precision) == (0, None)
+    assert (nothing.naming.f1, nothing.naming.all_right) == (0, False)
     invented = scored(REFERENCE, {}, perfect_when_both_empty=True)
     assert (invented.spine.dice, invented.spine.volume_error) == (0, None)
     assert invented.extra == ("L1", "L2", "L3")
@@ -189,9 +189,9 @@ def test_empty_maps() -> None:
 def test_orientation_never_matters(axcodes: str) -> None:
     prediction, reference = blocks(L1=(21, 26), L2=(9, 15)), blocks(**REFERENCE)
     settings = Settings()
-    expected = score_pair(pair(prediction, reference, settings), settings, "a", "a", Run())
+    expected = score_pair(pair(prediction, reference, settings), settings, "a", "a", RunRecord())
     for ours, theirs in ((prediction.reoriented(axcodes), reference), (prediction, reference.reoriented(axcodes))):
-        found = score_pair(pair(ours, theirs, settings), settings, "a", "a", Run())
+        found = score_pair(pair(ours, theirs, settings), settings, "a", "a", RunRecord())
         assert found.levels == expected.levels and found.naming == expected.naming
         assert found.spine == expected.spine
 
@@ -205,8 +205,8 @@ def test_grids_must_match_or_be_resampled() -> None:
     with pytest.raises(GeometryError, match=r"10x10x40 at 2x1x1.5 mm.*10x10x30 at 2x1x3 mm.*--resample nearest"):
         pair(Volume(fine, affine), reference, Settings())
     made = pair(Volume(fine, affine), reference, Settings(resample=True))
-    assert made.notes == ("resampled to the reference's grid",)
-    score = score_pair(made, Settings(), "a", "a", Run())
+    assert made.notes == ("resampled to the grid of the reference",)
+    score = score_pair(made, Settings(), "a", "a", RunRecord())
     assert [row.dice for row in score.levels] == [1, 0]  # L2 lies below the prediction's image
 
 
@@ -220,7 +220,7 @@ def test_resampling_from_an_oblique_grid() -> None:
     affine = np.diag([1.0, 1.0, 3.0, 1.0])
     affine[:2, 3] = -20
     made = pair(Volume(array, turn @ affine), Volume(array, affine), Settings(resample=True))
-    assert score_pair(made, Settings(), "a", "a", Run()).levels[0].dice == pytest.approx(0.95, abs=0.03)
+    assert score_pair(made, Settings(), "a", "a", RunRecord()).levels[0].dice == pytest.approx(0.95, abs=0.03)
 
 
 def test_other_schemes() -> None:
@@ -230,9 +230,9 @@ def test_other_schemes() -> None:
     array[theirs.array == 20], array[theirs.array == 21], array[0, 0, 0] = 31, 30, 26
     array[9, 9, 9] = 5
     made = pair(Volume(array, AFFINE), theirs, Settings(scheme="totalsegmentator"))
-    score = score_pair(made, Settings(), "a", "a", Run())
+    score = score_pair(made, Settings(), "a", "a", RunRecord())
     assert [row.dice for row in score.levels] == [1, 1] and score.spine.dice == 1
-    assert score.notes == ("prediction: 1 voxels with ids that scheme totalsegmentator does not know were left out",)
+    assert score.notes == ("prediction: ignored 1 voxels whose ids are not in scheme totalsegmentator",)
     with pytest.raises(ConfigError, match="unknown scheme 'nothing'"):
         Settings(scheme="nothing")
 
@@ -240,20 +240,20 @@ def test_other_schemes() -> None:
 def test_a_map_that_tells_no_levels_apart() -> None:
     whole = blocks(L1=(10, 25))
     spine = Volume(np.where(whole.array > 0, SPINE.verse_id, 0).astype(np.uint8), AFFINE)
-    score = score_pair(pair(spine, blocks(L1=(18, 25), L2=(10, 18)), Settings()), Settings(), "a", "a", Run())
+    score = score_pair(pair(spine, blocks(L1=(18, 25), L2=(10, 18)), Settings()), Settings(), "a", "a", RunRecord())
     assert score.spine.dice == 1
     assert (score.levels, score.regions, score.naming, score.matching, score.extra) == ((), (), None, None, ())
 
 
 def test_confidences_become_answers() -> None:
     """L1 is right, L3 stands for L2, T12 for nothing; `sacrum` is no vertebra here."""
-    run = Run("m", 3.0, 1.0, (("L1", 0.9), ("L3", 0.6), ("T12", 0.5), ("sacrum", 0.4), ("what", 0.3)))
+    run = RunRecord("m", 3.0, 1.0, (("L1", 0.9), ("L3", 0.6), ("T12", 0.5), ("sacrum", 0.4), ("what", 0.3)))
     score = scored({"L1": (20, 25), "L3": (10, 15), "T12": (26, 29)}, {"L1": (20, 25), "L2": (10, 15)}, run)
     assert score.answers == ((0.9, True), (0.6, False))
 
 
 def test_records_survive_json() -> None:
-    run = Run("m", 3.0, 1.0, (("L1", 0.9),))
+    run = RunRecord("m", 3.0, 1.0, (("L1", 0.9),))
     for score in (scored({"L1": (20, 25)}, REFERENCE, run), scored({}, {})):
         assert from_json(json.loads(json.dumps(to_json(score), allow_nan=False))) == score
 

@@ -13,9 +13,9 @@ from PIL import Image
 from blocks import AFFINE, SHAPE, save_blocks
 from vertebral.core.volume import Volume
 from vertebral.evaluation.page import tables
-from vertebral.evaluation.session import Request, evaluate_folders
 from vertebral.evaluation.settings import Settings
 from vertebral.io.write import write_image
+from vertebral.workflows.evaluate_folder import EvaluationRequest, evaluate_folders
 
 TRUTH = {"T12": (24, 28), "L1": (17, 22), "L2": (10, 15)}
 
@@ -30,7 +30,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], di
         shifted = {"L1": (24, 28), "L2": (17, 22), "L3": (10, 15)} if case == "c" else TRUTH
         save_blocks(root / "one" / f"{case}.nii.gz", **shifted)
         save_blocks(root / "two" / f"{case}.nii.gz", **TRUTH)
-    request = Request(((None, root / "one"), ("a & b_2", root / "two")), root / "ref", jobs=1, worst=1)
+    request = EvaluationRequest(((None, root / "one"), ("a & b_2", root / "two")), root / "ref", jobs=1, worst=1)
     _, collected, files = evaluate_folders(request, Settings(), root / "out")
     return collected, files
 
@@ -63,7 +63,7 @@ def test_the_page_needs_nothing_else(report: tuple[dict[str, Any], dict[str, Pat
     assert page.links and all(link.startswith("data:image/png;base64,") for link in page.links)
     assert "Research use only" in text and "a&lt;b" in text and "a<b" not in text
     assert text.count("<svg") == 3  # no manifest, so no confidences
-    assert "Means over patients" in text and "what it shows in part" in text
+    assert "Means over patients" in text and "does not label partly visible vertebrae" in text
 
 
 def test_pictures_lie_beside_the_markdown(report: tuple[dict[str, Any], dict[str, Path]]) -> None:
@@ -109,10 +109,10 @@ def test_cells_are_escaped() -> None:
 def test_without_matplotlib_there_are_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     reference = save_blocks(tmp_path / "ref.nii.gz", **TRUTH)
-    request = Request(((None, reference),), reference, jobs=1)
+    request = EvaluationRequest(((None, reference),), reference, jobs=1)
     _, _, files = evaluate_folders(request, Settings(), tmp_path / "out")
     text = files["report"].read_text()
-    assert "they need matplotlib" in text and "<svg" not in text
+    assert "which need matplotlib" in text and "<svg" not in text
     assert not (tmp_path / "out" / "figures").exists()
 
 
@@ -124,8 +124,8 @@ def test_pictures_do_without_a_ct_and_without_vertebrae(tmp_path: Path) -> None:
     write_image(Volume(other, np.diag([3.0, 3, 3, 1])), tmp_path / "ref" / "a_ct.nii.gz")
     for case in "ab":
         save_blocks(tmp_path / "pred" / f"{case}.nii.gz")
-    request = Request(((None, tmp_path / "pred"),), tmp_path / "ref", jobs=1, worst=2)
+    request = EvaluationRequest(((None, tmp_path / "pred"),), tmp_path / "ref", jobs=1, worst=2)
     _, _, files = evaluate_folders(request, Settings(), tmp_path / "out")
     text = files["markdown"].read_text()
-    assert "a_ct.nii.gz: is not on the reference's grid" in text and "no CT was given" in text
+    assert "a_ct.nii.gz is not on the grid of the reference" in text and "no CT given" in text
     assert len(list((tmp_path / "out" / "figures").glob("*.png"))) == 3

@@ -5,7 +5,7 @@ import pytest
 
 from blocks import save_blocks
 from vertebral.core.errors import ConfigError, InputError
-from vertebral.evaluation.case import Run
+from vertebral.evaluation.case import RunRecord
 from vertebral.evaluation.pairing import find_cases, read_run
 from vertebral.io.names import case_of, subject_of
 
@@ -86,17 +86,17 @@ def test_what_cannot_be_paired(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none: no such file or folder"):
         find_cases(tmp_path / "none", reference.parent)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty: holds no label maps"):
+    with pytest.raises(InputError, match="empty: contains no label maps"):
         find_cases(tmp_path / "empty", reference.parent)
     for folder in ("x", "y"):
         touch(tmp_path / "pred" / folder / "a.nii.gz")
-    with pytest.raises(InputError, match="2 label maps fit case a"):
+    with pytest.raises(InputError, match="2 label maps belong to case a"):
         find_cases(tmp_path / "pred", reference.parent)
 
 
 def test_what_a_manifest_tells(tmp_path: Path) -> None:
     path = save_blocks(tmp_path / "a_seg-vert_msk.nii.gz", L1=(3, 6))
-    assert read_run(path) == Run()
+    assert read_run(path) == RunRecord()
     manifest = {
         "outputs": [{"file": path.name}],
         "model": {"name": "m"},
@@ -105,9 +105,9 @@ def test_what_a_manifest_tells(tmp_path: Path) -> None:
         "levels": [{"level": "L1", "confidence": 0.75}, {"level": "L2", "confidence": None}],
     }
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    assert read_run(path) == Run("m", 3.5, 1.2, (("L1", 0.75),))
+    assert read_run(path) == RunRecord("m", 3.5, 1.2, (("L1", 0.75),))
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"outputs": []}))
-    assert read_run(path) == Run()
+    assert read_run(path) == RunRecord()
     for text in ("{", "[]", '{"outputs": 3}'):
         (tmp_path / "manifest.json").write_text(text)
-        assert read_run(path) == Run()
+        assert read_run(path) == RunRecord()

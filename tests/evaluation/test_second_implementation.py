@@ -8,7 +8,7 @@ from monai.metrics import compute_average_surface_distance, compute_hausdorff_di
 from scipy.ndimage import binary_erosion, gaussian_filter
 
 from vertebral.evaluation.metrics import dice, distances, hd95_mm
-from vertebral.evaluation.surfaces import find_edges, surface_of
+from vertebral.evaluation.surfaces import find_surface_voxels, surface_of
 
 SPACING_MM = (0.7, 1.3, 2.5)
 
@@ -45,7 +45,7 @@ def test_monai_agrees(seed: int) -> None:
         nsd = compute_surface_dice(
             *given, class_thresholds=[tolerance_mm], include_background=False, spacing=SPACING_MM
         )
-        assert apart.nsd(tolerance_mm) == pytest.approx(float(nsd), abs=1e-6)
+        assert apart.share_within(tolerance_mm) == pytest.approx(float(nsd), abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -77,13 +77,13 @@ def test_one_pass_over_all_labels_finds_the_surface_of_each(seed: int) -> None:
     rng = np.random.default_rng(seed)
     field = gaussian_filter(rng.standard_normal((20, 17, 13)), 1.5)
     labels = np.digitize(field, np.quantile(field, (0.3, 0.5, 0.7, 0.9))).astype(np.uint8)
-    each = find_edges(labels).surfaces(np.arange(256, dtype=np.uint8))
+    each = find_surface_voxels(labels).surfaces(np.arange(256, dtype=np.uint8))
     assert sorted(each) == [1, 2, 3, 4]
     for value, surface in each.items():
         np.testing.assert_array_equal(surface, surface_of(labels == value))
     joined = np.zeros(256, np.uint8)
     joined[[1, 2, 4]] = 1, 1, 2
-    both = find_edges(labels).surfaces(joined)
+    both = find_surface_voxels(labels).surfaces(joined)
     np.testing.assert_array_equal(both[1], surface_of(np.isin(labels, (1, 2))))
     np.testing.assert_array_equal(both[2], surface_of(labels == 4))
 

@@ -133,11 +133,11 @@ def test_what_cannot_be_run_at_all(cohort: Path) -> None:
     out = ["--out", cohort / "out", "--quiet"]
     assert_one_line(invoke(cohort / "none", *out), "none: no such file or folder")
     assert_one_line(invoke(cohort / "validation", *out, "--subset", "some"), "--subset some", "training")
-    assert_one_line(invoke(cohort / "validation", *out, "--subset", "test"), "holds no CT of subset test")
+    assert_one_line(invoke(cohort / "validation", *out, "--subset", "test"), "contains no CT of subset test")
     assert_one_line(invoke(cohort / "validation", *out, "--model", cohort / "none"), "none")
     assert_one_line(invoke(cohort / "validation", *out, "--device", "tpu"), "--device tpu")
-    twins = ["--model", cohort / "right", "--model", cohort / "validation" / ".." / "right"]
-    assert_one_line(invoke(cohort / "validation", *out, *twins), "two models have one name")
+    duplicates = ["--model", cohort / "right", "--model", cohort / "validation" / ".." / "right"]
+    assert_one_line(invoke(cohort / "validation", *out, *duplicates), "two models have the same name")
     save_blocks(cohort / "maps" / "a.nii.gz", L1=(3, 6))
-    assert_one_line(invoke(cohort / "maps", *out), "holds no CT with a reference label map")
+    assert_one_line(invoke(cohort / "maps", *out), "contains no CT with a reference label map")
     assert not (cohort / "out").exists()

@@ -1,4 +1,4 @@
-"""Benchmarks from the command line."""
+"""`vertebral benchmark`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +19,7 @@ from vertebral.cli.console import (
 from vertebral.cli.evaluate import IgnoreOutside, Jobs, Subject, Worst, finish
 from vertebral.core.errors import ConfigError
 
-benchmark_app = typer.Typer(help="Measure how well a stage works, on data that you give.", no_args_is_help=True)
+benchmark_app = typer.Typer(help="Measure how well models work on your data.", no_args_is_help=True)
 
 
 @benchmark_app.command(
@@ -34,16 +34,19 @@ def run(
     out: OutFolder,
     models: Annotated[
         list[str] | None,
-        typer.Option("--model", help="A model's name or folder. Repeatable: others are compared with the first."),
+        typer.Option("--model", help="Name or folder of a model. Repeatable: the others are compared with the first."),
     ] = None,
-    subset: Annotated[str | None, typer.Option(help="training, validation or test scans only.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="The first scans only.")] = None,
+    subset: Annotated[str | None, typer.Option(help="Only these scans: training, validation or test.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first scans.")] = None,
     subject: Subject = None,
     device: Device = "auto",
-    refine: Annotated[bool, typer.Option(help="Refine each vertebra, if the model can.")] = True,
+    refine: Annotated[bool, typer.Option(help="Refine each vertebra if the model has a refiner.")] = True,
     ignore_outside_reference: IgnoreOutside = False,
     in_process: Annotated[
-        bool, typer.Option("--in-process", help="All scans in one process: quicker, but memory is not that of a scan.")
+        bool,
+        typer.Option(
+            "--in-process", help="Run all scans in one process: faster, but the memory of each scan is not measured."
+        ),
     ] = False,
     jobs: Jobs = None,
     worst: Worst = 3,
@@ -51,9 +54,9 @@ def run(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run models over labelled scans, score and compare them; writes what `vertebral evaluate` writes.
+    """Run models on labelled scans, score and compare them; writes the files of `vertebral evaluate`.
 
-    Predictions are kept in predictions/ and made again only where CT, model or options changed.
+    Predictions are kept in predictions/ and repeated only if the CT, the model or the options changed.
     """
     with errors(as_json), interruptible():
         check_device(device)

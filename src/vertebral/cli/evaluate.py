@@ -1,4 +1,4 @@
-"""Scores from the command line."""
+"""`vertebral evaluate`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,47 +9,55 @@ from vertebral.cli.console import AsJson, Overwrite, Quiet, counted, errors, int
 from vertebral.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from vertebral.evaluation.case import CaseScore
-    from vertebral.evaluation.summary import Evaluated
+    from vertebral.evaluation.case import ScoredCase
+    from vertebral.evaluation.summary import EvaluatedModel
 
-Jobs = Annotated[int | None, typer.Option(min=1, help="Cases at once; as many as processors and memory allow.")]
-Worst = Annotated[int, typer.Option(min=0, help="How many of the worst cases to draw.")]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Cases at once (default: as many as processors and memory allow).")
+]
+Worst = Annotated[int, typer.Option(min=0, help="Number of worst cases to draw.")]
 Subject = Annotated[
-    str | None, typer.Option(help="Regular expression that finds the patient in a case's name; sub-... is known.")
+    str | None, typer.Option(help="Regular expression that finds the patient in a case name (default: sub-...).")
 ]
 IgnoreOutside = Annotated[
     bool,
     typer.Option(
         "--ignore-outside-reference",
-        help="Leave out predicted vertebrae above or below all that the reference labels, as VerSe leaves out what is "
-        "visible in part.",
+        help="Leave out predicted vertebrae above or below all reference vertebrae: VerSe does not label "
+        "vertebrae that are only partly visible.",
     ),
 ]
 
 
 def evaluate(
-    pred: Annotated[Path, typer.Option(help="Predicted label map, or a folder of them, at any depth.")],
-    ref: Annotated[Path, typer.Option(help="Reference label map, or a folder of them; the names tell pairs.")],
+    pred: Annotated[Path, typer.Option(help="Predicted label map, or a folder of them, searched recursively.")],
+    ref: Annotated[Path, typer.Option(help="Reference label map, or a folder of them; files are paired by name.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for report and tables; needless for two files.")
+        Path | None, typer.Option("--out", help="Folder for report and tables; optional for two files.")
     ] = None,
     compare: Annotated[
-        list[Path] | None, typer.Option(help="Another model's predictions, compared patient by patient. Repeatable.")
+        list[Path] | None, typer.Option(help="Predictions of another model, compared patient by patient. Repeatable.")
     ] = None,
     names: Annotated[
         list[str] | None, typer.Option("--name", help="Name of the model, then of each --compare. Repeatable.")
     ] = None,
     pred_scheme: Annotated[
-        str, typer.Option(help="Ids of the predictions, as for `vertebral relabel`: verse, totalsegmentator, ...")
+        str,
+        typer.Option(help="Label scheme of the predictions, as for `vertebral relabel`: verse, totalsegmentator, ..."),
     ] = "verse",
-    ref_scheme: Annotated[str, typer.Option(help="Ids of the references.")] = "verse",
+    ref_scheme: Annotated[str, typer.Option(help="Label scheme of the references.")] = "verse",
     resample: Annotated[
-        str | None, typer.Option(help="nearest: put predictions on another grid on the reference's. Refused without.")
+        str | None,
+        typer.Option(
+            help="nearest: resample predictions on another grid to that of the reference; otherwise they are refused."
+        ),
     ] = None,
     ignore_outside_reference: IgnoreOutside = False,
-    both_empty: Annotated[str, typer.Option(help="skip, or one: Dice where neither map has a vertebra.")] = "skip",
+    both_empty: Annotated[
+        str, typer.Option(help="Dice if neither map has a vertebra: skip (no score) or one.")
+    ] = "skip",
     ct: Annotated[
-        Path | None, typer.Option(help="CT, or folder of them, for the pictures; beside --ref if not given.")
+        Path | None, typer.Option(help="CT, or folder of CTs, for the pictures (default: the folder of --ref).")
     ] = None,
     subject: Subject = None,
     jobs: Jobs = None,
@@ -58,10 +66,10 @@ def evaluate(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score label maps against references: overlap, surfaces, names, instances; with intervals over patients.
+    """Score label maps against references: overlap, surfaces, names and instances, with intervals over patients.
 
-    With --out: evaluation.json, cases.csv, levels.csv, report.html, report.md and table.tex. Broken cases are rows with
-    their error, and the exit code is 1 then.
+    With --out, writes evaluation.json, cases.csv, levels.csv, report.html, report.md and table.tex. A case that cannot
+    be scored is listed with its error, and the exit code is then 1.
     """
     with errors(as_json), interruptible():
         from vertebral.evaluation.settings import Settings
@@ -76,23 +84,23 @@ def evaluate(
             scored = score(pred, ref, settings)
             _show_case(scored, as_json)
             return
-        from vertebral.evaluation.session import Request, evaluate_folders
+        from vertebral.workflows.evaluate_folder import EvaluationRequest, evaluate_folders
 
         places = [pred, *(compare or [])]
         if names and len(names) > len(places):
-            raise ConfigError(f"--name: {len(names)} names for {len(places)} models; give one for each")
+            raise ConfigError(f"--name: {len(names)} names for {len(places)} models; give one per model")
         titles = [*(names or []), *[None] * (len(places) - len(names or []))]
         predictions = tuple(zip(titles, places, strict=True))
-        request = Request(predictions, ref, ct, subject, jobs, worst, overwrite)
+        request = EvaluationRequest(predictions, ref, ct, subject, jobs, worst, overwrite)
         with counted(quiet or as_json) as show:
             models, collected, files = evaluate_folders(request, settings, out, show)
     finish(models, collected, files, quiet, as_json)
 
 
 def finish(
-    models: "list[Evaluated]", collected: dict[str, Any], files: dict[str, Path], quiet: bool, as_json: bool
+    models: "list[EvaluatedModel]", collected: dict[str, Any], files: dict[str, Path], quiet: bool, as_json: bool
 ) -> None:
-    """Print what came out; end with exit code 1 where a case could not be scored."""
+    """Print the results; exit with code 1 if a case could not be scored."""
     if as_json:
         shown = {key: value for key, value in collected.items() if key != "cases"}
         print_json(shown | {"files": {name: str(path) for name, path in files.items()}})
@@ -106,14 +114,14 @@ def finish(
 
 def _check(pred: Path, ref: Path, out: Path | None, resample: str | None, both_empty: str) -> None:
     if resample not in (None, "nearest"):
-        raise ConfigError(f"--resample {resample}: use nearest, or leave it out")
+        raise ConfigError(f"--resample {resample}: use nearest, or omit it")
     if both_empty not in ("skip", "one"):
         raise ConfigError(f"--both-empty {both_empty}: use skip or one")
     if out is None and (pred.is_dir() or ref.is_dir()):
-        raise ConfigError(f"{pred if pred.is_dir() else ref}: is a folder: give --out for the report")
+        raise ConfigError(f"{pred if pred.is_dir() else ref}: is a folder; add --out for the report")
 
 
-def _show_case(scored: "CaseScore", as_json: bool) -> None:
+def _show_case(scored: "ScoredCase", as_json: bool) -> None:
     from vertebral.evaluation.case import to_json
     from vertebral.evaluation.summary import headline
 
@@ -127,7 +135,7 @@ def _show_case(scored: "CaseScore", as_json: bool) -> None:
     table = Table("level", "Dice", "HD95 (mm)", "Dice, any level", "reference")
     for row in (scored.spine, *scored.levels):
         best = f"{row.any_level_dice:.3f}" if hasattr(row, "any_level_dice") else ""
-        cut = "cut by the border" if getattr(row, "cut", False) else ""
+        cut = "cut by the image border" if getattr(row, "cut", False) else ""
         table.add_row(row.name, _shown(row.dice, 3), _shown(row.hd95_mm, 1), best, cut)
     console = Console()
     console.print(table)
@@ -145,7 +153,7 @@ def _show_case(scored: "CaseScore", as_json: bool) -> None:
     )
 
 
-def _print_models(models: "list[Evaluated]", collected: dict[str, Any]) -> None:
+def _print_models(models: "list[EvaluatedModel]", collected: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 

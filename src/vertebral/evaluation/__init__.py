@@ -1,1 +1,1 @@
-"""Scores of label maps against references."""
+"""Scores of predicted label maps against reference label maps."""

@@ -1,4 +1,4 @@
-"""The scores of one scan: records that go to JSON as they are, without NaN or infinity."""
+"""The scores of one case as frozen records. They contain no NaN or infinity, so they convert directly to JSON."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,30 +7,30 @@ REGIONS = ("cervical", "thoracic", "lumbar")
 
 
 @dataclass(frozen=True)
-class Row:
-    """A structure in both maps. None is what is not defined: distances where one mask is empty, all where both are.
+class StructureScore:
+    """Scores of one structure. Undefined ones are None: distances if one mask is empty, all scores if both are.
 
-    `volume_error` is (predicted - reference) / reference.
+    `volume_ml` is that of the prediction, `volume_error` (predicted - reference) / reference.
     """
 
     name: str
     dice: float | None
     hd95_mm: float | None
     assd_mm: float | None
-    nsd_1mm: float | None
-    nsd_2mm: float | None
-    nsd_3mm: float | None
+    surface_within_1mm: float | None
+    surface_within_2mm: float | None
+    surface_within_3mm: float | None
     volume_ml: float
     reference_ml: float
     volume_error: float | None
 
 
 @dataclass(frozen=True)
-class LevelRow(Row):
-    """A vertebra of the reference. `cut`: it touches a border of the image.
+class VertebraScore(StructureScore):
+    """Scores of one reference vertebra. `cut`: it touches a border of the image.
 
-    `any_level_dice` is the Dice with the predicted vertebra that overlaps it most, whatever its name. `distance_mm`
-    lies between the centroids of both masks of this name; `hit` is VerSe's identification.
+    `any_level_dice` is the Dice with the predicted vertebra that overlaps it most, whatever its name. `distance_mm` is
+    the distance between the centroids of the two masks with this name; `hit`: VerSe counts it as identified.
     """
 
     any_level_dice: float
@@ -41,13 +41,13 @@ class LevelRow(Row):
 
 @dataclass(frozen=True)
 class Naming:
-    """How well a scan was named.
+    """How well the vertebrae of a case were named.
 
-    `id_rate` and `localisation_mm` (over names in both) as VerSe has them, over all labels of the reference; they are
-    None without any. Stricter: a name is right where it is such a hit and the vertebra it names is the one that holds
-    most of it; `recall` is over complete reference vertebrae, `precision` over predicted ones that are not a cut one's
-    (a false positive counts), `f1` joins them. `shifts` counts predicted vertebrae by how many levels
-    too far down their name is; `false_positives` stand for no reference vertebra.
+    `id_rate` and `localisation_mm` follow VerSe: over all reference labels, and over the labels in both maps. The
+    strict scores count a name as right if it is a hit and the reference vertebra with this name contains most of the
+    predicted one. `recall` is over complete reference vertebrae; `precision` is over predicted vertebrae, except those
+    of a cut reference vertebra, and false positives count; `f1` is the harmonic mean of both. `shifts` counts predicted
+    vertebrae by the number of levels that their name is too far down; `false_positives` match no reference vertebra.
     """
 
     reference: int
@@ -64,14 +64,14 @@ class Naming:
 
 @dataclass(frozen=True)
 class Matching:
-    """Vertebrae whatever their names (panoptic quality, Kirillov et al. 2019): pairs with an IoU above one half.
+    """Vertebrae matched at an IoU above one half, whatever their names (panoptic quality, Kirillov et al. 2019).
 
-    A cut reference vertebra, and what stands for it, counts on neither side. `pq` = `sq` (mean IoU of pairs) x `rq`
-    (F1 of finding); `dice` is the mean of the pairs.
+    Cut reference vertebrae and their predictions are left out. `pq` = `sq` (mean IoU of the pairs) x `rq` (F1 of
+    detection); `dice` is the mean over the pairs. `missing` reference and `surplus` predicted vertebrae are unmatched.
     """
 
     pairs: int
-    missed: int
+    missing: int
     surplus: int
     pq: float | None
     sq: float | None
@@ -80,8 +80,8 @@ class Matching:
 
 
 @dataclass(frozen=True)
-class Run:
-    """What the manifest beside a prediction tells: the model, seconds, peak memory, and (level, confidence)."""
+class RunRecord:
+    """How a prediction was made, from its manifest: model, seconds, peak memory, and (level, confidence) pairs."""
 
     model: str | None = None
     seconds: float | None = None
@@ -90,58 +90,58 @@ class Run:
 
 
 @dataclass(frozen=True)
-class CaseScore:
-    """All scores of one scan. `extra` are predicted levels that the reference has not, `ignored` those left out.
+class ScoredCase:
+    """All scores of one case. `extra` are predicted levels that the reference lacks, `ignored` those left out.
 
-    `levels` is empty where a map tells no levels apart; `naming` and `matching` are None then. `answers` are
-    (confidence, right) of predicted vertebrae that stand for one of the reference.
+    If a map has a single label for the whole spine, `levels` is empty and `naming` and `matching` are None. `answers`
+    are (confidence, right) of the predicted vertebrae that match one of the reference.
     """
 
     case: str
     subject: str
-    spine: Row
-    regions: tuple[Row, ...]
-    levels: tuple[LevelRow, ...]
+    spine: StructureScore
+    regions: tuple[StructureScore, ...]
+    levels: tuple[VertebraScore, ...]
     extra: tuple[str, ...]
     ignored: tuple[str, ...]
     naming: Naming | None
     matching: Matching | None
     diagonal_mm: float
     notes: tuple[str, ...]
-    run: Run
+    run: RunRecord
     answers: tuple[tuple[float, bool], ...]
 
     @property
-    def complete(self) -> tuple[LevelRow, ...]:
-        """The reference's vertebrae that no border cuts."""
+    def complete(self) -> tuple[VertebraScore, ...]:
+        """The reference vertebrae that the image border does not cut."""
         return tuple(row for row in self.levels if not row.cut)
 
 
 @dataclass(frozen=True)
-class Failed:
-    """A case that could not be scored, with the reason in words."""
+class FailedCase:
+    """A case that could not be scored, and why."""
 
     case: str
     subject: str
     error: str
 
 
-def to_json(score: CaseScore) -> dict[str, Any]:
-    """The record as plain json types."""
+def to_json(score: ScoredCase) -> dict[str, Any]:
+    """Return the record as plain JSON types."""
     return asdict(score)
 
 
-def from_json(stored: dict[str, Any]) -> CaseScore:
-    """The record that `to_json` gave. Raises TypeError or KeyError for anything else."""
+def from_json(stored: dict[str, Any]) -> ScoredCase:
+    """Rebuild the record from the output of `to_json`. Raises TypeError or KeyError for anything else."""
     naming, matching, run = stored["naming"], stored["matching"], stored["run"]
     rebuilt = {
-        "spine": Row(**stored["spine"]),
-        "regions": tuple(Row(**row) for row in stored["regions"]),
-        "levels": tuple(LevelRow(**row) for row in stored["levels"]),
+        "spine": StructureScore(**stored["spine"]),
+        "regions": tuple(StructureScore(**row) for row in stored["regions"]),
+        "levels": tuple(VertebraScore(**row) for row in stored["levels"]),
         "naming": None if naming is None else Naming(**naming),
         "matching": None if matching is None else Matching(**matching),
-        "run": Run(**{**run, "confidences": tuple((name, value) for name, value in run["confidences"])}),
+        "run": RunRecord(**{**run, "confidences": tuple((name, value) for name, value in run["confidences"])}),
         "answers": tuple((confidence, right) for confidence, right in stored["answers"]),
     }
     rebuilt |= {name: tuple(stored[name]) for name in ("extra", "ignored", "notes")}
-    return CaseScore(**{**stored, **rebuilt})
+    return ScoredCase(**{**stored, **rebuilt})

@@ -1,4 +1,4 @@
-"""Many cases: in parallel within the memory there is, each done once, and a broken one reported, not fatal."""
+"""Score many cases in parallel, within the free memory, each once; a case that fails is reported, not fatal."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from vertebral.core.errors import VertebralError
-from vertebral.evaluation.case import CaseScore, Failed, from_json, to_json
+from vertebral.evaluation.case import FailedCase, ScoredCase, from_json, to_json
 from vertebral.evaluation.evaluate import evaluate
 from vertebral.evaluation.pairing import CasePaths, read_run
 from vertebral.evaluation.settings import Settings
@@ -23,9 +23,9 @@ from vertebral.runtime.hashing import file_sha256
 from vertebral.runtime.processes import ignore_interrupts
 
 Progress = Callable[[int, int, str], None]
-Outcome = CaseScore | Failed
-# Raise it when the same files would get other scores.
-VERSION = 1
+Outcome = ScoredCase | FailedCase
+# Increase it when the same files would get different scores.
+VERSION = 2
 _BYTES_PER_VOXEL = 12
 _BASE_GB = 0.25
 
@@ -46,9 +46,9 @@ def score_cases(
 ) -> list[Outcome]:
     """Score every case, in the order of `cases`.
 
-    What is in the folder `cache` for the same bytes and settings is taken from there, and what is scored is put there.
-    `jobs` processes work at once, by default one a processor, and fewer where the largest case would not fit that often
-    into memory. A case that cannot be scored becomes `Failed`.
+    Scores in the folder `cache` are reused if the files and settings are unchanged; new scores are stored there.
+    `jobs` processes run at once, by default one per processor, but no more than fit into memory with the largest case.
+    A case that cannot be scored becomes a `FailedCase`.
     """
     if cache is not None:
         cache.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def _run(work: list[_Job], count: int) -> Iterator[tuple[int, Outcome]]:
             del left[n]
             yield n, outcome
     except BrokenProcessPool:
-        # A process was killed, and took the others' results along: one by one shows which case did it.
+        # A process was killed, and the results of the others are lost: one by one shows which case it was.
         for n, job in left.items():
             yield n, _alone(job)
 
@@ -94,14 +94,16 @@ def _alone(job: _Job) -> Outcome:
         try:
             return pool.submit(_score, job).result()
         except BrokenProcessPool:
-            return job.paths.failed("its process was killed, perhaps for want of memory: free memory, or crop the case")
+            return job.paths.failed(
+                "its process was killed, perhaps because memory ran out; free memory, or crop the case"
+            )
 
 
 def _score(job: _Job) -> Outcome:
-    """Score one case, or say why not: whatever happens to it must not end the others."""
+    """Score one case, or return why that failed: no error in one case may stop the others."""
     paths = job.paths
     if paths.prediction is None:
-        return paths.failed("there is no prediction for it")
+        return paths.failed("no prediction for this case")
     try:
         place = job.cache / f"{paths.case}.json" if job.cache is not None else None
         key = _key(paths.prediction, paths.reference, job.settings) if place is not None else ""
@@ -126,7 +128,7 @@ def _key(prediction: Path, reference: Path, settings: Settings) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _cached(place: Path, key: str, paths: CasePaths) -> CaseScore | None:
+def _cached(place: Path, key: str, paths: CasePaths) -> ScoredCase | None:
     try:
         stored = json.loads(place.read_text(encoding="utf-8"))
         if stored["key"] != key:
@@ -137,13 +139,13 @@ def _cached(place: Path, key: str, paths: CasePaths) -> CaseScore | None:
 
 
 def _fitting(cases: Sequence[CasePaths]) -> int:
-    """How many cases of the largest size fit into memory at once; at least one."""
+    """Return how many cases of the largest size fit into memory at once; at least one."""
     sizes = [1]
     for paths in cases:
         try:
             sizes.append(prod(read_geometry(paths.reference).shape))
         except VertebralError:
-            continue  # its row will say so
+            continue  # reported when the case is scored
     free_gb = free_memory_gb()
     need_gb = _BASE_GB + max(sizes) * _BYTES_PER_VOXEL / 1e9
     return len(cases) if free_gb is None else max(1, int(free_gb / need_gb))

@@ -14,10 +14,11 @@ Spacing = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class SurfaceDistances:
-    """mm from each surface voxel of the prediction to the reference's surface (`there_mm`), and the other way round.
+    """Distances in mm from each surface voxel to the other surface.
 
-    A surface voxel is a voxel of the mask with a face neighbour outside it; the border of the array counts as outside.
-    Distances run between voxel centres.
+    `there_mm`: from the prediction to the reference; `back_mm`: from the reference to the prediction. A surface voxel
+    is a voxel of the mask with a face neighbour outside the mask; outside the array counts as outside the mask.
+    Distances are between voxel centres.
     """
 
     there_mm: NDArray[np.float64]
@@ -30,26 +31,26 @@ class SurfaceDistances:
 
     @property
     def assd_mm(self) -> float:
-        """Average symmetric surface distance: the mean over the surface voxels of both (Heimann et al. 2009)."""
+        """Average symmetric surface distance: the mean over all surface voxels of both (Heimann et al. 2009)."""
         return float((self.there_mm.sum() + self.back_mm.sum()) / (len(self.there_mm) + len(self.back_mm)))
 
-    def nsd(self, tolerance_mm: float) -> float:
-        """Normalised surface Dice: the share of both surfaces within `tolerance_mm` of the other (Nikolov et al. 2018).
+    def share_within(self, tolerance_mm: float) -> float:
+        """Return the share of the surface voxels of both masks within `tolerance_mm` of the other surface.
 
-        Surface voxels are counted; the original weighs surface elements by their area.
+        It is not the normalised surface Dice of Nikolov et al. (2018), which weights surface elements by their area.
         """
         near = np.count_nonzero(self.there_mm <= tolerance_mm) + np.count_nonzero(self.back_mm <= tolerance_mm)
         return float(near / (len(self.there_mm) + len(self.back_mm)))
 
 
 def dice(prediction: Mask, reference: Mask) -> float:
-    """2 |A and B| / (|A| + |B|); NaN where both are empty (Dice 1945)."""
+    """Return 2 |A and B| / (|A| + |B|) (Dice 1945); NaN if both masks are empty."""
     total = int(prediction.sum()) + int(reference.sum())
     return 2 * int((prediction & reference).sum()) / total if total else float("nan")
 
 
 def hd95_mm(prediction: Mask, reference: Mask, spacing_mm: Spacing) -> float:
-    """As `SurfaceDistances.hd95_mm`; infinite where one mask is empty, NaN where both are."""
+    """Return `SurfaceDistances.hd95_mm` of two masks; infinity if one is empty, NaN if both are."""
     if not prediction.any() or not reference.any():
         return float("nan") if not prediction.any() and not reference.any() else float("inf")
     ours, theirs = (surface_of(np.ascontiguousarray(mask)) for mask in (prediction, reference))
@@ -59,9 +60,9 @@ def hd95_mm(prediction: Mask, reference: Mask, spacing_mm: Spacing) -> float:
 def distances(
     ours: NDArray[np.int64], theirs: NDArray[np.int64], shape: tuple[int, ...], spacing_mm: Spacing
 ) -> SurfaceDistances:
-    """Distances of two surfaces given as ascending flat indices (C order) into a grid of `shape`; neither is empty.
+    """Measure two non-empty surfaces, given as ascending flat indices (C order) into an array of `shape`.
 
-    What both share is at distance 0 and is not looked up; the rest goes through k-d trees of surface voxels.
+    Voxels on both surfaces are at distance 0 and need no search; k-d trees of the surface voxels find the others.
     """
     points = [_points_mm(flat, shape, spacing_mm) for flat in (ours, theirs)]
     trees = [cKDTree(of, balanced_tree=False, compact_nodes=False) for of in points]

@@ -1,4 +1,4 @@
-"""Names and instances: VerSe's identification, stricter ones, and matching whatever the names are."""
+"""Scores of names (VerSe's and stricter ones), and of vertebrae matched whatever their names."""
 
 from collections import Counter
 
@@ -6,17 +6,16 @@ import numpy as np
 
 from vertebral.core.anatomy import BY_VERSE_ID, LEVELS, Level, sort_levels
 from vertebral.evaluation.case import Matching, Naming
-from vertebral.evaluation.overlaps import Counts
-from vertebral.evaluation.settings import HIT_MM, MATCH_IOU, STANDS_FOR
+from vertebral.evaluation.overlaps import OverlapCounts
+from vertebral.evaluation.settings import HIT_MM, LEAST_SHARED, MATCH_IOU
 from vertebral.stages.identify.priors import RARE
 
 
-def hits(counts: Counts, found: tuple[Level, ...], truth: tuple[Level, ...]) -> dict[Level, float]:
-    """Levels that VerSe counts as identified, with the distance of their centroids in mm.
+def hits(counts: OverlapCounts, found: tuple[Level, ...], truth: tuple[Level, ...]) -> dict[Level, float]:
+    """Return the levels that VerSe counts as identified, with the distance of their centroids in mm.
 
-    As its official code has it (anjany/verse, utils/eval_utilities.py): of the levels in both maps, those whose
-    predicted centroid is nearer to its own reference centroid than to that of any other level in both, and within
-    20 mm.
+    As in its official code (anjany/verse, utils/eval_utilities.py): of the levels in both maps, those whose predicted
+    centroid is within 20 mm of its own reference centroid and nearer to it than to that of any other level in both.
     """
     both = [level for level in truth if level in found]
     if not both:
@@ -28,35 +27,35 @@ def hits(counts: Counts, found: tuple[Level, ...], truth: tuple[Level, ...]) -> 
     return {level: float(mm) for level, mm, right in zip(both, own, near, strict=True) if right}
 
 
-def stands_for(counts: Counts, found: tuple[Level, ...]) -> dict[Level, Level | None]:
-    """For each predicted vertebra the reference vertebra that holds most of it; None where that is next to nothing."""
+def true_levels(counts: OverlapCounts, found: tuple[Level, ...]) -> dict[Level, Level | None]:
+    """Map each predicted vertebra to the reference vertebra that contains most of it; None below `LEAST_SHARED`."""
     result: dict[Level, Level | None] = {}
     for level in found:
         row = counts.voxels[level.verse_id].copy()
         size = row.sum()
         row[0] = 0
         best = int(row.argmax())
-        result[level] = BY_VERSE_ID[best] if row[best] >= STANDS_FOR * size else None
+        result[level] = BY_VERSE_ID[best] if row[best] >= LEAST_SHARED * size else None
     return result
 
 
 def name_scores(
-    counts: Counts, found: tuple[Level, ...], truth: tuple[Level, ...], cut: tuple[Level, ...]
+    counts: OverlapCounts, found: tuple[Level, ...], truth: tuple[Level, ...], cut: tuple[Level, ...]
 ) -> Naming | None:
-    """Score the names; None where there is neither a reference vertebra nor a predicted one."""
+    """Score the names; None if there is no vertebra in either map."""
     if not found and not truth:
         return None
-    hit, meant = hits(counts, found, truth), stands_for(counts, found)
+    hit, true_level_of = hits(counts, found, truth), true_levels(counts, found)
     whole = [level for level in truth if level not in cut]
     both = [level.verse_id for level in truth if level in found]
     apart = np.linalg.norm(counts.ours_mm[both] - counts.theirs_mm[both], axis=1)
-    asked = [level for level in found if meant[level] not in cut]
-    true = {level for level in hit if meant[level] == level}
+    judged = [level for level in found if true_level_of[level] not in cut]
+    true = {level for level in hit if true_level_of[level] == level}
     right = sum(level in true for level in whole)
     recall = right / len(whole) if whole else None
-    precision = right / len(asked) if asked else None
-    pairs = [(level, other) for level, other in meant.items() if other is not None]
-    every = right == len(whole) and all(other == level for level, other in meant.items())
+    precision = right / len(judged) if judged else None
+    pairs = [(level, other) for level, other in true_level_of.items() if other is not None]
+    every = right == len(whole) and all(other == level for level, other in true_level_of.items())
     return Naming(
         reference=len(truth),
         hits=len(hit),
@@ -64,37 +63,37 @@ def name_scores(
         localisation_mm=float(apart.mean()) if both else None,
         recall=recall,
         precision=precision,
-        f1=2 * right / (len(whole) + len(asked)) if whole or asked else None,
-        all_right=every if whole or asked else None,
+        f1=2 * right / (len(whole) + len(judged)) if whole or judged else None,
+        all_right=every if whole or judged else None,
         shifts={f"{by:+d}": n for by, n in sorted(Counter(levels_off(ours, true) for ours, true in pairs).items())},
-        false_positives=len(meant) - len(pairs),
+        false_positives=len(true_level_of) - len(pairs),
     )
 
 
 def match(
-    counts: Counts, found: tuple[Level, ...], truth: tuple[Level, ...], cut: tuple[Level, ...]
+    counts: OverlapCounts, found: tuple[Level, ...], truth: tuple[Level, ...], cut: tuple[Level, ...]
 ) -> Matching | None:
-    """Panoptic quality of the vertebrae, whatever their names; None where there are none on either side."""
-    meant = stands_for(counts, found)
+    """Return the panoptic quality of the vertebrae, whatever their names; None if there are none in either map."""
+    true_level_of = true_levels(counts, found)
     whole = [level for level in truth if level not in cut]
-    asked = [level for level in found if meant[level] not in cut]
-    if not whole and not asked:
+    judged = [level for level in found if true_level_of[level] not in cut]
+    if not whole and not judged:
         return None
     ious = []
     dices = []
-    for level in asked:
+    for level in judged:
         for other in whole:
             shared = int(counts.voxels[level.verse_id, other.verse_id])
             total = int(counts.ours[level.verse_id] + counts.theirs[other.verse_id])
             if shared > MATCH_IOU * (total - shared):
                 ious.append(shared / (total - shared))
                 dices.append(2 * shared / total)
-    quality = 2 * len(ious) / (len(whole) + len(asked))
+    quality = 2 * len(ious) / (len(whole) + len(judged))
     mean_iou = float(np.mean(ious)) if ious else None
     return Matching(
         pairs=len(ious),
-        missed=len(whole) - len(ious),
-        surplus=len(asked) - len(ious),
+        missing=len(whole) - len(ious),
+        surplus=len(judged) - len(ious),
         pq=quality * mean_iou if mean_iou is not None else 0.0,
         sq=mean_iou,
         rq=quality,

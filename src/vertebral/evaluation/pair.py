@@ -1,4 +1,4 @@
-"""A prediction and its reference brought onto one grid and into one scheme, before anything is measured."""
+"""A prediction and its reference on one grid and in one label scheme."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from vertebral.core.anatomy import BY_VERSE_ID, SPINE, Level, sort_levels
 from vertebral.core.errors import GeometryError
 from vertebral.core.label_schemes import to_verse
 from vertebral.core.volume import Array, Grid, Volume
-from vertebral.evaluation.settings import STANDS_FOR, Settings
+from vertebral.evaluation.settings import LEAST_SHARED, Settings
 from vertebral.io.ct.read import read_labels
 
 Labels = NDArray[np.uint8]
@@ -19,11 +19,12 @@ _KEPT = np.where(_VERTEBRAE, np.arange(256), 0).astype(np.uint8)
 
 
 @dataclass(frozen=True)
-class Pair:
-    """VerSe ids (uint8, I x J x K, RAS) of `predicted` and `reference`, cut to the box that holds both.
+class LabelMapPair:
+    """VerSe ids (uint8, I x J x K, RAS) of `predicted` and `reference`, cropped to the box that contains both.
 
-    `grid` is that of the box. `cut` are the reference's levels that touch a border of the whole image, `diagonal_mm`
-    its longest extent, `ignored` the predicted levels that were left out. `one_label`: a map tells no levels apart.
+    `grid` is that of the box. `cut` are the reference levels that touch a border of the whole image, `diagonal_mm` is
+    its diagonal, `ignored` are the predicted levels that were left out. `one_label`: a map has a single label for the
+    whole spine.
     """
 
     predicted: Labels
@@ -36,8 +37,8 @@ class Pair:
     notes: tuple[str, ...]
 
 
-def read_pair(prediction: Path, reference: Path, settings: Settings) -> Pair:
-    """Read two label maps and pair them. Raises ReadError and GeometryError, with the names of the files."""
+def read_pair(prediction: Path, reference: Path, settings: Settings) -> LabelMapPair:
+    """Read two label maps and pair them. Raises ReadError and GeometryError with the names of the files."""
     predicted, expected = read_labels(prediction), read_labels(reference)
     try:
         return pair(predicted, expected, settings)
@@ -45,10 +46,10 @@ def read_pair(prediction: Path, reference: Path, settings: Settings) -> Pair:
         raise GeometryError(f"{prediction}: {error} ({reference})") from None
 
 
-def pair(predicted: Volume, reference: Volume, settings: Settings) -> Pair:
-    """Orient both to RAS, convert them to VerSe ids and keep vertebrae only.
+def pair(predicted: Volume, reference: Volume, settings: Settings) -> LabelMapPair:
+    """Reorient both to RAS, convert them to VerSe ids and keep only vertebrae.
 
-    Raises GeometryError where the grids differ and resampling was not asked for.
+    Raises GeometryError if the grids differ and `settings.resample` is False.
     """
     notes: list[str] = []
     theirs = reference.to_ras()
@@ -56,11 +57,11 @@ def pair(predicted: Volume, reference: Volume, settings: Settings) -> Pair:
     if not ours.grid.matches(theirs.grid):
         if not settings.resample:
             raise GeometryError(
-                f"its grid ({_about(ours.grid)}) is not that of the reference ({_about(theirs.grid)}): "
-                "bring both onto one grid, or use --resample nearest"
+                f"its grid ({_about(ours.grid)}) differs from that of the reference ({_about(theirs.grid)}): "
+                "resample one of them, or add --resample nearest"
             )
         ours = Volume(_nearest(ours, theirs.grid), theirs.affine)
-        notes.append("resampled to the reference's grid")
+        notes.append("resampled to the grid of the reference")
     box = _box(ours.array, theirs.array)
     grid = theirs.grid.cropped(box)
     found = _vertebrae(ours.array[box], settings.scheme, "prediction", notes)
@@ -68,7 +69,7 @@ def pair(predicted: Volume, reference: Volume, settings: Settings) -> Pair:
     ignored = _outside(found, truth, grid) if settings.ignore_outside_reference else ()
     if ignored:
         found[np.isin(found, [level.verse_id for level in ignored])] = 0
-    return Pair(
+    return LabelMapPair(
         found,
         truth,
         grid,
@@ -81,7 +82,7 @@ def pair(predicted: Volume, reference: Volume, settings: Settings) -> Pair:
 
 
 def vertebrae(voxels: NDArray[np.int64]) -> tuple[Level, ...]:
-    """The levels that have voxels, from head to tail; `voxels` (256,) are counts by VerSe id."""
+    """Return the levels that have voxels, from head to tail; `voxels` (256,) are counts by VerSe id."""
     return sort_levels(BY_VERSE_ID[int(value)] for value in np.flatnonzero(voxels) if _VERTEBRAE[value])
 
 
@@ -90,21 +91,19 @@ def _about(grid: Grid) -> str:
 
 
 def _vertebrae(array: Array, scheme: str, whose: str, notes: list[str]) -> Labels:
-    """VerSe ids of vertebrae, or of the spine as a whole where a map in VerSe's own ids says no more; C order."""
+    """Return the VerSe ids of vertebrae (C order); a map in VerSe's scheme may label the spine as a whole."""
     converted = to_verse(array, scheme)
     kept = np.ascontiguousarray(_KEPT[converted.array])
     unknown = dict(converted.ignored)
     if scheme == "verse" and unknown.pop(SPINE.verse_id, 0):
         kept[array == SPINE.verse_id] = SPINE.verse_id
     if unknown:
-        notes.append(
-            f"{whose}: {sum(unknown.values())} voxels with ids that scheme {scheme} does not know were left out"
-        )
+        notes.append(f"{whose}: ignored {sum(unknown.values())} voxels whose ids are not in scheme {scheme}")
     return kept
 
 
 def _nearest(labels: Volume, grid: Grid) -> Array:
-    """Values of the voxels of `labels` that are nearest to those of `grid`; 0 beyond them. Plane by plane along I."""
+    """Return the value of the nearest voxel of `labels` for each voxel of `grid`; 0 outside. Plane by plane along I."""
     to_source = np.linalg.inv(labels.affine) @ grid.affine
     result = np.zeros(grid.shape, labels.array.dtype)
     j, k = np.arange(grid.shape[1])[:, None], np.arange(grid.shape[2])[None, :]
@@ -119,7 +118,7 @@ def _nearest(labels: Volume, grid: Grid) -> Array:
 
 
 def _outside(found: Labels, truth: Labels, grid: Grid) -> tuple[Level, ...]:
-    """Predicted vertebrae that share next to nothing with the reference and lie above or below all of it."""
+    """Return the predicted vertebrae above or below the whole reference that share almost no voxel with it."""
     heights = [_height_mm(truth, level, grid) for level in vertebrae(np.bincount(truth.ravel()))]
     if not heights:
         return ()
@@ -128,7 +127,7 @@ def _outside(found: Labels, truth: Labels, grid: Grid) -> tuple[Level, ...]:
         inside = found == level.verse_id
         height = _height_mm(found, level, grid)
         beyond = height > max(heights) or height < min(heights)
-        if beyond and np.count_nonzero(truth[inside]) < STANDS_FOR * np.count_nonzero(inside):
+        if beyond and np.count_nonzero(truth[inside]) < LEAST_SHARED * np.count_nonzero(inside):
             left_out.append(level)
     return tuple(left_out)
 
@@ -138,20 +137,20 @@ def _height_mm(labels: Labels, level: Level, grid: Grid) -> float:
 
 
 def _box(found: Labels, truth: Labels) -> tuple[slice, slice, slice]:
-    """What either map labels; a single voxel where neither does."""
-    parts = []
+    """Return the bounding box of both maps; a single voxel if both are empty."""
+    sides = []
     for axis in range(3):
         others = tuple(n for n in range(3) if n != axis)
         hit = np.flatnonzero(found.any(others) | truth.any(others))
-        parts.append(slice(int(hit[0]), int(hit[-1]) + 1) if len(hit) else slice(0, 1))
-    return parts[0], parts[1], parts[2]
+        sides.append(slice(int(hit[0]), int(hit[-1]) + 1) if len(hit) else slice(0, 1))
+    return sides[0], sides[1], sides[2]
 
 
 def _at_the_border(truth: Labels, box: tuple[slice, slice, slice], shape: tuple[int, int, int]) -> tuple[Level, ...]:
-    """Levels on a face of the box that is a face of the image."""
+    """Return the levels on a face of the box that is also a face of the image."""
     values: set[int] = set()
-    for axis, (part, length) in enumerate(zip(box, shape, strict=True)):
-        faces = [edge for edge, there in ((0, part.start == 0), (-1, part.stop == length)) if there]
+    for axis, (side, length) in enumerate(zip(box, shape, strict=True)):
+        faces = [edge for edge, there in ((0, side.start == 0), (-1, side.stop == length)) if there]
         for edge in faces:
             values.update(np.unique(truth.take(edge, axis)).tolist())
     return sort_levels(BY_VERSE_ID[value] for value in values if _VERTEBRAE[value])

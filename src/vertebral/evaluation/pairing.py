@@ -1,4 +1,4 @@
-"""Which prediction belongs to which reference, told by the names of the files."""
+"""Pair predictions with references by their file names."""
 
 import json
 from collections import defaultdict
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vertebral.core.errors import InputError
-from vertebral.evaluation.case import Failed, Run
+from vertebral.evaluation.case import FailedCase, RunRecord
 from vertebral.io.ct.image_header import IMAGE_SUFFIXES, suffix_of
 from vertebral.io.manifest import MANIFEST
 from vertebral.io.names import case_of, subject_of
@@ -18,7 +18,7 @@ _USUAL_ENDING = "_seg-vert_msk"
 
 @dataclass(frozen=True)
 class CasePaths:
-    """The files of a case. `prediction` is None where there is none; `ct` is for pictures only."""
+    """The files of a case. `prediction` is None if it is missing; `ct` is used only for pictures."""
 
     case: str
     subject: str
@@ -26,23 +26,24 @@ class CasePaths:
     reference: Path
     ct: Path | None = None
 
-    def failed(self, reason: str) -> Failed:
-        """Return this case as one without a score. Folders are taken out of `reason`, since reports travel."""
+    def failed(self, reason: str) -> FailedCase:
+        """Return this case as failed. Folder names are removed from `reason`, because reports are passed on."""
         for path in (self.prediction, self.reference, self.ct):
             if path is not None:
                 reason = reason.replace(str(path), path.name)
-        return Failed(self.case, self.subject, reason)
+        return FailedCase(self.case, self.subject, reason)
 
 
 def find_cases(
     prediction: Path, reference: Path, ct: Path | None = None, subject: str | None = None
 ) -> tuple[list[CasePaths], list[Path]]:
-    """Pair label maps of files or folders (searched to the bottom) by case; return the cases and spare predictions.
+    """Pair the label maps of two files or folders (searched recursively) by case.
 
-    A case is what `<case>.nii.gz`, `<case>_seg-vert_msk.nii.gz`, `<case>_ct.nii.gz` and their like share. Two files are
-    a pair whatever their names. `ct` defaults to the reference's folder. `subject` is as for `subject_of`.
+    The case is the common part of `<case>.nii.gz`, `<case>_seg-vert_msk.nii.gz`, `<case>_ct.nii.gz` and similar names.
+    Two files are a pair whatever their names. `ct` defaults to the folder of the reference. `subject` is the pattern of
+    `subject_of`. Returns the cases, and the predictions without a reference.
 
-    Raises InputError where a place is missing, holds no label map, or two label maps fit one case.
+    Raises InputError if a path is missing, a folder has no label map, or two label maps belong to one case.
     """
     if reference.is_file() and prediction.is_file():
         found = {case_of(reference): prediction}
@@ -59,26 +60,26 @@ def find_cases(
     return cases, [path for case, path in sorted(found.items()) if case not in expected]
 
 
-def read_run(prediction: Path) -> Run:
-    """What the manifest beside a prediction says of it; an empty record where there is none that names it."""
+def read_run(prediction: Path) -> RunRecord:
+    """Read the manifest next to a prediction; an empty record if there is none that lists this file."""
     try:
         manifest = json.loads((prediction.parent / MANIFEST).read_text(encoding="utf-8"))
         if prediction.name not in {row["file"] for row in manifest["outputs"]}:
-            return Run()
+            return RunRecord()
         levels = [row for row in manifest.get("levels", ()) if row.get("confidence") is not None]
-        return Run(
+        return RunRecord(
             model=manifest.get("model", {}).get("name"),
             seconds=round(sum(manifest["seconds"].values()), 3) if manifest.get("seconds") else None,
             memory_gb=manifest.get("peak_memory_gb"),
             confidences=tuple((str(row["level"]), float(row["confidence"])) for row in levels),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return Run()
+        return RunRecord()
 
 
 def _label_maps(place: Path) -> dict[str, Path]:
     if not place.exists():
-        raise InputError(f"{place}: no such file or folder: check the path")
+        raise InputError(f"{place}: no such file or folder; check the path")
     if place.is_file():
         return {case_of(place): place}
     found: dict[str, list[Path]] = defaultdict(list)
@@ -86,7 +87,7 @@ def _label_maps(place: Path) -> dict[str, Path]:
         if not _is_scan(path, place):
             found[case_of(path)].append(path)
     if not found:
-        raise InputError(f"{place}: holds no label maps (NIfTI, NRRD or MetaImage); give another folder")
+        raise InputError(f"{place}: contains no label maps (NIfTI, NRRD or MetaImage); give another folder")
     return {case: _only(case, paths) for case, paths in found.items()}
 
 
@@ -95,7 +96,7 @@ def _only(case: str, paths: list[Path]) -> Path:
     chosen = usual or paths
     if len(chosen) > 1:
         names = ", ".join(str(path) for path in sorted(chosen)[:3])
-        raise InputError(f"{len(chosen)} label maps fit case {case} ({names}): give a folder that holds one for each")
+        raise InputError(f"{len(chosen)} label maps belong to case {case} ({names}); give a folder with one per case")
     return chosen[0]
 
 

@@ -1,4 +1,4 @@
-"""The results of an evaluation as files for machines: everything as json, and a table of cases and one of levels."""
+"""The results of an evaluation as files: everything as JSON, a table of cases and a table of structures."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -9,7 +9,7 @@ from vertebral.core.about import DISCLAIMER, __version__
 from vertebral.core.errors import OutputExistsError
 from vertebral.evaluation.case import to_json
 from vertebral.evaluation.settings import Settings, policies
-from vertebral.evaluation.summary import METRICS, Evaluated, compare, summarise
+from vertebral.evaluation.summary import METRICS, EvaluatedModel, compare, summarise
 from vertebral.io.tables import write_csv
 from vertebral.io.write import write_json
 
@@ -18,15 +18,15 @@ CASES, LEVELS = "cases.csv", "levels.csv"
 
 
 def refuse_results(out: Path, overwrite: bool) -> None:
-    """Raise OutputExistsError where `out` is a file, or holds an evaluation that may not be replaced."""
+    """Raise OutputExistsError if `out` is a file, or contains an evaluation and `overwrite` is False."""
     if out.exists() and not out.is_dir():
-        raise OutputExistsError(f"{out}: is a file; give a folder as --out")
+        raise OutputExistsError(f"{out}: is a file, not a folder; give a folder as --out")
     if (out / RESULTS).exists() and not overwrite:
-        raise OutputExistsError(f"{out / RESULTS}: is there already; add --overwrite, or choose another --out")
+        raise OutputExistsError(f"{out / RESULTS}: already exists; add --overwrite or choose another --out")
 
 
-def collect(models: Sequence[Evaluated], settings: Settings, facts: dict[str, str]) -> dict[str, Any]:
-    """Everything that an evaluation says: the first model is the one that the others are compared with."""
+def collect(models: Sequence[EvaluatedModel], settings: Settings, facts: dict[str, str]) -> dict[str, Any]:
+    """Collect all results of an evaluation; the other models are compared with the first."""
     first, *others = models
     return {
         "disclaimer": DISCLAIMER,
@@ -47,8 +47,8 @@ def collect(models: Sequence[Evaluated], settings: Settings, facts: dict[str, st
     }
 
 
-def write_results(models: Sequence[Evaluated], collected: dict[str, Any], out: Path) -> dict[str, Path]:
-    """Write `cases.csv`, `levels.csv` and, last, `evaluation.json` into the folder `out`, which is there."""
+def write_results(models: Sequence[EvaluatedModel], collected: dict[str, Any], out: Path) -> dict[str, Path]:
+    """Write `cases.csv`, `levels.csv` and, last, `evaluation.json` into the existing folder `out`."""
     files = {"cases": out / CASES, "levels": out / LEVELS, "results": out / RESULTS}
     write_csv(_case_rows(models), files["cases"])
     write_csv(_level_rows(models), files["levels"])
@@ -56,8 +56,8 @@ def write_results(models: Sequence[Evaluated], collected: dict[str, Any], out: P
     return files
 
 
-def _case_rows(models: Sequence[Evaluated]) -> list[dict[str, Any]]:
-    """A row a case; a failed one has its error."""
+def _case_rows(models: Sequence[EvaluatedModel]) -> list[dict[str, Any]]:
+    """Return one row per case; a failed case has only its error."""
     rows: list[dict[str, Any]] = []
     for model in models:
         for case in model.scores:
@@ -79,7 +79,7 @@ def _case_rows(models: Sequence[Evaluated]) -> list[dict[str, Any]]:
     return rows
 
 
-def _level_rows(models: Sequence[Evaluated]) -> list[dict[str, Any]]:
+def _level_rows(models: Sequence[EvaluatedModel]) -> list[dict[str, Any]]:
     return [
         {"model": model.name, "case": case.case, "subject": case.subject, "structure": kind}
         | {"any_level_dice": None, "cut": None, "distance_mm": None, "hit": None}

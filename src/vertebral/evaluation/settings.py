@@ -1,4 +1,4 @@
-"""What to do where the metrics leave a choice: every policy has a name, a default, and a sentence in the output."""
+"""The choices that the metrics leave open: each policy has a name, a default and a sentence in the output."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,17 @@ from vertebral.core.label_schemes import check_scheme
 TOLERANCES_MM = (1, 2, 3)
 HIT_MM = 20.0
 MATCH_IOU = 0.5
-# A predicted vertebra stands for the reference vertebra that holds most of it, if that is this share of it at least.
-STANDS_FOR = 0.1
+# A predicted vertebra matches the reference vertebra that contains most of it, if that is at least this share of it.
+LEAST_SHARED = 0.1
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The policies of an evaluation. Raises ConfigError for a scheme that is none.
+    """The policies of an evaluation. Raises ConfigError for an unknown scheme.
 
-    `resample`: put predictions that lie on another grid on the reference's (nearest voxel) instead of refusing them.
-    `ignore_outside_reference`: leave out predicted vertebrae above or below all that the reference labels.
-    `perfect_when_both_empty`: Dice 1 where a scan holds no vertebra and none was predicted, instead of no score.
+    `resample`: resample predictions on another grid to that of the reference (nearest voxel) instead of refusing them.
+    `ignore_outside_reference`: leave out predicted vertebrae above or below all reference vertebrae.
+    `perfect_when_both_empty`: Dice 1 instead of no score if neither map has a vertebra.
     """
 
     scheme: str = "verse"
@@ -32,31 +32,31 @@ class Settings:
 
 
 def policies(settings: Settings) -> dict[str, str]:
-    """Each policy in a sentence, as it stands in every report."""
+    """Return each policy in a sentence, for the report."""
     outside = (
-        "left out: predicted vertebrae above or below the whole reference and less than a tenth of them in it"
+        "left out: predicted vertebrae above or below the whole reference that overlap it by less than a tenth"
         if settings.ignore_outside_reference
-        else "counted as false positives, also where the reference may have left out what it shows in part"
+        else "counted as false positives, even if the reference does not label partly visible vertebrae"
     )
     return {
-        "grid": "on another grid: put on the reference's, nearest voxel"
+        "grid": "predictions on another grid: resampled to that of the reference, nearest voxel"
         if settings.resample
-        else "on another grid: refused; the order and direction of axes do not matter",
-        "structures": "vertebrae C1-L6 and T13; sacrum, coccyx and all else are left out on both sides",
-        "missing vertebra": "Dice and NSD 0; no distances, so HD95 and ASSD are means over those found, and HD95 is "
-        "given a second time with the image's diagonal in its place",
+        else "predictions on another grid: refused; the order and direction of the axes do not matter",
+        "structures": "vertebrae C1-L6 and T13; sacrum, coccyx and everything else are left out of both maps",
+        "missing vertebra": "Dice and surface share 0; no distances: HD95 and ASSD are means over the vertebrae "
+        "found, and a second HD95 takes the diagonal of the image for a missing one",
         "both empty": "Dice 1" if settings.perfect_when_both_empty else "not scored",
         "reference empty, prediction not": "Dice 0, no distances",
-        "cut by the border": "reference vertebrae that touch a border of the image are a stratum of their own: out of "
-        "the means over levels and of the strict naming scores, in the spine's foreground and in VerSe's rate",
+        "cut by the border": "reference vertebrae that touch a border of the image are reported separately: excluded "
+        "from the means over levels and the strict naming scores, included in the spine mask and in VerSe's rate",
         "predicted, not in the reference": outside,
-        "T13 and L6": "levels as all others: a tool without them misses them; a step over one that is absent is one",
+        "T13 and L6": "scored like other levels: a tool that lacks them misses them; shifts do not count absent ones",
         "identification (VerSe)": f"labels in both maps whose nearest reference centroid is their own, within "
-        f"{HIT_MM:g} mm, over labels in the reference; false positives cost nothing; centroids are those of the masks",
-        "names (strict)": "right where VerSe counts a hit and the vertebra of that name holds most of the predicted "
-        "one; recall over complete reference vertebrae, precision over predicted ones that are not a cut one's",
-        "all levels right": "every complete reference vertebra is named right and every predicted vertebra has the "
-        "name of the reference vertebra that holds most of it",
+        f"{HIT_MM:g} mm, over the labels of the reference; false positives cost nothing; centroids are of the masks",
+        "names (strict)": "right if VerSe counts a hit and the reference vertebra of that name contains most of the "
+        "predicted one; recall over complete reference vertebrae, precision over predicted ones but those of cut ones",
+        "all levels right": "every complete reference vertebra is named right, and every predicted vertebra has the "
+        "name of the reference vertebra that contains most of it",
         "instances": f"each label is one instance; matched, whatever its name, at an IoU above {MATCH_IOU:g}",
         "patients": "scans of one patient are averaged first; means, medians and intervals are over patients "
         "(percentile bootstrap, 95 %)",

@@ -1,4 +1,4 @@
-"""Means with intervals over patients, and paired differences of two models: a patient is the unit, never a voxel."""
+"""Means with intervals over patients, and paired differences of two models. The unit is the patient."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import wilcoxon
+from scipy.stats import bootstrap, wilcoxon
 
 RESAMPLES = 10_000
-_BLOCK = 4_000_000
+_BATCH = 1000  # resamples at once, to limit memory
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Over `patients`: mean, median and quartiles, and the 95 % interval of the mean (None for one patient)."""
+    """Mean, median and quartiles over `patients`, and the 95 % interval of the mean (None for a single patient)."""
 
     patients: int
     mean: float
@@ -25,9 +25,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """Paired differences (second less first) over the `patients` that both have; `p` by Wilcoxon's signed ranks.
+    """Paired differences (second minus first) over the `patients` with both values; `p` by Wilcoxon's signed ranks.
 
-    `dropped` patients have a value for one of the two only. `p` is None where no patient differs.
+    `dropped` patients have only one of the two values. `p` is None if no patient differs.
     """
 
     patients: int
@@ -41,7 +41,7 @@ class Difference:
 
 
 def by_patient(values: Iterable[tuple[str, float | None]]) -> dict[str, float]:
-    """The mean of each patient's scans; scans without a value are left out."""
+    """Average the scans of each patient; scans without a value are left out."""
     scans: dict[str, list[float]] = defaultdict(list)
     for patient, value in values:
         if value is not None:
@@ -50,7 +50,7 @@ def by_patient(values: Iterable[tuple[str, float | None]]) -> dict[str, float]:
 
 
 def estimate(patients: dict[str, float], seed: int = 0) -> Estimate | None:
-    """None without patients."""
+    """Summarise one value per patient; None without patients."""
     values = np.array(list(patients.values()))
     if not len(values):
         return None
@@ -59,7 +59,7 @@ def estimate(patients: dict[str, float], seed: int = 0) -> Estimate | None:
 
 
 def difference(first: dict[str, float], second: dict[str, float], seed: int = 0) -> Difference | None:
-    """None where no patient has both."""
+    """Compare two models patient by patient; None if no patient has both values."""
     both = sorted(first.keys() & second.keys())
     if not both:
         return None
@@ -77,14 +77,15 @@ def difference(first: dict[str, float], second: dict[str, float], seed: int = 0)
 
 
 def bootstrap_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, float] | None:
-    """Percentile bootstrap of the mean, 95 %, by 10,000 resamples (Efron 1979); None for fewer than two values."""
+    """Percentile bootstrap of the mean, 95 %, with 10,000 resamples (Efron 1979); None for fewer than two values."""
     if len(values) < 2:
         return None
-    rng = np.random.default_rng(seed)
-    block = max(1, _BLOCK // len(values))
-    means = [
-        values[rng.integers(len(values), size=(min(block, RESAMPLES - start), len(values)))].mean(1)
-        for start in range(0, RESAMPLES, block)
-    ]
-    low, high = np.percentile(np.concatenate(means), (2.5, 97.5))
+    low, high = bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=_BATCH,
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    ).confidence_interval
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""The surface voxels of all labels of a map at once, however far apart the parts of a label lie."""
+"""The surface voxels of all labels of a map in one pass, however scattered a label is."""
 
 from dataclasses import dataclass
 
@@ -10,33 +10,33 @@ _SLAB_VOXELS = 4_000_000
 
 
 @dataclass(frozen=True)
-class Edges:
-    """The labelled voxels with a face neighbour of another value, where beyond the border of the array there is 0.
+class SurfaceVoxels:
+    """The labelled voxels with a face neighbour of another value; outside the array the value is 0.
 
-    `flat` (N,) are ascending flat indices (C order), `own` (N,) their values and `beside` (6, N) those of their
-    neighbours.
+    `flat` (N,) are ascending flat indices (C order), `own` (N,) their values and `neighbours` (6, N) the values of
+    their face neighbours.
     """
 
     flat: NDArray[np.int64]
     own: Labels
-    beside: Labels
+    neighbours: Labels
 
     def surfaces(self, codes: Labels) -> dict[int, NDArray[np.int64]]:
-        """Flat indices of the surface of each code above 0, where `codes` (256,) says what each label counts as.
+        """Return the flat indices of the surface of each code above 0; `codes` (256,) maps labels to codes.
 
-        Joining labels never makes a surface where there was no edge, so the map itself need not be looked at again.
+        Joining labels never creates a new surface voxel, so the map itself is not needed again.
         """
         own = codes[self.own]
-        on = (own > 0) & (codes[self.beside] != own).any(axis=0)
+        on = (own > 0) & (codes[self.neighbours] != own).any(axis=0)
         flat, values = self.flat[on], own[on]
         order = np.argsort(values, kind="stable")
         counts = np.bincount(values, minlength=1)
-        parts = np.split(flat[order], np.cumsum(counts)[:-1])
-        return {int(value): parts[value] for value in np.flatnonzero(counts)}
+        split = np.split(flat[order], np.cumsum(counts)[:-1])
+        return {int(value): split[value] for value in np.flatnonzero(counts)}
 
 
-def find_edges(labels: Labels) -> Edges:
-    """Find the edges of a map (I, J, K) slab by slab, so that memory stays small."""
+def find_surface_voxels(labels: Labels) -> SurfaceVoxels:
+    """Find the surface voxels of a map (I, J, K) slab by slab, to limit memory."""
     plane = labels[0].size
     step = max(1, _SLAB_VOXELS // plane)
     found = [
@@ -45,22 +45,24 @@ def find_edges(labels: Labels) -> Edges:
     ]
     flat = np.concatenate(found)
     values = labels.ravel()
-    beside = np.zeros((6, len(flat)), np.uint8)
+    neighbours = np.zeros((6, len(flat)), np.uint8)
     places = np.unravel_index(flat, labels.shape)
     strides = (plane, labels.shape[2], 1)
     for axis, (place, stride, length) in enumerate(zip(places, strides, labels.shape, strict=True)):
         for n, (step, inside) in enumerate(((-stride, place > 0), (stride, place < length - 1))):
-            beside[2 * axis + n, inside] = values[flat[inside] + step]
-    return Edges(flat, values[flat], beside)
+            neighbours[2 * axis + n, inside] = values[flat[inside] + step]
+    return SurfaceVoxels(flat, values[flat], neighbours)
 
 
 def surface_of(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Flat indices of the surface of one mask (I, J, K); empty where it is."""
-    return find_edges(mask.view(np.uint8)).surfaces(np.arange(256, dtype=np.uint8)).get(1, np.zeros(0, np.int64))
+    """Return the flat indices of the surface of one mask (I, J, K); empty for an empty mask."""
+    return (
+        find_surface_voxels(mask.view(np.uint8)).surfaces(np.arange(256, dtype=np.uint8)).get(1, np.zeros(0, np.int64))
+    )
 
 
 def _differing(labels: Labels, start: int, stop: int) -> NDArray[np.bool_]:
-    """True for labelled voxels of planes `start` to `stop` that have a neighbour of another value."""
+    """Mark the labelled voxels of planes `start` to `stop` with a face neighbour of another value."""
     inner = labels[start:stop]
     edge = np.zeros(inner.shape, bool)
     for side, neighbour in ((0, start - 1), (-1, stop)):
@@ -78,6 +80,6 @@ def _differing(labels: Labels, start: int, stop: int) -> NDArray[np.bool_]:
 
 
 def _along(axis: int, cut: slice) -> tuple[slice, slice, slice]:
-    parts = [slice(None)] * 3
-    parts[axis] = cut
-    return parts[0], parts[1], parts[2]
+    box = [slice(None)] * 3
+    box[axis] = cut
+    return box[0], box[1], box[2]

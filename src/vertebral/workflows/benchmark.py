@@ -1,4 +1,4 @@
-"""Models over a catalogue: every scan predicted once, in a process of its own, and all of them scored and compared."""
+"""Run models on labelled scans, each scan in a process of its own, then score and compare them."""
 
 import json
 import os
@@ -15,18 +15,18 @@ from typing import Any
 from vertebral.core.errors import ConfigError, InputError, VertebralError
 from vertebral.data.verse.catalogue import CatalogueCase, load_catalogue
 from vertebral.data.verse.layouts import ScanFiles, find_scans
-from vertebral.evaluation.case import CaseScore, Failed
+from vertebral.evaluation.case import FailedCase, ScoredCase
 from vertebral.evaluation.cohort import score_cases
 from vertebral.evaluation.pairing import CasePaths, find_cases
 from vertebral.evaluation.results import refuse_results
-from vertebral.evaluation.session import CACHE, finish, make_folder
 from vertebral.evaluation.settings import Settings
-from vertebral.evaluation.summary import Evaluated
+from vertebral.evaluation.summary import EvaluatedModel
 from vertebral.io.manifest import LABELS_ENDING, MANIFEST
 from vertebral.models.weights import load_model
 from vertebral.runtime.hashing import file_sha256
 from vertebral.workflows import run as pipeline
 from vertebral.workflows.config import RunConfig
+from vertebral.workflows.evaluate_folder import CACHE, finish, make_folder
 
 Progress = Callable[[int, int, str], None]
 PREDICTIONS = "predictions"
@@ -34,11 +34,11 @@ PREDICTIONS = "predictions"
 
 @dataclass(frozen=True)
 class BenchmarkRequest:
-    """What to run: `models` (names or folders, the first is what others are compared with) over the scans of `data`.
+    """What to run: `models` (names or folders; the others are compared with the first) on the scans of `data`.
 
-    `data` is a catalogue's json, or a folder in a layout that `vertebral data index` knows, or with CTs beside their
-    label maps. `subset` (training, validation, test) and `limit` choose among them. `isolated` predicts each scan in a
-    process of its own, so that its peak memory is its own and its death costs no other.
+    `data` is the JSON of a catalogue, or a folder: in a layout that `vertebral data index` knows, or with each CT next
+    to its label map. `subset` (training, validation, test) and `limit` select scans. `isolated` predicts each scan in
+    its own process, so that its peak memory is measured and a crash affects no other scan.
     """
 
     data: Path
@@ -56,45 +56,45 @@ class BenchmarkRequest:
 
 def run_benchmark(
     request: BenchmarkRequest, settings: Settings, out: Path, progress: Progress = lambda done, total, text: None
-) -> tuple[list[Evaluated], dict[str, Any], dict[str, Path]]:
-    """Predict, score and report into `out`; return models, what `evaluation.json` says, and the files.
+) -> tuple[list[EvaluatedModel], dict[str, Any], dict[str, Path]]:
+    """Predict, score and report into `out`; return the models, the content of `evaluation.json`, and the files.
 
-    Predictions lie in `out`/predictions/<model>/<case>, one folder each as `vertebral run` leaves it, and are kept
-    where CT, model and options are the same. Raises InputError and its kin for data or models that cannot be used.
+    Predictions are in `out`/predictions/<model>/<case>, each a result folder of `vertebral run`; they are reused if CT,
+    model and options are unchanged. Raises InputError or a subclass for data or models that cannot be used.
     """
     refuse_results(out, request.overwrite)
     scans = _scans(request)
     names = _names(request.models)
-    digests = {model: load_model(model).sha256 for model in request.models}
+    hashes = {model: load_model(model).sha256 for model in request.models}
     make_folder(out)
     models = []
     for model, name in names.items():
         config = RunConfig(model=model, device=request.device, refine=request.refine, overwrite=True)
         folder = out / PREDICTIONS / name
         made: list[CasePaths] = []
-        failed: list[Failed] = []
+        failed: list[FailedCase] = []
         for n, scan in enumerate(scans):
             progress(n, len(scans), f"{name}: {scan.case}")
-            error = _predict(scan, folder / scan.case, config, digests[model], request.isolated)
+            error = _predict(scan, folder / scan.case, config, hashes[model], request.isolated)
             if error is None:
                 made.append(replace(scan, prediction=_label_map(folder / scan.case)))
             else:
                 failed.append(scan.failed(error))
         outcomes = score_cases(made, settings, out / CACHE / name, request.jobs, progress)
-        scores = tuple(outcome for outcome in outcomes if isinstance(outcome, CaseScore))
-        failed += [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+        scores = tuple(outcome for outcome in outcomes if isinstance(outcome, ScoredCase))
+        failed += [outcome for outcome in outcomes if isinstance(outcome, FailedCase)]
         if not scores:
             raise InputError(
-                f"model {name}: not one of {len(scans)} scans could be scored; the first: {failed[0].error}"
+                f"model {name}: none of the {len(scans)} scans could be scored; {failed[0].case}: {failed[0].error}"
             )
-        models.append(Evaluated(name, scores, tuple(failed), (), tuple(made)))
-    return models, *finish(models, settings, out, request.worst, _facts(request, names, digests, scans), progress)
+        models.append(EvaluatedModel(name, scores, tuple(failed), (), tuple(made)))
+    return models, *finish(models, settings, out, request.worst, _facts(request, names, hashes, scans), progress)
 
 
 def _scans(request: BenchmarkRequest) -> list[CasePaths]:
-    """The scans with a reference, in the order of their names."""
+    """Return the scans with a reference, sorted by name."""
     if not request.data.exists():
-        raise InputError(f"{request.data}: no such file or folder: check the path")
+        raise InputError(f"{request.data}: no such file or folder; check the path")
     rows: Sequence[tuple[CatalogueCase | ScanFiles, Path]]
     if request.data.is_file():
         catalogue = load_catalogue(request.data)
@@ -112,23 +112,23 @@ def _scans(request: BenchmarkRequest) -> list[CasePaths]:
     chosen = [row for subset, row in found if request.subset in (None, subset)]
     if not chosen:
         which = f" of subset {request.subset}" if request.subset else ""
-        raise InputError(f"{request.data}: holds no CT{which} with a reference label map; give another place")
+        raise InputError(f"{request.data}: contains no CT{which} with a reference label map; give another path")
     return sorted(chosen, key=lambda row: row.case)[: request.limit]
 
 
 def _names(models: tuple[str, ...]) -> dict[str, str]:
-    """Model -> what it is called here: the last part of its path."""
+    """Map each model to its name here: its own, or that of its folder."""
     names = {model: Path(model).resolve().name if os.sep in model else model for model in models}
     if len(set(names.values())) < len(models):
-        raise ConfigError(f"--model {', '.join(models)}: two models have one name; give them folders named apart")
+        raise ConfigError(f"--model {', '.join(models)}: two models have the same name; rename one of the folders")
     return names
 
 
-def _predict(scan: CasePaths, folder: Path, config: RunConfig, digest: str, isolated: bool) -> str | None:
-    """Run the model on a scan unless its results are there; return why that failed, or None."""
+def _predict(scan: CasePaths, folder: Path, config: RunConfig, sha256: str, isolated: bool) -> str | None:
+    """Run the model on a scan unless its results exist; return why that failed, or None."""
     assert scan.ct is not None
     try:
-        if _is_there(folder, scan.ct, config, digest):
+        if _exists(folder, scan.ct, config, sha256):
             return None
         if isolated:
             with ProcessPoolExecutor(1, get_context("spawn")) as pool:
@@ -138,17 +138,17 @@ def _predict(scan: CasePaths, folder: Path, config: RunConfig, digest: str, isol
     except VertebralError as error:
         return str(error)
     except BrokenProcessPool:
-        return "its process was killed, perhaps for want of memory: free memory, or crop the scan"
+        return "its process was killed, perhaps because memory ran out; free memory, or crop the scan"
     except (OSError, RuntimeError, MemoryError) as error:
         return f"{type(error).__name__}: {error}"
     return None
 
 
-def _is_there(folder: Path, ct: Path, config: RunConfig, digest: str) -> bool:
-    """True where the manifest says that these results came of the same CT, model and options."""
+def _exists(folder: Path, ct: Path, config: RunConfig, sha256: str) -> bool:
+    """Return True if these results were made from the same CT, model and options."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        same = manifest["options"] == config.model_dump(mode="json") and manifest["model"]["sha256"] == digest
+        same = manifest["options"] == config.model_dump(mode="json") and manifest["model"]["sha256"] == sha256
         return bool(same and manifest["input"]["sha256"] == file_sha256(ct) and _label_map(folder).is_file())
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return False
@@ -159,18 +159,18 @@ def _label_map(folder: Path) -> Path:
 
 
 def _facts(
-    request: BenchmarkRequest, names: dict[str, str], digests: dict[str, str], scans: list[CasePaths]
+    request: BenchmarkRequest, names: dict[str, str], hashes: dict[str, str], scans: list[CasePaths]
 ) -> dict[str, str]:
-    """How the figures came about; no paths, for a report may travel."""
+    """Describe how the predictions were made, without paths, because reports are passed on."""
     machine = platform.processor() or platform.machine()
     return {
         "data": f"{len(scans)} scans of {request.data.resolve().name}"
         + (f", subset {request.subset}" if request.subset else "")
         + (f", the first {request.limit}" if request.limit else ""),
-        **{f"model {name}": f"sha256 {digests[model]}" for model, name in names.items()},
-        "refinement": "as the model has it" if request.refine else "left out",
+        **{f"model {name}": f"sha256 {hashes[model]}" for model, name in names.items()},
+        "refinement": "as configured in the model" if request.refine else "off",
         "device": request.device,
         "machine": f"{machine}, {os.cpu_count()} processors, Python {sys.version.split()[0]}",
-        "time and memory": "of each scan as its manifest gives them, imports not counted; "
-        + ("a process a scan" if request.isolated else "one process for all, so that memory is the highest so far"),
+        "time and memory": "of each scan from its manifest, without imports; "
+        + ("one process per scan" if request.isolated else "one process for all, so memory is the highest so far"),
     }

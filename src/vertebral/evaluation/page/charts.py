@@ -1,4 +1,4 @@
-"""The charts of the page as SVG: Dice of each level, steps of names, and how far confidences can be trusted."""
+"""The charts of the report as SVG: scores of each level, shifts of names, calibration of confidences."""
 
 import io
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from matplotlib.ticker import MaxNLocator
 
 from vertebral.core.anatomy import sort_levels
 from vertebral.evaluation.calibration import reliability
-from vertebral.evaluation.summary import Evaluated, level_values, levels_in
+from vertebral.evaluation.summary import EvaluatedModel, level_values, levels_in
 
-# Okabe and Ito 2008: hues that stay apart for red-green colour blindness.
+# Okabe and Ito 2008: colours that people with red-green colour blindness can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
-def level_boxes(models: Sequence[Evaluated], field: str, title: str, top: float | None) -> str:
-    """Boxes over patients for each level; complete vertebrae only. Every patient is a dot."""
+def level_boxes(models: Sequence[EvaluatedModel], field: str, title: str, top: float | None) -> str:
+    """Draw a box plot over patients for each level, complete vertebrae only. Every patient is a dot."""
     known = {level for model in models for level in levels_in(model.scores)}
     names = sort_levels(level for level in known if any(level_values(model.scores, level, "dice") for model in models))
     figure, axes = _figure(max(4.6, 1.2 + 0.36 * len(names)), 2.8)
@@ -37,8 +37,8 @@ def level_boxes(models: Sequence[Evaluated], field: str, title: str, top: float 
     return _svg(figure)
 
 
-def shift_bars(models: Sequence[Evaluated], summaries: Sequence[dict[str, Any]]) -> str:
-    """How many predicted vertebrae have a name that is how many levels too far down (+) or up (-)."""
+def shift_bars(models: Sequence[EvaluatedModel], summaries: Sequence[dict[str, Any]]) -> str:
+    """Draw the number of predicted vertebrae by how many levels their name is too far down (+) or up (-)."""
     steps = sorted({int(by) for summary in summaries for by in summary["shifts"]} | {-1, 0, 1})
     figure, axes = _figure(4.2, 2.6)
     width = 0.8 / len(models)
@@ -56,8 +56,8 @@ def shift_bars(models: Sequence[Evaluated], summaries: Sequence[dict[str, Any]])
     return _svg(figure)
 
 
-def calibration(models: Sequence[Evaluated]) -> str | None:
-    """Share of right names against their confidence, in tenths; None where no manifest gave confidences."""
+def calibration(models: Sequence[EvaluatedModel]) -> str | None:
+    """Draw the share of right names against their confidence, in tenths; None without confidences in a manifest."""
     known = [(n, model, _answers(model)) for n, model in enumerate(models) if _answers(model)]
     if not known:
         return None
@@ -79,7 +79,7 @@ def calibration(models: Sequence[Evaluated]) -> str | None:
     return _svg(figure)
 
 
-def _answers(model: Evaluated) -> list[tuple[float, bool]]:
+def _answers(model: EvaluatedModel) -> list[tuple[float, bool]]:
     return [answer for case in model.scores for answer in case.answers]
 
 
@@ -116,13 +116,13 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _legend(axes: Axes, models: Sequence[Evaluated]) -> None:
+def _legend(axes: Axes, models: Sequence[EvaluatedModel]) -> None:
     if len(models) > 1:
         axes.legend(frameon=False, fontsize=7.5)
 
 
 def _svg(figure: Figure) -> str:
-    """The drawing for HTML: without XML's head, the same on every run."""
+    """Return the SVG for HTML: without the XML header, identical on every run."""
     stream = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": "vertebral", "svg.fonttype": "none", "font.family": "sans-serif"}):
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})

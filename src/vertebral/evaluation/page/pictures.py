@@ -1,4 +1,4 @@
-"""Pictures of single cases: the worst as overlays with their errors in colour, and one with its rendered spine."""
+"""Pictures of single cases: overlays with errors in colour, and an example with rendered spines."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from vertebral.core.anatomy import BY_VERSE_ID, Level
 from vertebral.core.errors import RenderError, VertebralError
 from vertebral.core.records import Surface
 from vertebral.core.volume import Grid, Volume
-from vertebral.evaluation.pair import Pair, read_pair
+from vertebral.evaluation.pair import LabelMapPair, read_pair
 from vertebral.evaluation.pairing import CasePaths
 from vertebral.evaluation.settings import Settings
 from vertebral.io.ct.read import read_scan
@@ -23,7 +23,7 @@ _RENDERED_PX = (360, 720)
 
 
 def draw_case(paths: CasePaths, settings: Settings, title: str, subtitle: str, path: Path) -> str | None:
-    """Draw CT, reference, prediction and errors to `path`; return why the CT is missing, if it is."""
+    """Draw CT, reference, prediction and errors to `path`; return why the CT is missing, or None."""
     compared, why = _compared(paths, settings)
     draw_comparison(compared, title, subtitle, path)
     return why
@@ -45,27 +45,27 @@ def _compared(paths: CasePaths, settings: Settings) -> tuple[Compared, str | Non
     return cut_to_labels(ct, reference, prediction), why
 
 
-def _wider(pair: Pair) -> tuple[tuple[slice, slice, slice], Grid]:
-    """A grid with some room around the labels, and where these lie in it."""
-    room = [int(np.ceil(_MARGIN_MM / mm)) for mm in pair.grid.spacing_mm]
+def _wider(pair: LabelMapPair) -> tuple[tuple[slice, slice, slice], Grid]:
+    """Return the box of the labels within a grid with a margin around them, and that grid."""
+    margin = [int(np.ceil(_MARGIN_MM / mm)) for mm in pair.grid.spacing_mm]
     affine = pair.grid.affine.copy()
-    affine[:3, 3] = pair.grid.to_world(-np.array(room))
-    shape = tuple(n + 2 * extra for n, extra in zip(pair.grid.shape, room, strict=True))
-    i, j, k = (slice(extra, extra + n) for n, extra in zip(pair.grid.shape, room, strict=True))
+    affine[:3, 3] = pair.grid.to_world(-np.array(margin))
+    shape = tuple(n + 2 * extra for n, extra in zip(pair.grid.shape, margin, strict=True))
+    i, j, k = (slice(extra, extra + n) for n, extra in zip(pair.grid.shape, margin, strict=True))
     return (i, j, k), Grid((shape[0], shape[1], shape[2]), affine)
 
 
-def _placed(labels: np.ndarray, pair: Pair, box: tuple[slice, slice, slice], grid: Grid) -> Volume:
+def _placed(labels: np.ndarray, pair: LabelMapPair, box: tuple[slice, slice, slice], grid: Grid) -> Volume:
     array = np.zeros(grid.shape, np.uint8)
     array[box] = labels
     return Volume(array, grid.affine)
 
 
 def _ct(paths: CasePaths, grid: Grid) -> tuple[Volume, str | None]:
-    """The CT on `grid`, which lies along its voxels; air where it has none, or is not there."""
+    """Return the CT on `grid`, whose voxels must coincide with its own, and why it is missing; air outside it."""
     array = np.full(grid.shape, _AIR_HU, np.int16)
     if paths.ct is None:
-        return Volume(array, grid.affine), "no CT was given"
+        return Volume(array, grid.affine), "no CT given"
     try:
         scan = read_scan(paths.ct).volume.to_ras()
     except VertebralError as error:
@@ -73,7 +73,7 @@ def _ct(paths: CasePaths, grid: Grid) -> tuple[Volume, str | None]:
     start = scan.grid.to_voxel(grid.to_world(np.zeros(3)))
     first = np.rint(start).astype(int)
     if np.abs(start - first).max() > 0.05 or not np.allclose(scan.affine[:3, :3], grid.affine[:3, :3], atol=1e-3):
-        return Volume(array, grid.affine), f"{paths.ct.name}: is not on the reference's grid"
+        return Volume(array, grid.affine), f"{paths.ct.name} is not on the grid of the reference"
     low = np.maximum(first, 0)
     high = np.minimum(first + grid.shape, scan.array.shape)
     inner = tuple(slice(a - f, b - f) for a, b, f in zip(low, high, first, strict=True))
@@ -82,7 +82,7 @@ def _ct(paths: CasePaths, grid: Grid) -> tuple[Volume, str | None]:
 
 
 def _rendered(labels: Volume, frame: Volume) -> Picture | None:
-    """The spine from the left, framed as `frame` is, so that both pictures have one scale; None without a vertebra."""
+    """Render the spine from the left at the scale of `frame`; None without a vertebra."""
     surfaces, framing = _surfaces(labels), _surfaces(frame)
     if not surfaces:
         return None
@@ -94,7 +94,7 @@ def _rendered(labels: Volume, frame: Volume) -> Picture | None:
 
 
 def _surfaces(labels: Volume) -> Sequence[Surface]:
-    """Quick surfaces for a picture; those of `vertebral mesh` are the ones to keep."""
+    """Make quick surfaces, good enough for a picture."""
     surfaces = []
     for value in np.unique(labels.array):
         if value:
@@ -107,6 +107,6 @@ def _surface(labels: Volume, level: Level) -> Surface:
     box = tuple(slice(int(hit.min()), int(hit.max()) + 1) for hit in np.nonzero(mask))
     field = np.pad(mask[box].astype(np.float32), 1)
     vertices, faces = contour(field)
-    start = np.array([part.start - 1 for part in box])
+    start = np.array([side.start - 1 for side in box])
     points = labels.grid.to_world(vertices + start)
     return Surface(level, low_passed(points, faces, 20, 0.05), faces)

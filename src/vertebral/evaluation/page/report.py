@@ -13,18 +13,18 @@ from vertebral.core.about import DISCLAIMER, __version__
 from vertebral.core.errors import VertebralError
 from vertebral.evaluation.page import tables
 from vertebral.evaluation.settings import Settings
-from vertebral.evaluation.summary import Evaluated
+from vertebral.evaluation.summary import EvaluatedModel
 from vertebral.io.write import atomic_write
 
 Progress = Callable[[int, int, str], None]
 FILES = {"report": "report.html", "markdown": "report.md", "latex": "table.tex"}
 FIGURES = "figures"
-NO_CHARTS = "without charts and pictures: they need matplotlib (pip install 'vertebral[train]')"
+NO_CHARTS = "without charts and pictures, which need matplotlib (pip install 'vertebral[train]')"
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A drawing of the page: `svg` text, or the path of a PNG."""
+class ReportPicture:
+    """A picture of the report: SVG text, or the path of a PNG."""
 
     title: str
     about: str
@@ -39,17 +39,16 @@ class Picture:
 
 
 def write_report(
-    models: Sequence[Evaluated],
+    models: Sequence[EvaluatedModel],
     collected: dict[str, Any],
     settings: Settings,
     out: Path,
     worst: int,
     progress: Progress = lambda done, total, text: None,
 ) -> dict[str, Path]:
-    """Write the report into `out`; return its files. Pictures lie in `out`/figures and inside the page as well.
+    """Write the report into `out`; return its files. Pictures are in `out`/figures and embedded in the page.
 
-    `worst` cases of each model are drawn, 0 none. Without matplotlib there
-    are tables only, and the page says so.
+    The `worst` cases of each model are drawn. Without matplotlib the report has only tables, and says so.
     """
     charts, pictures = _drawn(models, collected, settings, out / FIGURES, worst, progress)
     files = {name: out / file for name, file in FILES.items()}
@@ -73,7 +72,10 @@ def write_report(
 
 
 def _context(
-    models: Sequence[Evaluated], collected: dict[str, Any], charts: list[Picture], pictures: list[Picture]
+    models: Sequence[EvaluatedModel],
+    collected: dict[str, Any],
+    charts: list[ReportPicture],
+    pictures: list[ReportPicture],
 ) -> dict[str, Any]:
     return {
         "disclaimer": DISCLAIMER,
@@ -101,16 +103,14 @@ def _context(
 
 
 def _warnings(collected: dict[str, Any]) -> list[str]:
-    """What a reader must know before the figures."""
+    """Return what a reader must know before the results."""
     said = []
     for model in collected["models"]:
         if model["failed"]:
             count = len(model["failed"])
-            said.append(
-                f"{model['name']}: {count} cases could not be scored and are in no figure; they are listed below"
-            )
+            said.append(f"{model['name']}: {count} cases could not be scored and are in no mean; they are listed below")
         if model["patients"] < 10:
-            said.append(f"{model['name']}: few patients ({model['patients']}); their intervals say little")
+            said.append(f"{model['name']}: only {model['patients']} patients; the intervals are unreliable")
         if model["predictions_without_reference"]:
             count = len(model["predictions_without_reference"])
             said.append(f"{model['name']}: predictions without a reference, not scored: {count}")
@@ -120,13 +120,13 @@ def _warnings(collected: dict[str, Any]) -> list[str]:
 
 
 def _drawn(
-    models: Sequence[Evaluated],
+    models: Sequence[EvaluatedModel],
     collected: dict[str, Any],
     settings: Settings,
     folder: Path,
     worst: int,
     progress: Progress,
-) -> tuple[list[Picture], list[Picture]]:
+) -> tuple[list[ReportPicture], list[ReportPicture]]:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -136,17 +136,17 @@ def _drawn(
 
 
 def _clear(folder: Path) -> None:
-    """Make the folder, without the pictures of an earlier report."""
+    """Create the folder, and remove the pictures of an earlier report."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
         if re.fullmatch(r"(chart_\w+\.svg|(worst|example)_\d+_\d+_.*\.png)", path.name):
             path.unlink()
 
 
-def _charts(models: Sequence[Evaluated], collected: dict[str, Any], folder: Path) -> list[Picture]:
+def _charts(models: Sequence[EvaluatedModel], collected: dict[str, Any], folder: Path) -> list[ReportPicture]:
     from vertebral.evaluation.page import charts
 
-    boxes = "Boxes are quartiles over patients with the level complete in the image, dots are patients"
+    boxes = "Boxes show quartiles over the patients with a complete vertebra, dots show patients"
     made = [
         (
             "dice",
@@ -157,20 +157,20 @@ def _charts(models: Sequence[Evaluated], collected: dict[str, Any], folder: Path
         (
             "hd95",
             "HD95 of each level",
-            f"{boxes}; a missing vertebra has none.",
+            f"{boxes}; missing vertebrae have none.",
             charts.level_boxes(models, "hd95_mm", "HD95 (mm)", None),
         ),
         (
             "shifts",
             "Names",
-            "How many levels too far down a predicted vertebra's name is, against the reference vertebra that holds "
-            "most of it.",
+            "How many levels too far down the name of a predicted vertebra is, compared with the reference vertebra "
+            "that contains most of it.",
             charts.shift_bars(models, collected["models"]),
         ),
         (
             "calibration",
             "Confidence",
-            "Share of right names against the confidence that the manifest gives, in tenths; numbers are vertebrae.",
+            "Share of right names against the confidence in the manifest, in tenths; numbers are vertebrae.",
             charts.calibration(models),
         ),
     ]
@@ -180,19 +180,19 @@ def _charts(models: Sequence[Evaluated], collected: dict[str, Any], folder: Path
             continue
         with atomic_write(folder / f"chart_{name}.svg") as temporary:
             temporary.write_text(svg, encoding="utf-8")
-        pictures.append(Picture(title, about, svg=svg))
+        pictures.append(ReportPicture(title, about, svg=svg))
     return pictures
 
 
 def _pictures(
-    models: Sequence[Evaluated],
+    models: Sequence[EvaluatedModel],
     collected: dict[str, Any],
     settings: Settings,
     folder: Path,
     worst: int,
     progress: Progress,
-) -> list[Picture]:
-    """The median case of each model as an example, and its worst ones."""
+) -> list[ReportPicture]:
+    """Draw the median case of each model as an example, and its worst cases."""
     from vertebral.evaluation.page.pictures import draw_case, draw_example
 
     jobs: list[tuple[str, int, int, dict[str, Any]]] = []
@@ -200,13 +200,13 @@ def _pictures(
         ordered = tables.worst_first(collected["cases"][model.name])
         jobs += [("example", number, 1, ordered[len(ordered) // 2])] if worst else []
         jobs += [("worst", number, n, case) for n, case in enumerate(ordered[:worst], start=1)]
-    drawn: list[Picture] = []
+    drawn: list[ReportPicture] = []
     for done, (kind, number, n, case) in enumerate(jobs):
         name = case["case"]
         progress(done, len(jobs), f"drawing {name}")
         paths = next(row for row in models[number - 1].paths if row.case == name)
         path = folder / f"{kind}_{number}_{n}_{re.sub(r'[^A-Za-z0-9._-]+', '_', name)}.png"
-        heading = f"{models[number - 1].name}, {'the median case' if kind == 'example' else f'worst no. {n}'}: {name}"
+        heading = f"{models[number - 1].name}, {'the median case' if kind == 'example' else f'worst case {n}'}: {name}"
         about, why = _about(case), None
         try:
             if kind == "example":
@@ -214,9 +214,9 @@ def _pictures(
             else:
                 why = draw_case(paths, settings, name, about, path)
         except VertebralError as error:
-            drawn.append(Picture(heading, f"Could not be drawn: {error}"))
+            drawn.append(ReportPicture(heading, f"Could not be drawn: {error}"))
             continue
-        drawn.append(Picture(heading, about + (f" CT not shown: {why}." if why else ""), png=path))
+        drawn.append(ReportPicture(heading, about + (f" CT not shown: {why}." if why else ""), png=path))
     return drawn
 
 
@@ -232,7 +232,7 @@ def _markdown(context: dict[str, Any], out: Path) -> str:
     parts = ["# Evaluation", f"**{context['disclaimer']}**", tables.markdown(context["overview"])]
     parts += ["\n".join(f"- {text}" for text in context["warnings"])] if context["warnings"] else []
     for first, second, table in context["comparisons"]:
-        parts += [f"## {second} less {first}, paired over patients", tables.markdown(table)]
+        parts += [f"## {second} minus {first}, paired over patients", tables.markdown(table)]
     for model in context["models"]:
         name = model["summary"]["name"]
         parts += [f"## {name}", tables.markdown(model["metrics"])]

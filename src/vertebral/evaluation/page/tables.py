@@ -1,4 +1,4 @@
-"""Tables of an evaluation, from what `evaluation.json` says: cells as text, then Markdown or LaTeX."""
+"""Tables of an evaluation from the content of `evaluation.json`: text cells, then Markdown or LaTeX."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from vertebral.evaluation.summary import METRICS
 
 Table = tuple[list[str], list[list[str]]]
 
-# The report's table, and what it left out: the column's head, and the metric.
+# Column title and metric.
 _OVERVIEW = {
     "Dice, spine": "dice_spine",
     "HD95, spine (mm)": "hd95_spine_mm",
@@ -24,7 +24,7 @@ _LATEX = str.maketrans({"\\": r"\textbackslash{}", **{mark: f"\\{mark}" for mark
 
 
 def overview(collected: dict[str, Any]) -> Table:
-    """A row a model: means over patients."""
+    """One row per model: means over patients."""
     rows = []
     for model in collected["models"]:
         cells = [_mean(model["metrics"][name], METRICS[name].digits) for name in _OVERVIEW.values()]
@@ -34,7 +34,7 @@ def overview(collected: dict[str, Any]) -> Table:
 
 
 def metrics(model: dict[str, Any]) -> Table:
-    """A row a metric: patients, mean with its interval, median and quartiles."""
+    """One row per metric: patients, mean with its interval, median and quartiles."""
     rows = []
     for name, metric in METRICS.items():
         found = model["metrics"][name]
@@ -57,10 +57,10 @@ def metrics(model: dict[str, Any]) -> Table:
 
 
 def levels(model: dict[str, Any]) -> Table:
-    """A row a level: complete, cut, missed and hit vertebrae, then means over patients of the complete ones."""
+    """One row per level: complete, cut, missing and identified vertebrae, then means over the complete ones."""
     rows = []
     for name, found in model["levels"].items():
-        counts = [str(found[key]) for key in ("complete", "cut", "missed", "hits")]
+        counts = [str(found[key]) for key in ("complete", "cut", "missing", "hits")]
         dice = found["dice"]
         cells = [
             _mean(dice, 3),
@@ -68,15 +68,15 @@ def levels(model: dict[str, Any]) -> Table:
             _number(dice["median"], 3) if dice else _NONE,
             _mean(found["hd95_mm"], 2),
             _mean(found["assd_mm"], 2),
-            _mean(found["nsd_2mm"], 3),
+            _mean(found["surface_within_2mm"], 3),
         ]
         rows.append([name, *counts, *cells])
-    head = ["level", "complete", "cut", "missed", "hits", "Dice", "95 % interval", "median", "HD95 (mm)", "ASSD (mm)"]
-    return [*head, "NSD 2 mm"], rows
+    head = ["level", "complete", "cut", "missing", "hits", "Dice", "95 % interval", "median", "HD95 (mm)", "ASSD (mm)"]
+    return [*head, "surface within 2 mm"], rows
 
 
 def regions(model: dict[str, Any]) -> Table:
-    """A row a region, as one mask."""
+    """One row per region, each as one mask."""
     rows = [
         [name, str(found["patients"]), _mean(found, 3), _interval(found["interval"], 3), _number(found["median"], 3)]
         for name, found in model["regions"].items()
@@ -86,7 +86,7 @@ def regions(model: dict[str, Any]) -> Table:
 
 
 def comparison(compared: dict[str, Any]) -> Table:
-    """A row a metric: mean difference with its interval, Wilcoxon's p, and how many patients went which way."""
+    """One row per metric: mean difference with its interval, Wilcoxon's p, patients that are better, worse, equal."""
     rows = []
     for name, gap in compared["metrics"].items():
         if gap is None:
@@ -109,7 +109,7 @@ def comparison(compared: dict[str, Any]) -> Table:
 
 
 def cases(scores: Sequence[dict[str, Any]]) -> Table:
-    """A row a scan, the worst first."""
+    """One row per scan, the worst first."""
     rows = [
         [
             case["case"],
@@ -129,7 +129,7 @@ def cases(scores: Sequence[dict[str, Any]]) -> Table:
 
 
 def worst_first(scores: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """By mean Dice of complete levels, or of the spine where there are none; scans without either come last."""
+    """Sort by the mean Dice of complete vertebrae, or of the spine if there are none; scans without either go last."""
 
     def rank(case: dict[str, Any]) -> tuple[bool, float, str]:
         mean = _level_mean(case)
@@ -140,14 +140,14 @@ def worst_first(scores: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def markdown(table: Table) -> str:
-    """The table in Markdown."""
+    """Format the table as Markdown."""
     head, rows = table
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines) + "\n"
 
 
 def latex(table: Table) -> str:
-    """The table as a LaTeX `tabular` for `booktabs`."""
+    """Format the table as a LaTeX `tabular` for `booktabs`."""
     head, *rows = (" & ".join(map(_escaped, line)) + r" \\" for line in (table[0], *table[1]))
     begin, end = rf"\begin{{tabular}}{{l{'r' * (len(table[0]) - 1)}}}", r"\end{tabular}"
     return "\n".join([begin, r"\toprule", head, r"\midrule", *rows, r"\bottomrule", end]) + "\n"

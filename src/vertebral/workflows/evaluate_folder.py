@@ -1,4 +1,4 @@
-"""The whole of an evaluation: find the cases, score them for each model, write results and report."""
+"""Evaluate folders of label maps: find the cases, score them for each model, write results and report."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,23 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from vertebral.core.errors import ConfigError, InputError
-from vertebral.evaluation.case import CaseScore, Failed
+from vertebral.evaluation.case import FailedCase, ScoredCase
 from vertebral.evaluation.cohort import score_cases
 from vertebral.evaluation.page.report import write_report
 from vertebral.evaluation.pairing import find_cases
 from vertebral.evaluation.results import collect, refuse_results, write_results
 from vertebral.evaluation.settings import Settings
-from vertebral.evaluation.summary import Evaluated
+from vertebral.evaluation.summary import EvaluatedModel
 
 Progress = Callable[[int, int, str], None]
 CACHE = "cases"
 
 
 @dataclass(frozen=True)
-class Request:
-    """What to evaluate: `predictions` are (name, file or folder), the first the one that others are compared with.
+class EvaluationRequest:
+    """What to evaluate: `predictions` are (name, file or folder); the others are compared with the first.
 
-    A name that is None is that of the model in the manifests, or else of the folder. `worst` cases are drawn.
+    If a name is None, it is that of the model in the manifests, or else of the folder. `subject` is the pattern of
+    `subject_of`; `jobs` cases are scored at once; the `worst` cases are drawn.
     """
 
     predictions: tuple[tuple[str | None, Path], ...]
@@ -35,12 +36,12 @@ class Request:
 
 
 def evaluate_folders(
-    request: Request, settings: Settings, out: Path, progress: Progress = lambda done, total, text: None
-) -> tuple[list[Evaluated], dict[str, Any], dict[str, Path]]:
-    """Score, write everything into `out`; return models, what `evaluation.json` says, and the files.
+    request: EvaluationRequest, settings: Settings, out: Path, progress: Progress = lambda done, total, text: None
+) -> tuple[list[EvaluatedModel], dict[str, Any], dict[str, Path]]:
+    """Score all cases and write everything into `out`; return the models, the content of `evaluation.json`, the files.
 
-    Scores of cases lie in `out`/cases and are taken from there where files and settings are still the same. Raises
-    InputError and its kin for what cannot be evaluated at all, and where no case of a model can.
+    The scores of cases are stored in `out`/cases and reused if files and settings are unchanged. Raises InputError or a
+    subclass for paths that cannot be evaluated, and if no case of a model can be scored.
     """
     refuse_results(out, request.overwrite)
     found = [
@@ -48,48 +49,50 @@ def evaluate_folders(
         for name, place in request.predictions
     ]
     make_folder(out)
-    models: list[Evaluated] = []
+    models: list[EvaluatedModel] = []
     for n, (name, place, cases, spare) in enumerate(found):
         cache = out / CACHE if len(found) == 1 else out / CACHE / f"{n + 1}"
         outcomes = score_cases(cases, settings, cache, request.jobs, progress)
-        scores = tuple(outcome for outcome in outcomes if isinstance(outcome, CaseScore))
-        failed = tuple(outcome for outcome in outcomes if isinstance(outcome, Failed))
+        scores = tuple(outcome for outcome in outcomes if isinstance(outcome, ScoredCase))
+        failed = tuple(outcome for outcome in outcomes if isinstance(outcome, FailedCase))
         if not scores:
-            raise InputError(f"{place}: not one of {len(failed)} cases could be scored; the first: {failed[0].error}")
+            raise InputError(
+                f"{place}: none of the {len(failed)} cases could be scored; {failed[0].case}: {failed[0].error}"
+            )
         title = _unique(name or _name(scores, place), models)
-        models.append(Evaluated(title, scores, failed, tuple(path.name for path in spare), tuple(cases)))
+        models.append(EvaluatedModel(title, scores, failed, tuple(path.name for path in spare), tuple(cases)))
     return models, *finish(models, settings, out, request.worst, {}, progress)
 
 
 def finish(
-    models: Sequence[Evaluated],
+    models: Sequence[EvaluatedModel],
     settings: Settings,
     out: Path,
     worst: int,
     facts: dict[str, str],
     progress: Progress = lambda done, total, text: None,
 ) -> tuple[dict[str, Any], dict[str, Path]]:
-    """Write report and results of what was scored; `facts` say how it came about."""
+    """Write the report and the results; `facts` describe how the predictions were made."""
     collected = collect(models, settings, facts)
     files = write_report(models, collected, settings, out, worst, progress)
     return collected, write_results(models, collected, out) | files
 
 
 def make_folder(out: Path) -> None:
-    """Make `out`. Raises InputError where that cannot be."""
+    """Create the folder `out`. Raises InputError if that fails."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{out}: cannot be written to ({error.strerror}); choose another --out") from error
+        raise InputError(f"{out}: cannot create the folder ({error.strerror}); choose another --out") from error
 
 
-def _name(scores: Sequence[CaseScore], place: Path) -> str:
+def _name(scores: Sequence[ScoredCase], place: Path) -> str:
     known = {score.run.model for score in scores}
     model = known.pop() if len(known) == 1 else None
     return model or place.resolve().name
 
 
-def _unique(name: str, models: Sequence[Evaluated]) -> str:
+def _unique(name: str, models: Sequence[EvaluatedModel]) -> str:
     if name in {model.name for model in models}:
-        raise ConfigError(f"two models are called {name}: name them apart with --name and --compare-name")
+        raise ConfigError(f"two models are called {name}; give each its own name, with --name once per model")
     return name

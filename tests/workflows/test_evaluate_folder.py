@@ -13,12 +13,12 @@ import pytest
 from blocks import save_blocks
 from vertebral.core.errors import ConfigError, InputError, OutputExistsError
 from vertebral.evaluation import cohort
-from vertebral.evaluation.case import CaseScore, Failed
+from vertebral.evaluation.case import FailedCase, ScoredCase
 from vertebral.evaluation.cohort import score_cases
 from vertebral.evaluation.page import tables
 from vertebral.evaluation.pairing import find_cases
-from vertebral.evaluation.session import Request, evaluate_folders
 from vertebral.evaluation.settings import Settings
+from vertebral.workflows.evaluate_folder import EvaluationRequest, evaluate_folders
 
 TRUTH = {"L1": (20, 25), "L2": (10, 15)}
 
@@ -45,7 +45,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def evaluated(folders: Path, *names: str, out: str = "out", **options: Any) -> tuple[Any, dict[str, Any], Any]:
     predictions = tuple((None, folders / name) for name in names)
-    request = Request(predictions, folders / "ref", jobs=1, **{"worst": 0, **options})
+    request = EvaluationRequest(predictions, folders / "ref", jobs=1, **{"worst": 0, **options})
     return evaluate_folders(request, Settings(), folders / out)
 
 
@@ -62,7 +62,7 @@ def test_means_are_over_patients(folders: Path) -> None:
     assert model["metrics"]["seconds"] is None
     assert model["shifts"] == {"-1": 2, "+0": 5}
     level = model["levels"]["L2"]
-    assert (level["complete"], level["cut"], level["missed"], level["hits"]) == (4, 0, 2, 2)
+    assert (level["complete"], level["cut"], level["missing"], level["hits"]) == (4, 0, 2, 2)
     assert level["dice"]["patients"] == 3
     # HD95 of those found; and with the image's diagonal, 20 x 10 x 90 mm, in place of the missing.
     assert model["metrics"]["hd95_levels_mm"]["patients"] == 3
@@ -79,7 +79,7 @@ def test_two_models_are_compared_patient_by_patient(folders: Path) -> None:
     assert (compared["first"], compared["second"], gap["patients"]) == ("a", "b", 3)
     assert gap["mean"] == pytest.approx((0.25 + 0.2 + 1) / 3)
     assert gap["p"] == pytest.approx(0.25)
-    assert "b less a" in files["markdown"].read_text()
+    assert "b minus a" in files["markdown"].read_text()
     with pytest.raises(ConfigError, match="two models are called a"):
         evaluated(folders, "a", "a", out="twice")
 
@@ -107,18 +107,18 @@ def test_a_broken_file_is_a_row_with_its_error(folders: Path) -> None:
     (model,), collected, files = evaluated(folders, "a")
     assert [row.case for row in model.failed] == ["sub-2", "sub-3"]
     assert model.failed[0].error.startswith("sub-2_seg-vert_msk.nii.gz: ")  # without its folder
-    assert model.failed[1].error == "there is no prediction for it"
+    assert model.failed[1].error == "no prediction for this case"
     rows = {row["case"]: row for row in rows_of(files["cases"])}
     assert rows["sub-2"]["error"] and not rows["sub-2"]["dice_spine"] and not rows["sub-1_x"]["error"]
     assert tables.overview(collected)[1][0][1] == "2 of 4"
     for name in ("markdown", "report"):
-        assert "there is no prediction for it" in files[name].read_text()
+        assert "no prediction for this case" in files[name].read_text()
 
 
 def test_where_nothing_can_be_scored(folders: Path) -> None:
     for path in (folders / "a").rglob("*.nii.gz"):
         path.write_bytes(b"broken")
-    with pytest.raises(InputError, match="not one of 4 cases could be scored"):
+    with pytest.raises(InputError, match="none of the 4 cases could be scored"):
         evaluated(folders, "a")
 
 
@@ -127,7 +127,7 @@ def test_what_was_scored_is_not_scored_again(folders: Path, monkeypatch: pytest.
     done: list[str] = []
     real = cohort.evaluate
 
-    def watched(*args: Any) -> CaseScore:
+    def watched(*args: Any) -> ScoredCase:
         done.append(args[3])
         return real(*args)
 
@@ -162,14 +162,14 @@ def test_a_process_that_is_killed_is_one_case(folders: Path, monkeypatch: pytest
     monkeypatch.setattr(cohort, "_score", _deadly)
     outcomes = list(cohort._run([cohort._Job(paths, Settings(), None) for paths in cases[1:3]], 2))
     found = dict(outcomes)
-    assert isinstance(found[1], Failed) and "its process was killed" in found[1].error
-    assert found[0] == Failed("sub-1_y", "sub-1", "fine")
+    assert isinstance(found[1], FailedCase) and "its process was killed" in found[1].error
+    assert found[0] == FailedCase("sub-1_y", "sub-1", "fine")
 
 
-def _deadly(job: Any) -> Failed:
+def _deadly(job: Any) -> FailedCase:
     if job.paths.case == "sub-2":
         os._exit(9)
-    return Failed(job.paths.case, job.paths.subject, "fine")
+    return FailedCase(job.paths.case, job.paths.subject, "fine")
 
 
 def test_memory_bounds_how_many_cases_are_read_at_once(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,5 +186,5 @@ def test_out_is_a_file(folders: Path) -> None:
     (folders / "out").write_text("")
     with pytest.raises(OutputExistsError, match="is a file"):
         evaluated(folders, "a")
-    with pytest.raises(InputError, match="cannot be written to"):
+    with pytest.raises(InputError, match="cannot create the folder"):
         evaluated(folders, "a", out="out/below")
