@@ -26,7 +26,7 @@ from vertebral.core.records import Instance, Instances
 from vertebral.core.volume import Grid, Volume
 from vertebral.evaluation.calibration import expected_calibration_error, reliability
 from vertebral.io.ct.read import read_labels, read_scan
-from vertebral.stages.identify import identify
+from vertebral.stages.identify import identify, provisional_levels
 
 ENDING = "_seg-vert_msk.nii.gz"
 TEMPERATURES = np.geomspace(0.5, 8, 33)
@@ -76,7 +76,8 @@ def record(scans: list[Path], out: Path, name: str) -> None:
         )
         instances = find_instances(evidence)
         if refiner is not None:
-            instances = refine(instances, evidence, scan.volume, refiner.network, refiner.config, device)
+            network, config = refiner.network, refiner.config
+            instances = refine(instances, evidence, scan.volume, network, config, device, provisional_levels)
         case = path.name.removesuffix(".nii.gz").removesuffix("_ct")
         (out / f"{case}.pkl").write_bytes(pickle.dumps(instances))
 
@@ -135,9 +136,9 @@ def answers(
     """(case, named, true, confidence, right) of every named vertebra that can be judged."""
     rows = []
     for case, instances in cases:
-        true = {id(item): level for item, level in zip(instances.items, truths[case], strict=True)}
+        true = dict(zip(instances.items, truths[case], strict=True))
         for vertebra in identify(instances, temperature).vertebrae:
-            level = true[id(vertebra.instance)]
+            level = true[vertebra.instance]
             if level is not None and vertebra.level.is_vertebra:
                 right = vertebra.level == level
                 rows.append((case, vertebra.level.name, level.name, vertebra.confidence, right))

@@ -10,8 +10,9 @@ from vertebral.core.anatomy import level_named
 from vertebral.core.config import PreprocessConfig
 from vertebral.core.errors import GeometryError, InputError
 from vertebral.core.records import Box, Instance, Spine, Vertebra
+from vertebral.core.rules import undocumented
 from vertebral.core.volume import Affine, Grid, Volume
-from vertebral.stages.preprocess import centre_mark, prepare, prepare_labels, smoothing_sigma_mm
+from vertebral.stages.preprocess import PreprocessRules, centre_mark, prepare, prepare_labels, smoothing_sigma_mm
 from vertebral.stages.restore import restore
 
 RAW_HU = {"window_hu": (-5000.0, 5000.0), "scaling": "zscore"}
@@ -206,3 +207,7 @@ def test_the_mark_is_a_gaussian_around_the_middle() -> None:
     assert mark[4, 5, 6] == 1 and mark.argmax() == np.ravel_multi_index((4, 5, 6), mark.shape)
     assert mark[0, 5, 6] == pytest.approx(np.exp(-0.5))
     assert mark[4, 1, 6] == mark[4, 5, 2] == pytest.approx(np.exp(-0.5))
+
+
+def test_every_rule_has_a_unit_and_a_source() -> None:
+    assert undocumented(PreprocessRules) == []

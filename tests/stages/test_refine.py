@@ -12,19 +12,20 @@ from vertebral.core.anatomy import BY_NAME, parse_levels
 from vertebral.core.config import PreprocessConfig
 from vertebral.core.errors import ModelError
 from vertebral.core.records import Evidence, Instance, Instances
+from vertebral.core.rules import undocumented
 from vertebral.core.volume import Grid, Volume
 from vertebral.data.phantom import Phantom, make_phantom
 from vertebral.evaluation.metrics import dice
 from vertebral.models.config import InferenceConfig, ModelConfig
 from vertebral.models.networks import UNetConfig, build_network
-from vertebral.stages.identify import identify
+from vertebral.stages.identify import identify, provisional_levels
 from vertebral.stages.instances import find_instances
 from vertebral.stages.preprocess import prepare_labels
 from vertebral.stages.reconstruct import reconstruct
-from vertebral.stages.refine import _Found, _seen_again, refine, refine_at
-from vertebral.stages.refine.candidate import Part
+from vertebral.stages.refine import RefineRules, _Context, _predicted_again, _Refined, refine, refine_at
+from vertebral.stages.refine.candidate import Candidate
 from vertebral.stages.refine.missing_vertebrae import _beyond
-from vertebral.stages.refine.predictor import Eye
+from vertebral.stages.refine.predictor import Predictor
 from vertebral.stages.restore import restore
 
 COARSE_MM, FINE_MM = 4.0, 2.0
@@ -94,7 +95,7 @@ def refined(
     phantom: Phantom, rule: Rule, config: ModelConfig = CONFIG, change: Callable[[Instances], Instances] = lambda i: i
 ) -> Instances:
     evidence = coarse_evidence(phantom.labels)
-    return refine(change(find_instances(evidence)), evidence, phantom.ct, Stub(rule), config, CPU)
+    return refine(change(find_instances(evidence)), evidence, phantom.ct, Stub(rule), config, CPU, provisional_levels)
 
 
 def spine_dice(instances: Instances, labels: Volume) -> float:
@@ -112,7 +113,7 @@ def on_whole_grid(instances: Instances) -> np.ndarray:
 def test_bone_at_fine_spacing_is_better_than_coarse(phantom: Phantom) -> None:
     evidence, shares = coarse_evidence(phantom.labels), list[float]()
     coarse = find_instances(evidence)
-    fine = refine(coarse, evidence, phantom.ct, Stub(bone_at_mark), CONFIG, CPU, shares.append)
+    fine = refine(coarse, evidence, phantom.ct, Stub(bone_at_mark), CONFIG, CPU, provisional_levels, shares.append)
     assert fine.grid.spacing_mm == pytest.approx((FINE_MM,) * 3)
     assert fine.warnings == coarse.warnings and shares == pytest.approx([1 / 3, 2 / 3, 1])
     spine = identify(fine)
@@ -163,7 +164,7 @@ def test_no_voxel_is_owned_twice(phantom: Phantom) -> None:
 
 def test_the_network_sees_ct_and_mark_around_the_centroid(phantom: Phantom) -> None:
     stub, evidence = Stub(bone_at_mark), coarse_evidence(phantom.labels)
-    refine(find_instances(evidence), evidence, phantom.ct, stub, CONFIG, CPU)
+    refine(find_instances(evidence), evidence, phantom.ct, stub, CONFIG, CPU, provisional_levels)
     assert {tuple(image.shape) for image in stub.seen} == {(1, 2, 64, 64, 40)}
     for image in stub.seen:
         assert image.dtype == torch.float32 and float(image.min()) >= 0 and float(image.max()) <= 1
@@ -180,7 +181,7 @@ def test_a_second_look_starts_at_the_centroid_of_the_first_answer(phantom: Phant
         return replace(instances, items=(replace(instances.items[1], centroid_mm=(x + 6, y, z)),))
 
     stub, evidence = Stub(bone_at_mark), coarse_evidence(phantom.labels)
-    refine(aside(find_instances(evidence)), evidence, phantom.ct, stub, CONFIG, CPU)
+    refine(aside(find_instances(evidence)), evidence, phantom.ct, stub, CONFIG, CPU, provisional_levels)
     assert len(stub.seen) == 2
     wholes = [(bone_at_mark(image[0, 0], image[0, 1]) > 0).nonzero().float().mean(0) for image in stub.seen]
     assert float(wholes[0][0]) == pytest.approx(28.5, abs=1.5) and float(wholes[1][0]) == pytest.approx(31.5, abs=0.6)
@@ -195,14 +196,14 @@ def test_an_answer_far_from_the_coarse_result_is_not_taken(phantom: Phantom, rul
 
     fine = refined(phantom, answer)
     (warning,) = fine.warnings
-    assert warning.startswith("refinement led too far from the coarse result, which was kept: (")
+    assert warning.startswith("refined mask too different from the coarse one, which was kept: (")
     assert warning.count("(") == 4 and warning.endswith("mm (RAS)")
     coarse = find_instances(coarse_evidence(phantom.labels))
     assert spine_dice(fine, phantom.labels) == pytest.approx(spine_dice(coarse, phantom.labels), abs=0.03)
 
 
 def test_a_vertebra_found_twice_is_one(phantom: Phantom) -> None:
-    """A fourth part, a slab cut from the top of L1, leads the network to L1 once more."""
+    """A fourth instance, a slab cut from the top of L1, leads the network to L1 once more."""
 
     def split(instances: Instances) -> Instances:
         item = instances.items[1]
@@ -215,11 +216,11 @@ def test_a_vertebra_found_twice_is_one(phantom: Phantom) -> None:
 
     fine = refined(phantom, bone_at_mark, change=split)
     assert [v.level for v in identify(fine).vertebrae] == list(LEVELS)
-    assert any(w.startswith("found twice by the coarse network, taken as one vertebra: (") for w in fine.warnings)
+    assert any(w.startswith("found twice by the coarse network, kept once: (") for w in fine.warnings)
     assert spine_dice(fine, phantom.labels) > 0.97
 
 
-def test_a_vertebra_missed_between_two_others_is_found() -> None:
+def test_a_vertebra_missing_between_two_others_is_found() -> None:
     """Of T11 to L3 the middle one, L1, is missing; where it is there, nothing is looked for."""
     phantom = spaced_phantom("T11,T12,L1,L2,L3")
 
@@ -230,7 +231,7 @@ def test_a_vertebra_missed_between_two_others_is_found() -> None:
     assert len(fine.items) == 5 and spine_dice(fine, phantom.labels) > 0.97
     assert [v.level.name for v in identify(fine).vertebrae] == ["T11", "T12", "L1", "L2", "L3"]
     (warning,) = fine.warnings
-    assert warning.startswith("missed by the coarse network, found beside its neighbours: (")
+    assert warning.startswith("missing from the coarse result, found next to its neighbours: (")
     assert refined(phantom, bone_at_mark).warnings == ()
 
     def nothing_there(ct: torch.Tensor, mark: torch.Tensor) -> torch.Tensor:
@@ -243,7 +244,7 @@ def test_a_vertebra_missed_between_two_others_is_found() -> None:
     assert len(refined(hollow, nothing_there, change=without_middle).items) == 4
 
 
-def test_two_vertebrae_that_were_taken_for_one_are_told_apart() -> None:
+def test_two_vertebrae_that_were_merged_are_separated() -> None:
     """T12 and L1 are one instance, whose centroid lies between them; the network draws one of them from there."""
     phantom = spaced_phantom("T11,T12,L1,L2,L3")
 
@@ -269,7 +270,7 @@ def test_two_vertebrae_that_were_taken_for_one_are_told_apart() -> None:
 
 @pytest.mark.parametrize(("seen", "count"), [(0.3, 5), (0.1, 4)])
 @pytest.mark.parametrize("end", [0, 4])
-def test_an_end_that_was_missed_is_found_where_there_is_evidence_of_bone(end: int, seen: float, count: int) -> None:
+def test_a_missing_end_is_found_where_there_is_evidence_of_bone(end: int, seen: float, count: int) -> None:
     """T11 or L3 is no instance; the coarse network took its voxels for bone of a spine with this probability."""
     phantom = spaced_phantom("T11,T12,L1,L2,L3")
     evidence = coarse_evidence(phantom.labels)
@@ -279,13 +280,13 @@ def test_an_end_that_was_missed_is_found_where_there_is_evidence_of_bone(end: in
     evidence.first[weak], evidence.second[weak] = 0, end + 1
     evidence.first_probability[weak], evidence.second_probability[weak] = 255 * (1 - seen), 255 * seen
     coarse = Instances(left, evidence.levels, evidence.grid)
-    fine = refine(coarse, evidence, phantom.ct, Stub(bone_at_mark), CONFIG, CPU)
+    fine = refine(coarse, evidence, phantom.ct, Stub(bone_at_mark), CONFIG, CPU, provisional_levels)
     assert len(fine.items) == count
     if count == 5:
         assert [v.level.name for v in identify(fine).vertebrae] == ["T11", "T12", "L1", "L2", "L3"]
 
 
-def test_crumbs_of_an_answer_are_dropped(phantom: Phantom) -> None:
+def test_islands_of_an_answer_are_dropped(phantom: Phantom) -> None:
     def answer(ct: torch.Tensor, mark: torch.Tensor) -> torch.Tensor:
         logit = bone_at_mark(ct, mark)
         logit[:2, :2, :2] = 4.0
@@ -309,14 +310,15 @@ def test_any_orientation_gives_the_same_spine(phantom: Phantom, axcodes: str, ob
 
 def test_a_real_network_fits(phantom: Phantom) -> None:
     evidence = coarse_evidence(phantom.labels)
-    fine = refine(find_instances(evidence), evidence, phantom.ct, build_network(CONFIG.network), CONFIG, CPU)
+    network = build_network(CONFIG.network)
+    fine = refine(find_instances(evidence), evidence, phantom.ct, network, CONFIG, CPU, provisional_levels)
     assert len(fine.items) == 3
 
 
 def test_nothing_found_stays_nothing(phantom: Phantom) -> None:
     evidence = coarse_evidence(phantom.labels)
     empty = Instances((), LEVELS, evidence.grid, ("none",))
-    assert refine(empty, evidence, phantom.ct, Stub(bone_at_mark), CONFIG, CPU) is empty
+    assert refine(empty, evidence, phantom.ct, Stub(bone_at_mark), CONFIG, CPU, provisional_levels) is empty
 
 
 def test_what_is_no_refiner_is_refused(phantom: Phantom) -> None:
@@ -350,48 +352,67 @@ def test_what_the_border_of_the_scan_cuts_touches_it(phantom: Phantom) -> None:
     assert [item.touches_border for item in refined(phantom, bone_at_mark).items] == [False] * 3
 
 
-class FakeEye:
-    """Gives one part wherever it looks, and notes where that was."""
+class FakePredictor:
+    """Predicts one candidate at every centre, and records the centres."""
 
     grid = Grid((4, 4, 40), np.eye(4))
+    rules = RefineRules()
 
-    def __init__(self, answer: Part) -> None:
-        self.answer, self.looks = answer, list[list[float]]()
+    def __init__(self, answer: Candidate) -> None:
+        self.answer, self.centres_mm = answer, list[list[float]]()
 
-    def look_at(self, centre_mm: list[float]) -> Part:
-        self.looks.append(centre_mm)
+    def predict_at(self, centre_mm: list[float]) -> Candidate:
+        self.centres_mm.append(centre_mm)
         return self.answer
 
 
-def column(low: int, high: int, value: float) -> Part:
+def column(low: int, high: int, value: float) -> Candidate:
     values = np.zeros((4, 4, 40), np.float32)
     values[:, :, low:high] = value
-    return Part(values, (slice(0, 4), slice(0, 4), slice(0, 40)))
+    return Candidate(values, (slice(0, 4), slice(0, 4), slice(0, 40)))
 
 
-def test_a_vertebra_that_neighbours_have_moved_is_looked_at_again() -> None:
+def test_a_vertebra_that_its_neighbours_have_moved_is_predicted_again() -> None:
     """One of 20 mm loses its upper half to the one above: its centroid falls from 9.5 to 4.5 mm."""
     wide, above, answer = column(0, 20, 0.6), column(10, 30, 0.9), column(0, 11, 0.8)
-    instances = Instances((), (BY_NAME["L1"], BY_NAME["sacrum"]), FakeEye.grid)
+    instances = Instances((), (BY_NAME["L1"], BY_NAME["sacrum"]), FakePredictor.grid)
 
-    def parts_after(eye: FakeEye, name: str) -> list[Part]:
+    def after(predictor: FakePredictor, name: str) -> list[Candidate]:
         mass = np.array([0.0, name == "L1", name == "sacrum"])
         item = Instance(wide.values, wide.box, mass, (0.0, 0.0, 0.0), touches_border=False)
-        found = [_Found(item, part, 1.0) for part in (wide, above)]
-        return [entry.part for entry in _seen_again(found, instances, eye)]  # type: ignore[arg-type]
+        refined = [_Refined(item, one, 1.0) for one in (wide, above)]
+        evidence = cast(Evidence, None)
+        context = _Context(instances, evidence, cast(Predictor, predictor), provisional_levels)
+        return [entry.candidate for entry in _predicted_again(refined, context)]
 
-    eye = FakeEye(answer)
-    assert parts_after(eye, "L1") == [answer, above]
-    assert eye.looks == [pytest.approx([1.5, 1.5, 4.5])]
-    assert parts_after(eye, "sacrum") == [wide, above]
-    assert parts_after(FakeEye(column(30, 40, 0.8)), "L1") == [wide, above]
+    predictor = FakePredictor(answer)
+    assert after(predictor, "L1") == [answer, above]
+    assert predictor.centres_mm == [pytest.approx([1.5, 1.5, 4.5])]
+    assert after(predictor, "sacrum") == [wide, above]
+    assert after(FakePredictor(column(30, 40, 0.8)), "L1") == [wide, above]
 
 
-@pytest.mark.parametrize(("lowest", "looks"), [(9, [[1.5, 1.5, 1.5]]), (6, [[1.5, 1.5, 0.0]]), (3, [])])
-def test_what_the_border_cuts_is_looked_for_from_the_border(lowest: int, looks: list[list[float]]) -> None:
+@pytest.mark.parametrize(("lowest", "centres_mm"), [(9, [[1.5, 1.5, 1.5]]), (6, [[1.5, 1.5, 0.0]]), (3, [])])
+def test_what_the_border_cuts_is_looked_for_from_the_border(lowest: int, centres_mm: list[list[float]]) -> None:
     """Three vertebrae 11 mm apart; the next should be at 1.5, at -1.5 or, more than a quarter step out, at -4.5 mm."""
-    parts = [column(z, z + 8, 0.9) for z in (lowest, lowest + 11, lowest + 22)]
-    eye = FakeEye(column(0, 4, 0.9))
-    found = _beyond(parts, cast(Eye, eye), np.ones(FakeEye.grid.shape, np.float32), FakeEye.grid)
-    assert eye.looks == looks
-    assert len(found) == len(looks)
+    candidates = [column(z, z + 8, 0.9) for z in (lowest, lowest + 11, lowest + 22)]
+    predictor = FakePredictor(column(0, 4, 0.9))
+    spine = np.ones(FakePredictor.grid.shape, np.float32)
+    found = _beyond(candidates, cast(Predictor, predictor), spine, FakePredictor.grid)
+    assert predictor.centres_mm == centres_mm
+    assert len(found) == len(centres_mm)
+
+
+def test_every_rule_has_a_unit_and_a_source() -> None:
+    assert undocumented(RefineRules) == []
+
+
+def test_rules_can_be_varied(phantom: Phantom) -> None:
+    """If an answer must agree completely with the coarse vertebra, none does and all coarse shapes stay."""
+    evidence = coarse_evidence(phantom.labels)
+    strict = RefineRules(min_dice=1.0)
+    network = Stub(bone_at_mark)
+    coarse = find_instances(evidence)
+    fine = refine(coarse, evidence, phantom.ct, network, CONFIG, CPU, provisional_levels, rules=strict)
+    (warning,) = fine.warnings
+    assert warning.startswith("refined mask too different") and warning.count("(") == 4

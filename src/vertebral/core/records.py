@@ -39,7 +39,7 @@ class Prepared:
     config: PreprocessConfig
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evidence:
     """inference: per voxel of the prepared grid the two most probable classes and their softmax probabilities.
 
@@ -57,7 +57,7 @@ class Evidence:
     offset_mm: NDArray[np.int8] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Instance:
     """instances: one vertebra (or sacrum) without a name yet.
 
@@ -113,7 +113,7 @@ class Spine:
     runner_up: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Surface:
     """reconstruct: a closed triangle mesh. `vertices_mm` (V, 3) RAS+ mm float64, `faces` (F, 3) int64, outward.
 

@@ -221,11 +221,11 @@ def changes(instances: Instances, spine: Spine, before: Volume, after: Volume) -
                 "touches_border": item.touches_border,
             }
         )
-    kept = {id(vertebra.instance) for vertebra in spine.vertebrae}
+    kept = {vertebra.instance for vertebra in spine.vertebrae}
     dropped = [
         {"was": _claims(item, ras), "centroid_ras_mm": [round(value, 2) for value in item.centroid_mm]}
         for item in instances.items
-        if id(item) not in kept
+        if item not in kept
     ]
     dropped_voxels = np.count_nonzero(before.array) - np.count_nonzero(after.array)
     return {

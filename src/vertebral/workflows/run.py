@@ -26,7 +26,7 @@ from vertebral.models.load import Models, load_models
 from vertebral.models.weights import Model
 from vertebral.runtime.processes import Beside
 from vertebral.runtime.stage_timer import Clock, Progress
-from vertebral.stages.identify import RARE, identify
+from vertebral.stages.identify import RARE, identify, provisional_levels
 from vertebral.stages.inference import infer
 from vertebral.stages.instances import find_instances
 from vertebral.stages.measure import measure
@@ -106,7 +106,16 @@ def run_scan(
             instances = find_instances(evidence)
         if refiner is not None:
             with clock.stage("refine") as share:
-                instances = refine(instances, evidence, scan.volume, refiner.network, refiner.config, device, share)
+                instances = refine(
+                    instances,
+                    evidence,
+                    scan.volume,
+                    refiner.network,
+                    refiner.config,
+                    device,
+                    provisional_levels,
+                    share,
+                )
         with clock.stage("identify"):
             spine = identify(instances)
         spine = _chosen(spine, config.levels)

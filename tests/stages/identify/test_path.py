@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from vertebral.core.anatomy import parse_levels
-from vertebral.stages.identify.costs import Model
-from vertebral.stages.identify.path import Path, cheapest, cost_of, marginals
+from vertebral.stages.identify.costs import PathCosts
+from vertebral.stages.identify.path import StatePath, cheapest, cost_of, marginals
 from vertebral.stages.identify.states import states_of, steps_of
 
 LEVELS = parse_levels("T11,T12,L1")
@@ -19,7 +19,7 @@ SCALES = 2
 
 
 @st.composite
-def models(draw: st.DrawFn) -> Model:
+def random_costs(draw: st.DrawFn) -> PathCosts:
     count = draw(st.integers(1, 4))
     costs = st.floats(0, 8)
     width = len(STATES.top)
@@ -28,7 +28,7 @@ def models(draw: st.DrawFn) -> Model:
         for n in range(count)
         for m in range(max(0, n - 2), n)
     }
-    return Model(
+    return PathCosts(
         STATES,
         STEPS,
         draw(arrays(np.float64, (count, width), elements=costs)),
@@ -40,50 +40,50 @@ def models(draw: st.DrawFn) -> Model:
     )
 
 
-def costs_of(model: Model, path: Path) -> list[float]:
+def costs_of(costs: PathCosts, path: StatePath) -> list[float]:
     """The cost of one path in each of its ways: over scales, and over a level passed that is lost or absent."""
     kept = [(n, state) for n, state in enumerate(path) if state is not None]
-    drops = sum(float(model.drop[n]) for n, state in enumerate(path) if state is None)
+    drops = sum(float(costs.drop[n]) for n, state in enumerate(path) if state is None)
     if not kept:
         return [drops]
     # Drops between two that are kept are in the cost of the step.
-    drops -= sum(float(model.drop[n]) for (m, _), (k, _) in pairwise(kept) for n in range(m + 1, k))
-    own = sum(float(model.own[n, state]) for n, state in kept)
+    drops -= sum(float(costs.drop[n]) for (m, _), (k, _) in pairwise(kept) for n in range(m + 1, k))
+    own = sum(float(costs.own[n, state]) for n, state in kept)
     ways = []
     for scales in product(range(SCALES), repeat=len(kept)):
-        totals = [drops + own + float(model.start[scales[0]])]
+        totals = [drops + own + float(costs.start[scales[0]])]
         for place, ((m, upper), (n, lower)) in enumerate(pairwise(kept)):
             rows = np.flatnonzero((STEPS.upper == upper) & (STEPS.lower == lower))
-            if len(rows) == 0 or (m, n) not in model.step:
+            if len(rows) == 0 or (m, n) not in costs.step:
                 totals = []
                 break
-            drift = float(model.drift[scales[place], scales[place + 1]])
-            totals = [t + drift + float(model.step[m, n][row, scales[place + 1]]) for t in totals for row in rows]
+            drift = float(costs.drift[scales[place], scales[place + 1]])
+            totals = [t + drift + float(costs.step[m, n][row, scales[place + 1]]) for t in totals for row in rows]
         ways += totals
     return ways
 
 
-def all_paths(model: Model) -> dict[Path, list[float]]:
+def all_paths(costs: PathCosts) -> dict[StatePath, list[float]]:
     choices = [None, *range(len(STATES.top))]
-    found = {path: costs_of(model, path) for path in product(choices, repeat=len(model.own))}
-    return {path: costs for path, costs in found.items() if costs}
+    found = {path: costs_of(costs, path) for path in product(choices, repeat=len(costs.own))}
+    return {path: totals for path, totals in found.items() if totals}
 
 
-def names(model: Model, path: Path) -> list[int | None]:
-    return [None if state is None else int(model.names[n, state]) for n, state in enumerate(path)]
+def names(costs: PathCosts, path: StatePath) -> list[int | None]:
+    return [None if state is None else int(costs.names[n, state]) for n, state in enumerate(path)]
 
 
 @settings(deadline=None, max_examples=25)
-@given(models())
-def test_no_path_is_cheaper_and_none_that_differs_beats_the_second(model: Model) -> None:
-    paths = {path: min(costs) for path, costs in all_paths(model).items()}
-    best, second = cheapest(model)
+@given(random_costs())
+def test_no_path_is_cheaper_and_none_that_differs_beats_the_second(costs: PathCosts) -> None:
+    paths = {path: min(totals) for path, totals in all_paths(costs).items()}
+    best, second = cheapest(costs)
     assert paths[best] == pytest.approx(min(paths.values()), abs=1e-4)
-    called = names(model, best)
+    called = names(costs, best)
     others = [
         cost
         for path, cost in paths.items()
-        if any(a is not None and b is not None and a != b for a, b in zip(names(model, path), called, strict=True))
+        if any(a is not None and b is not None and a != b for a, b in zip(names(costs, path), called, strict=True))
     ]
     if any(name is not None for name in called):
         assert bool(second) == bool(others)
@@ -91,20 +91,20 @@ def test_no_path_is_cheaper_and_none_that_differs_beats_the_second(model: Model)
 
 
 @settings(deadline=None, max_examples=25)
-@given(models(), st.floats(0.5, 4))
-def test_marginals_are_sums_over_all_paths(model: Model, temperature: float) -> None:
-    weights = {path: sum(np.exp(-cost / temperature) for cost in costs) for path, costs in all_paths(model).items()}
-    expected = np.zeros((len(model.own), len(LEVELS)))
+@given(random_costs(), st.floats(0.5, 4))
+def test_marginals_are_sums_over_all_paths(costs: PathCosts, temperature: float) -> None:
+    weights = {path: sum(np.exp(-total / temperature) for total in totals) for path, totals in all_paths(costs).items()}
+    expected = np.zeros((len(costs.own), len(LEVELS)))
     for path, weight in weights.items():
-        for n, name in enumerate(names(model, path)):
+        for n, name in enumerate(names(costs, path)):
             if name is not None:
                 expected[n, name] += weight / sum(weights.values())
-    assert marginals(model, temperature) == pytest.approx(expected, abs=1e-5)
+    assert marginals(costs, temperature) == pytest.approx(expected, abs=1e-5)
 
 
 @settings(deadline=None, max_examples=25)
-@given(models(), st.floats(0.5, 4))
-def test_the_cost_of_a_path_sums_over_its_ways(model: Model, temperature: float) -> None:
-    for path, costs in list(all_paths(model).items())[::7]:
-        expected = -np.log(sum(np.exp(-cost / temperature) for cost in costs))
-        assert cost_of(model, path, temperature) == pytest.approx(expected, abs=1e-4)
+@given(random_costs(), st.floats(0.5, 4))
+def test_the_cost_of_a_path_sums_over_its_ways(costs: PathCosts, temperature: float) -> None:
+    for path, totals in list(all_paths(costs).items())[::7]:
+        expected = -np.log(sum(np.exp(-total / temperature) for total in totals))
+        assert cost_of(costs, path, temperature) == pytest.approx(expected, abs=1e-4)

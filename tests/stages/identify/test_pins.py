@@ -35,9 +35,9 @@ def test_they_are_kept_and_the_others_follow(pins: dict[int, str], names: list[s
 @pytest.mark.parametrize(
     ("pins", "message"),
     [
-        ({0: "L1", 1: "T12"}, "L1 lies above T12"),
-        ({0: "L1", 1: "L1"}, "L1 lies above L1"),
-        ({0: "spine"}, "spine: given by hand, but not among the levels"),
+        ({0: "L1", 1: "T12"}, "L1 is above T12"),
+        ({0: "L1", 1: "L1"}, "L1 is above L1"),
+        ({0: "spine"}, "spine: not a level that can be set here"),
     ],
 )
 def test_those_that_cannot_be_are_refused(pins: dict[int, str], message: str) -> None:

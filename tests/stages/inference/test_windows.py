@@ -5,15 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vertebral.core.rules import undocumented
 from vertebral.models.config import InferenceConfig
+from vertebral.stages.inference.rules import InferenceRules
 from vertebral.stages.inference.windows import (
     BODY_AXIS,
     Corner,
-    Found,
-    Plan,
-    Search,
-    every,
+    SpineMask,
+    SpineSearch,
+    WindowPlan,
     plan_windows,
+    visit_layer,
     window_starts,
 )
 
@@ -34,18 +36,18 @@ def test_windows_cover_all_and_overlap_enough(size: int, extent: int, overlap: f
     assert all(0 < b - a <= max(1, int(extent * (1 - overlap))) for a, b in pairwise(starts))
 
 
-def looks(plan: Plan, spine: Found, least: float = 1) -> list[Corner]:
-    """Which windows a search looks at where `spine` (I, J, K) is what the network finds."""
+def visited(plan: WindowPlan, spine: SpineMask, min_voxels: float = 1) -> list[Corner]:
+    """Return the windows that a search visits if the network finds `spine` (I, J, K)."""
     padded = np.pad(spine, 40)
     seen: list[Corner] = []
 
-    def look(corner: Corner) -> Found:
+    def visit(corner: Corner) -> SpineMask:
         seen.append(corner)
         return padded[tuple(slice(c + 40, c + 40 + w) for c, w in zip(corner, plan.window, strict=True))]
 
-    search = Search(plan, least)
+    search = SpineSearch(plan, min_voxels)
     for layer in plan.layers:
-        search.follow(look, layer)
+        search.follow(visit, layer)
     assert len(set(seen)) == len(seen)
     return seen
 
@@ -54,24 +56,24 @@ def test_a_spine_in_the_middle_needs_one_window_a_layer() -> None:
     spine = np.zeros((40, 40, 80), bool)
     spine[18:22, 18:22] = True
     plan = plan_windows(spine.shape, CONFIG, BODY_AXIS)
-    assert looks(plan, spine) == [(12, 12, 0), (12, 12, 24), (12, 12, 48)]
+    assert visited(plan, spine) == [(12, 12, 0), (12, 12, 24), (12, 12, 48)]
 
 
 def test_a_neighbour_follows_where_the_spine_reaches_it() -> None:
     spine = np.zeros((40, 40, 80), bool)
     spine[18:22, 10:22, 30:] = True  # near the side of its window, in the first layer already
     plan = plan_windows(spine.shape, CONFIG, BODY_AXIS)
-    assert looks(plan, spine) == [
+    assert visited(plan, spine) == [
         *((i, j, 0) for i, j in ((12, 12), (12, 0))),
         *((i, j, k) for k in (24, 48) for i, j in ((12, 0), (12, 12))),
     ]
 
 
-def test_a_spine_beside_the_middle_is_found_by_looking_everywhere() -> None:
+def test_a_spine_off_the_middle_is_found_by_visiting_all_windows() -> None:
     spine = np.zeros((40, 40, 80), bool)
     spine[0:6, 0:6] = True
     plan = plan_windows(spine.shape, CONFIG, BODY_AXIS)
-    seen = looks(plan, spine)
+    seen = visited(plan, spine)
     assert {corner[:2] for corner in seen if corner[2] == 0} == set(product((0, 12, 24), repeat=2))
     assert [corner for corner in seen if corner[2] > 0] == [(0, 0, 24), (0, 0, 48)]  # from there it is followed
 
@@ -81,7 +83,7 @@ def test_too_little_is_no_spine(least: int) -> None:
     spine = np.zeros((40, 40, 30), bool)
     spine[18:22, 18:22, :10] = True  # 160 voxels
     plan = plan_windows(spine.shape, CONFIG, BODY_AXIS)
-    assert len(looks(plan, spine, least)) == (1 if least == 1 else 9)
+    assert len(visited(plan, spine, least)) == (1 if least == 1 else 9)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -95,7 +97,7 @@ def test_every_voxel_of_a_column_is_seen(seed: int) -> None:
         spine[place[0] - 3 : place[0] + 3, place[1] - 3 : place[1] + 3, k] = True
     plan = plan_windows(spine.shape, CONFIG, BODY_AXIS)
     covered = np.zeros_like(spine)
-    for corner in looks(plan, spine):
+    for corner in visited(plan, spine):
         covered[tuple(slice(max(0, c), c + w) for c, w in zip(corner, plan.window, strict=True))] = True
     assert covered[spine].all()
 
@@ -104,5 +106,9 @@ def test_every_window_without_a_search() -> None:
     plan = plan_windows((40, 20, 33), CONFIG, 0)
     seen: list[Corner] = []
     for layer in plan.layers:
-        every(plan, seen.append, layer)
+        visit_layer(plan, seen.append, layer)
     assert len(set(seen)) == len(seen) == 3 * 2 * 2
+
+
+def test_every_rule_has_a_unit_and_a_source() -> None:
+    assert undocumented(InferenceRules) == []

@@ -1,11 +1,13 @@
-"""Columns without discs, 1 mm a place, cut by labels and heights."""
+"""Columns without discs, 1 mm per position, divided by labels and heights."""
 
 import numpy as np
 
 from vertebral.core.anatomy import LEVELS
-from vertebral.stages.instances.bodies import HEIGHT_MM, Body, find_bodies, profile_of
+from vertebral.stages.instances.bodies import HEIGHT_MM, BodySegment, column_profile, find_bodies
+from vertebral.stages.instances.rules import LabelMapRules
 
 NAMES = [level.name for level in LEVELS]
+RULES = LabelMapRules()
 
 
 def cut(*runs: tuple[str, int]) -> list[tuple[str, int]]:
@@ -13,7 +15,8 @@ def cut(*runs: tuple[str, int]) -> list[tuple[str, int]]:
     labels = np.concatenate([np.full(height, NAMES.index(name) + 1, np.uint8) for name, height in runs])
     found = np.repeat(labels[:, None], 5, axis=1)
     radius_mm = np.full(len(labels), 8.0)
-    bodies: list[Body] = find_bodies(profile_of(found, np.ones(found.shape, bool), radius_mm, LEVELS))
+    profile = column_profile(found, np.ones(found.shape, bool), radius_mm, LEVELS, RULES)
+    bodies: list[BodySegment] = find_bodies(profile, RULES)
     return [(NAMES[body.best - 1], body.stop - body.start) for body in bodies]
 
 

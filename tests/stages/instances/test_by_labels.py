@@ -11,9 +11,11 @@ from label_spines import SPACING_MM, changed, cuboid_spine, ids, span
 from vertebral.core.anatomy import LEVELS, SPINE
 from vertebral.core.errors import InputError
 from vertebral.core.records import Instances
+from vertebral.core.rules import undocumented
 from vertebral.core.volume import Array, Volume
 from vertebral.io.ct.read import read_labels
 from vertebral.stages.instances.by_labels import instances_from_labels
+from vertebral.stages.instances.rules import LabelMapRules
 
 LUMBAR = ("T11", "T12", "L1", "L2", "L3", "L4")
 SPINE_MAP = cuboid_spine(*LUMBAR)
@@ -143,7 +145,7 @@ def test_a_lost_vertebra_leaves_its_neighbours_alone() -> None:
     assert np.array_equal(owners(found) > 0, array > 0)
 
 
-def test_crumbs() -> None:
+def test_islands() -> None:
     array = SPINE_MAP.array.copy()
     low, _ = span(SPINE_MAP, ids("L1")[0])
     near, far = array.copy(), array.copy()
@@ -152,7 +154,7 @@ def test_crumbs() -> None:
     far[0, 0, 0] = ids("C3")[0]  # 8 mm3 of a label that no vertebra carries, 50 mm away
     found = instances_from_labels(changed(SPINE_MAP, far), LEVELS)
     assert owners(found)[0, 0, 0] == 0
-    assert found.warnings == ("0.01 ml of loose fragments far from any vertebra were dropped",)
+    assert found.warnings == ("0.01 ml in fragments far from any vertebra was dropped",)
 
 
 def test_a_piece_of_the_last_vertebra_under_the_next_label_is_no_vertebra() -> None:
@@ -214,3 +216,17 @@ def test_real_maps_stay_as_they_are(name: str) -> None:
         level = LEVELS[int(item.class_mass[1:].argmax())]
         labels[item.box][item.occupancy > 0.5] = level.verse_id
     assert np.array_equal(labels, volume.array)
+
+
+def test_every_rule_has_a_unit_and_a_source() -> None:
+    assert undocumented(LabelMapRules) == []
+
+
+def test_a_rule_can_be_varied() -> None:
+    """Two vertebrae under one label stay one if neither their bodies nor their size can split them."""
+    array = np.where(ids("L2")[0] == SPINE_MAP.array, ids("L1")[0], SPINE_MAP.array)
+    low, high = span(SPINE_MAP, ids("L2")[0])[1], span(SPINE_MAP, ids("L1")[0])[0]
+    array[12:28, 14:16, low - 3 : high + 4] = ids("L1")[0]
+    whole = LabelMapRules(split_share=2.0, oversized_ratio=9.0)
+    assert len(instances_from_labels(changed(SPINE_MAP, array), LEVELS).items) == len(LUMBAR)
+    assert len(instances_from_labels(changed(SPINE_MAP, array), LEVELS, whole).items) == len(LUMBAR) - 1

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from vertebral.stages.instances.bone import Bone
+from vertebral.stages.instances.bone import SpineBone
 from vertebral.stages.instances.by_votes import owners_by_votes
 
 SPACING_MM = 2.0
 SHAPE = (40, 40, 60)
 
 
-def bone_of(blocks: list[tuple[slice, slice, slice]]) -> tuple[Bone, np.ndarray]:
+def bone_of(blocks: list[tuple[slice, slice, slice]]) -> tuple[SpineBone, np.ndarray]:
     """A mask of boxes and, for each voxel, the exact offset to the centre of its box."""
     mask = np.zeros(SHAPE, bool)
     offset_mm = np.zeros((3, *SHAPE), np.int8)
@@ -19,14 +19,14 @@ def bone_of(blocks: list[tuple[slice, slice, slice]]) -> tuple[Bone, np.ndarray]
         centre = np.array([(s.start + s.stop - 1) / 2 for s in block])[:, None, None, None]
         offset_mm[(slice(None), *block)] = np.rint((centre - grid) * SPACING_MM)
     probability = np.where(mask, 255, 0).astype(np.uint8)
-    return Bone(mask, mask.astype(np.uint8), probability), offset_mm
+    return SpineBone(mask, mask.astype(np.uint8), probability), offset_mm
 
 
 def block(z: int, x: int = 15, size: int = 10) -> tuple[slice, slice, slice]:
     return slice(x, x + size), slice(15, 15 + size), slice(z, z + size)
 
 
-def test_two_touching_vertebrae_of_one_class_are_told_apart() -> None:
+def test_two_touching_vertebrae_of_one_class_are_separated() -> None:
     lower, upper = block(10), block(20)
     owner = owners_by_votes(*bone_of([lower, upper]), SPACING_MM)
     assert set(np.unique(owner[upper])) == {1}
@@ -57,11 +57,11 @@ def test_no_bone_gives_nothing() -> None:
     assert not owners_by_votes(*bone_of([]), SPACING_MM).any()
 
 
-def test_crumbs_of_a_vertebra_are_dropped() -> None:
+def test_islands_of_a_vertebra_are_dropped() -> None:
     bone, offset_mm = bone_of([block(20)])
-    crumb = (slice(15, 17), slice(27, 29), slice(24, 26))
-    bone.mask[crumb] = True
-    offset_mm[(slice(None), *crumb)] = np.array([8, -16, 0])[:, None, None, None]
+    island = (slice(15, 17), slice(27, 29), slice(24, 26))
+    bone.mask[island] = True
+    offset_mm[(slice(None), *island)] = np.array([8, -16, 0])[:, None, None, None]
     owner = owners_by_votes(bone, offset_mm, SPACING_MM)
-    assert not owner[crumb].any()
+    assert not owner[island].any()
     assert owner[block(20)].all()

@@ -10,8 +10,9 @@ from scipy import ndimage
 
 from vertebral.core.anatomy import LEVELS, SPINE, parse_levels
 from vertebral.core.records import Evidence, Instance, Instances
+from vertebral.core.rules import undocumented
 from vertebral.core.volume import Grid
-from vertebral.stages.instances import find_instances
+from vertebral.stages.instances import InstanceRules, find_instances
 
 LUMBAR = parse_levels("L1-L5")
 CLASS = {level.name: number for number, level in enumerate(LUMBAR, start=1)}
@@ -30,7 +31,7 @@ def grid_of(shape: tuple[int, ...], spacing_mm: float = SPACING_MM) -> Grid:
 
 
 def evidence(*blocks: Block, probability: int = 255) -> Evidence:
-    """Blocks of one class each in an empty grid; what is left to 255 speaks for the background."""
+    """Blocks of one class each in an empty grid; the rest to 255 is for the background."""
     first, second = np.zeros(SHAPE, np.uint8), np.ones(SHAPE, np.uint8)
     first_probability, second_probability = np.full(SHAPE, 255, np.uint8), np.zeros(SHAPE, np.uint8)
     for name, *box in blocks:
@@ -89,7 +90,7 @@ def test_one_vertebra_with_two_labels() -> None:
 
 
 def test_an_arch_joins_its_body_not_the_one_below() -> None:
-    """A spinous process apart from its body hangs lower, nearer in height to the next one, but bears its own class."""
+    """A spinous process apart from its body hangs lower, closer in z to the next one, but has its own class."""
     bodies = column("L1", 40, 50), column("L2", 26, 36)
     arches = ("L1", slice(12, 18), slice(2, 7), slice(31, 43)), ("L2", slice(12, 18), slice(2, 7), slice(17, 29))
     found = find_instances(evidence(*bodies, *arches))
@@ -104,7 +105,7 @@ def test_neighbours_under_one_name_stay_apart() -> None:
 
 
 def test_a_lone_vertebra_split_left_and_right() -> None:
-    """No neighbour tells the usual distance, but two vertebrae are never at one height."""
+    """No neighbour gives the usual step, but two vertebrae are never at one axial position."""
     halves = ("L1", slice(4, 14), BODY, slice(20, 28)), ("L2", slice(14, 24), BODY, slice(20, 28))
     found = find_instances(evidence(*halves))
     assert len(found.items) == 1
@@ -149,17 +150,17 @@ def test_a_fragment_out_of_reach_is_dropped() -> None:
     body, fragment = column("L1", 20, 28), ("L2", slice(25, 30), slice(10, 15), slice(20, 26))
     found = find_instances(evidence(body, fragment))
     assert_is(found.items[0], body)
-    assert found.warnings == ("1.2 ml of evidence far from the spine was dropped",)
+    assert found.warnings == ("1.2 ml of predicted bone far from the spine was dropped",)
 
 
-def test_a_far_blob_is_dropped_and_told() -> None:
+def test_a_far_blob_is_dropped_with_a_warning() -> None:
     """5 x 10 x 13 voxels are 5.2 ml, more than enough for a vertebra, but 14 % of what lies together elsewhere."""
     bodies = [column("L1", 66, 78), column("L2", 52, 64), column("L3", 38, 50), column("L4", 24, 36)]
     blob = ("L5", slice(0, 5), slice(0, 10), slice(0, 13))
     found = find_instances(evidence(*bodies, blob))
     assert len(found.items) == 4
     assert [item.class_mass.argmax() for item in found.items] == [1, 2, 3, 4]
-    assert found.warnings == ("5.2 ml of evidence far from the spine was dropped",)
+    assert found.warnings == ("5.2 ml of predicted bone far from the spine was dropped",)
 
 
 def test_no_evidence() -> None:
@@ -167,7 +168,9 @@ def test_no_evidence() -> None:
     assert found == Instances((), LUMBAR, found.grid)
 
 
-@pytest.mark.parametrize(("height", "warnings"), [(1, ()), (4, ("3.2 ml of evidence far from the spine was dropped",))])
+@pytest.mark.parametrize(
+    ("height", "warnings"), [(1, ()), (4, ("3.2 ml of predicted bone far from the spine was dropped",))]
+)
 def test_too_little_evidence(height: int, warnings: tuple[str, ...]) -> None:
     found = find_instances(evidence(column("L1", 20, 20 + height)))
     assert found.items == ()
@@ -192,7 +195,7 @@ def test_border_flag(axis: int, edge: str, gap: int) -> None:
 
 
 def test_occupancy_yields_to_the_neighbour() -> None:
-    """Of the lower vertebra's top slice 0.4 speaks for the upper one: 0.6 stays, and the upper one gets 0.4 there."""
+    """In the lower vertebra's top slice 0.4 is for the upper one: 0.6 stays, and the upper one gets 0.4 there."""
     upper, lower = column("L1", 22, 30), column("L2", 14, 22)
     given_ = evidence(upper, lower)
     top = (BODY, BODY, slice(21, 22))
@@ -205,7 +208,7 @@ def test_occupancy_yields_to_the_neighbour() -> None:
 
 
 def soft_evidence(seed: int, shape: tuple[int, int, int], class_count: int, spacing_mm: float) -> Evidence:
-    """Smooth random fields: touching, overlapping and broken parts of every size."""
+    """Smooth random fields: touching, overlapping and broken components of every size."""
     generator = np.random.default_rng(seed)
     fields = [ndimage.gaussian_filter(generator.standard_normal(shape), 2.5) * 45 for _ in range(class_count)]
     logits = np.stack([np.ones(shape), *fields])
@@ -236,8 +239,8 @@ def test_no_voxel_is_lost_or_owned_twice(seed: int, spacing_mm: float) -> None:
     bone = background < 128
     assert not (owners.astype(bool) & ~bone).any()
     dropped_ml = (bone & (owners == 0)).sum() * spacing_mm**3 / 1000
-    told = (f"{dropped_ml:.1f} ml of evidence far from the spine was dropped",)
-    assert found.warnings == (told if dropped_ml >= 1 else ())
+    expected = (f"{dropped_ml:.1f} ml of predicted bone far from the spine was dropped",)
+    assert found.warnings == (expected if dropped_ml >= 1 else ())
     for item in found.items:
         assert 0 <= item.occupancy.min() <= item.occupancy.max() <= 1
         assert item.occupancy.shape == tuple(s.stop - s.start for s in item.box)
@@ -275,22 +278,33 @@ def test_a_spine_without_levels_is_one_instance() -> None:
 def test_two_centres_in_one_sacrum_are_one_bone(probability: int, count: int) -> None:
     """Voxels of L5 and of each half of the sacrum vote for centres of their own; 0.6 of evidence is not enough to join.
 
-    The other 0.4 speaks for L5.
+    The other 0.4 is for L5.
     """
     levels = parse_levels("L5,sacrum")
     first, second = np.zeros(SHAPE, np.uint8), np.full(SHAPE, 1, np.uint8)
     best, rest = np.full(SHAPE, 255, np.uint8), np.zeros(SHAPE, np.uint8)
     offset_mm = np.zeros((3, *SHAPE), np.int8)
     for value, low, high in ((1, 50, 65), (2, 28, 46), (2, 10, 28)):
-        part = (BODY, BODY, slice(low, high))
-        first[part], second[part] = value, 1 if value == 2 else 0
+        block = (BODY, BODY, slice(low, high))
+        first[block], second[block] = value, 1 if value == 2 else 0
         if value == 2:
-            best[part], rest[part] = probability, 255 - probability
+            best[block], rest[block] = probability, 255 - probability
         for axis, (a, b) in enumerate(((10, 20), (10, 20), (low, high))):
             way = ((a + b - 1) / 2 - np.arange(SHAPE[axis])) * SPACING_MM
             shaped = np.rint(way).reshape([-1 if n == axis else 1 for n in range(3)])
-            offset_mm[(axis, *part)] = np.broadcast_to(shaped.astype(int), SHAPE)[part]
+            offset_mm[(axis, *block)] = np.broadcast_to(shaped.astype(int), SHAPE)[block]
     found = find_instances(Evidence(first, second, best, rest, levels, grid_of(SHAPE), offset_mm))
     assert len(found.items) == count
     if count == 2:
         assert inside(found.items[1]).sum() == 10 * 10 * 36
+
+
+def test_every_rule_has_a_unit_and_a_source() -> None:
+    assert undocumented(InstanceRules) == []
+
+
+def test_a_rule_can_be_varied() -> None:
+    """1.2 ml, 12 mm from the body: out of the usual reach of 10 mm, within 15 mm."""
+    body, fragment = column("L1", 20, 28), ("L2", slice(25, 30), slice(10, 15), slice(20, 26))
+    found = find_instances(evidence(body, fragment), InstanceRules(fragment_reach_mm=15.0))
+    assert_is(found.items[0], body, fragment)

@@ -1,10 +1,10 @@
-"""What an adult spine looks like: steps between neighbours, volumes, and the levels that vary from person to person.
+"""The usual adult spine: steps between neighbours, volumes, and the levels that vary from person to person.
 
-Steps are distances between the centroids of whole vertebrae (body and arch, as a label map gives them), volumes those
-of whole vertebrae. Both are medians over the 31 training label maps (complete vertebrae only; C1-C5 in 4-7 maps, C6-C7
-in 12, T1-L5 in 13-27), rounded; the volume of C6, which is often cut there, is set between its neighbours'. Steps to
-the sacrum, which has no label there, are rounded from sacra that the shipped network finds: they hang on how much of it
-is seen.
+Steps are distances between the centroids of whole vertebrae (body and posterior elements, as in a label map); volumes
+are those of whole vertebrae. Both are rounded medians over the 31 training label maps (complete vertebrae only; C1-C5
+in 4-7 maps, C6-C7 in 12, T1-L5 in 13-27). C6 is often cut in these maps, so its volume is set between those of its
+neighbours. The maps do not label the sacrum: steps to it are rounded from sacra that the shipped network finds, and
+depend on how much of it is in the field of view.
 """
 
 from functools import cache
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vertebral.core.anatomy import BY_NAME, Level, sort_levels
 
-# Most people lack them. T12 and L5 are in nearly everybody, but may be absent.
+# Most people lack the rare levels. Nearly everybody has T12 and L5, but either may be absent.
 RARE = ("T13", "L6")
 ABSENT = ("T12", "L5")
 
@@ -46,7 +46,7 @@ STEPS_MM: dict[tuple[str, str], float] = {
     ("L4", "L5"): 31.3,
     ("L5", "sacrum"): 49.0,
     ("sacrum", "coccyx"): 70.0,
-    # Where a rare level is there, or one is absent.
+    # With a rare level, or with an absent one.
     ("T12", "T13"): 31.2,
     ("T13", "L1"): 31.9,
     ("T11", "L1"): 31.0,
@@ -74,23 +74,23 @@ _COMMON = sort_levels(BY_NAME[name] for name in VOLUMES_ML if name not in RARE)
 
 @cache
 def distance_mm(upper: Level, lower: Level, absent: str | None = None) -> float:
-    """Distance along the spine between two levels, at scale 1, with all common ones between them but `absent`."""
+    """Return the distance in mm between two levels at scale 1, with all common levels between them except `absent`."""
     chain = [upper.name, *(level.name for level in between(upper, lower) if level.name != absent), lower.name]
     return sum(STEPS_MM[pair] for pair in pairwise(chain))
 
 
 def between(upper: Level, lower: Level) -> tuple[Level, ...]:
-    """The levels that nearly everybody has strictly between two others."""
+    """Return the levels strictly between two others that nearly everybody has."""
     return tuple(level for level in _COMMON if upper.rank < level.rank < lower.rank)
 
 
 def expected_volumes_ml(levels: tuple[Level, ...]) -> NDArray[np.float64]:
-    """(L,): the usual volume of each level."""
+    """Return (L,): the usual volume of each level."""
     return np.array([VOLUMES_ML[level.name] for level in levels])
 
 
 def nameable(levels: tuple[Level, ...]) -> tuple[Level, ...]:
-    """The levels that may be named where `levels` have a class: T13 too beside T12 and L1, and L6 after L5."""
+    """Return the levels that may be assigned if `levels` have a class: also T13 with T12 and L1, and L6 with L5."""
     names = {level.name for level in levels}
     extra = {BY_NAME["T13"]} if {"T12", "L1"} <= names else set()
     extra |= {BY_NAME["L6"]} if "L5" in names else set()
@@ -98,15 +98,14 @@ def nameable(levels: tuple[Level, ...]) -> tuple[Level, ...]:
 
 
 def shifted(level: Level, by: int) -> Level | None:
-    """The level `by` places further down, if there is one: L1 after T12 (and after T13), L6 after L5.
+    """Return the level `by` places further down, None if there is none: L1 after T12 (and after T13), L6 after L5.
 
-    The sacrum is no neighbour of L5 in this sense and stays what it is: a shift of the vertebrae above it adds or takes
-    one of them.
+    The sacrum does not shift: if the vertebrae above it do, there is one more or one fewer of them.
     """
     if not level.is_vertebra or by == 0:
         return level
     order = [other for other in _COMMON if other.is_vertebra] + [BY_NAME["L6"]]
     if level.name == "T13":
         return BY_NAME["L1" if by > 0 else "T12"] if abs(by) == 1 else None
-    place = order.index(level) + by
-    return order[place] if 0 <= place < len(order) else None
+    index = order.index(level) + by
+    return order[index] if 0 <= index < len(order) else None

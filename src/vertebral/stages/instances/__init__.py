@@ -1,9 +1,9 @@
 """From the network's evidence to one instance per vertebra, without a name yet.
 
-Bone of the spine is where the background's probability is below one half. Which vertebra a voxel of bone belongs to is
-decided by the offsets where the network gives them (`by_votes`), else by the classes (`by_class`). Parts whose evidence
-is mostly that of the sacrum are one: it is long, and its voxels vote for more than one centre. A network that knows the
-spine as a whole only gives one instance.
+A voxel is bone of the spine if its background probability is below 0.5. Its vertebra follows from the offsets if the
+network has them (`by_votes`), otherwise from the classes (`by_class`). Instances whose evidence is mostly for the
+sacrum are merged: it is long, and its voxels vote for more than one centre. A network with the single class "spine"
+gives one instance.
 """
 
 import numpy as np
@@ -12,27 +12,28 @@ from scipy import ndimage
 
 from vertebral.core.anatomy import SPINE
 from vertebral.core.records import Box, Evidence, Instance, Instances
-from vertebral.stages.instances.bone import Bone, Ids, find_bone
+from vertebral.stages.instances.bone import Ids, SpineBone, find_bone
 from vertebral.stages.instances.by_class import owners_by_class, whole_spine
 from vertebral.stages.instances.by_votes import owners_by_votes
+from vertebral.stages.instances.rules import InstanceRules, LabelMapRules
+
+__all__ = ["InstanceRules", "LabelMapRules", "class_masses", "find_instances"]
 
 _MARGIN_VOXELS = 2
-# The share of a part's evidence from which on it is of a bone that is no vertebra.
-_SURELY_NO_VERTEBRA = 0.7
 
 
-def find_instances(evidence: Evidence) -> Instances:
-    """Return the vertebrae (and sacrum) that the evidence shows, from head to tail; none is a valid answer."""
+def find_instances(evidence: Evidence, rules: InstanceRules = InstanceRules()) -> Instances:
+    """Return the vertebrae (and sacrum) in the evidence, from head to tail; none is a valid answer."""
     bone = find_bone(evidence)
     spacing_mm = evidence.grid.spacing_mm[0]
     if evidence.levels == (SPINE,):
-        owner = whole_spine(bone, spacing_mm)
+        owner = whole_spine(bone, spacing_mm, rules)
     elif evidence.offset_mm is None:
-        owner = owners_by_class(bone, spacing_mm)
+        owner = owners_by_class(bone, spacing_mm, rules)
     else:
-        owner = _joined(evidence, owners_by_votes(bone, evidence.offset_mm, spacing_mm))
+        owner = _with_one_sacrum(evidence, owners_by_votes(bone, evidence.offset_mm, spacing_mm, rules), rules)
     dropped_ml = np.count_nonzero(bone.mask & (owner == 0)) * spacing_mm**3 / 1000
-    warnings = (f"{dropped_ml:.1f} ml of evidence far from the spine was dropped",) if dropped_ml >= 1 else ()
+    warnings = (f"{dropped_ml:.1f} ml of predicted bone far from the spine was dropped",) if dropped_ml >= 1 else ()
     boxes = ndimage.find_objects(owner)
     masses = class_masses(evidence, owner, len(boxes))
     items = [
@@ -44,19 +45,19 @@ def find_instances(evidence: Evidence) -> Instances:
     return Instances(tuple(items), evidence.levels, evidence.grid, warnings)
 
 
-def _joined(evidence: Evidence, owner: Ids) -> Ids:
-    """Give the parts of one sacrum one number, the first of theirs."""
+def _with_one_sacrum(evidence: Evidence, owner: Ids, rules: InstanceRules) -> Ids:
+    """Give all instances of one sacrum (or coccyx) the number of the first."""
     masses = class_masses(evidence, owner, int(owner.max()))[:, 1:]
     numbers = np.arange(len(masses))
     for column, level in enumerate(evidence.levels):
         if not level.is_vertebra:
-            parts = np.flatnonzero(masses[:, column] > _SURELY_NO_VERTEBRA * masses.sum(1))
-            numbers[parts] = parts[:1]
+            same = np.flatnonzero(masses[:, column] > rules.sacrum_evidence_share * masses.sum(1))
+            numbers[same] = same[:1]
     return numbers[owner].astype(np.int32)
 
 
 def class_masses(evidence: Evidence, owner: Ids, count: int) -> NDArray[np.float64]:
-    """(count + 1, classes): summed probability of each class over the voxels of each number in `owner` (I, J, K)."""
+    """Return (count + 1, classes): the summed probability of each class over each number in `owner` (I, J, K)."""
     classes = len(evidence.levels) + 1
     inside = owner > 0
     row = owner[inside] * classes
@@ -70,13 +71,13 @@ def class_masses(evidence: Evidence, owner: Ids, count: int) -> NDArray[np.float
 
 
 def _instance(
-    evidence: Evidence, bone: Bone, owner: Ids, value: int, box: Box, class_mass: NDArray[np.float64]
+    evidence: Evidence, bone: SpineBone, owner: Ids, value: int, box: Box, class_mass: NDArray[np.float64]
 ) -> Instance:
-    """Cut one vertebra out, with a margin, and give it a soft occupancy.
+    """Crop one vertebra with a margin, and give it a soft occupancy.
 
-    Inside its own voxels the occupancy is the spine's probability less what a neighbour's class claims; in a margin
-    of `_MARGIN_VOXELS` outside it is the probability of its own class, or of the spine where no neighbour is. It is
-    0.5 or more in its own voxels and nowhere else.
+    In its own voxels the occupancy is the spine's probability minus that of a neighbour's class; in a margin of
+    `_MARGIN_VOXELS` around them it is the probability of its own class, or of the spine where there is no neighbour. It
+    is 0.5 or more in its own voxels and nowhere else.
     """
     shape = owner.shape
     box = tuple(  # type: ignore[assignment]  # three slices in, three out

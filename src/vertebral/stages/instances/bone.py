@@ -1,4 +1,4 @@
-"""What of the evidence is bone of the spine."""
+"""Which voxels of the evidence are bone of the spine."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ from vertebral.core.records import Evidence
 Ids = NDArray[np.int32]
 
 
-@dataclass(frozen=True)
-class Bone:
+@dataclass(frozen=True, eq=False)
+class SpineBone:
     """`mask` bool, `best` uint8 level class (0 outside the mask), `spine_probability` uint8; all (I, J, K)."""
 
     mask: NDArray[np.bool_]
@@ -19,8 +19,8 @@ class Bone:
     spine_probability: NDArray[np.uint8]
 
 
-def find_bone(evidence: Evidence) -> Bone:
-    """A voxel is bone where the background's probability is below one half; its class is its best level."""
+def find_bone(evidence: Evidence) -> SpineBone:
+    """Return the voxels whose background probability is below 0.5, each with its most probable level."""
     background = np.where(
         evidence.first == 0,
         evidence.first_probability,
@@ -29,4 +29,4 @@ def find_bone(evidence: Evidence) -> Bone:
     spine = (255 - background).astype(np.uint8)
     mask = spine > 127
     best = np.where(evidence.first > 0, evidence.first, evidence.second)
-    return Bone(mask, np.where(mask, best, 0).astype(np.uint8), spine)
+    return SpineBone(mask, np.where(mask, best, 0).astype(np.uint8), spine)

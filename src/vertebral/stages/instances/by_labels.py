@@ -1,23 +1,23 @@
-"""One instance per vertebra from a label map of any tool: what is right stays as it is, voxel by voxel.
+"""One instance per vertebra from a label map of any tool: a correct map stays as it is, voxel by voxel.
 
-Rules, in order:
-1. Connected voxels of one label form a part. The column of vertebral bodies is found without a look at labels
-   (`column`), then cut into bodies where discs, usual heights and changes of label say so (`bodies`).
-2. A part belongs whole to the body of which it holds most, if more than `LEAST_SHARE`; several parts that meet in one
-   body are one vertebra, whatever their labels. A part that holds more than `CUT_FROM_SHARE` of a second body too is
-   two vertebrae under one label, and is cut where the ways from the two bodies meet (fast through thick bone, slow
-   through thin).
-3. A part beside the column (an arch, a crumb) that touches another vertebra than that of its label on more than
-   `WIDE_MM2`, and more widely than its own, belongs to that one if that one lacks, against the middle one of its
-   neighbours, half or more of what the part holds: an arch under a neighbour's label. Crumbs, below `CRUMB_ML`, are
-   left to their label.
-4. Else it joins the nearest vertebra that mostly carries its label, or that holds `HOLDS_ML` of it. Without one it is
-   a vertebra of its own (C1 has no body; the scan may cut a body away) if it holds `OWN_VERTEBRA_ML` and touches no
-   other as widely as a piece that is broken off it would. Else it joins what it touches most, or what is within
-   `REACH_MM`. What is left is dropped, with a warning.
-5. Sacrum and coccyx have no discs: all parts of their label are one instance each.
-6. A vertebra of more than `SWOLLEN` the middle volume around it, beside one of less than `SHRUNK`, is cut as in rule 2,
-   and the neighbour gets its share back if that makes both more like the others.
+Rules, in order (thresholds: `LabelMapRules`):
+1. Connected voxels of one label form a component. The column of vertebral bodies is found without the labels
+   (`column`), then divided into bodies by discs, usual heights and changes of label (`bodies`).
+2. A component belongs as a whole to the body of which it holds most, if more than `min_body_share`; several components
+   in one body are one vertebra, whatever their labels. A component that also holds more than `split_share` of a second
+   body is two vertebrae under one label. It is split where fronts from the two bodies meet (fast through thick bone,
+   slow through thin).
+3. A fragment is a component off the column: posterior elements, an island. If its largest contact area is with a
+   vertebra of another label, more than `wide_contact_mm2` and more than with its own, it belongs to that vertebra if
+   that one is smaller than its neighbours by at least `min_lack_share` of the fragment: these are posterior elements
+   under a neighbour's label. Islands, below `max_island_ml`, keep their label.
+4. Otherwise it joins the nearest vertebra that mostly has its label, or that has `min_carried_ml` of it. Without one,
+   it is a vertebra of its own (C1 has no body; the field of view may cut a body away) if it has `min_vertebra_ml` and
+   no contact as wide as that of a broken-off piece. Otherwise it joins the vertebra with the largest contact area, or
+   one within `fragment_reach_mm`. The rest is dropped with a warning.
+5. Sacrum and coccyx have no discs: all components of their label are one instance each.
+6. If a vertebra has more than `oversized_ratio` of the median volume around it and its neighbour less than
+   `undersized_ratio`, it is split as in rule 2, and the neighbour gets its share if that makes both more usual.
 """
 
 import numpy as np
@@ -28,37 +28,33 @@ from vertebral.core.anatomy import Level
 from vertebral.core.errors import InputError
 from vertebral.core.records import Box, Instance, Instances
 from vertebral.core.volume import Grid, Volume
-from vertebral.stages.instances.bodies import Body, find_bodies, profile_of
+from vertebral.stages.instances.bodies import BodySegment, column_profile, find_bodies
 from vertebral.stages.instances.bone import Ids
 from vertebral.stages.instances.column import find_column
-from vertebral.stages.instances.fragments import give_loose_parts
-from vertebral.stages.instances.oversized import relieve_swollen
-from vertebral.stages.instances.parts import (
-    CUT_FROM_SHARE,
-    LEAST_SHARE,
-    cut_parts,
-    find_parts,
-    markers_of,
-    shares_of_bodies,
-)
+from vertebral.stages.instances.components import body_markers, body_shares, find_components, split_components
+from vertebral.stages.instances.fragments import assign_fragments
+from vertebral.stages.instances.oversized import relieve_oversized
+from vertebral.stages.instances.rules import LabelMapRules
 
 
-def instances_from_labels(labels: Volume, levels: tuple[Level, ...]) -> Instances:
+def instances_from_labels(
+    labels: Volume, levels: tuple[Level, ...], rules: LabelMapRules = LabelMapRules()
+) -> Instances:
     """Return the vertebrae (and sacrum) of a label map with VerSe ids, from head to tail; none is a valid answer.
 
-    `labels` (I, J, K) whole numbers in any orientation and spacing; ids that are none of `levels` count as background.
-    The instances lie on its grid in RAS order (`labels.to_ras()`), with an occupancy of 1 in their voxels and 0
-    elsewhere; `class_mass` is in mm3 by claimed level, background (0 mm3) first.
+    `labels` (I, J, K) are whole numbers in any orientation and spacing; ids that are not among `levels` are background.
+    The instances are on its grid in RAS order (`labels.to_ras()`), with an occupancy of 1 in their voxels and 0
+    elsewhere; `class_mass` is in mm3 by labelled level, background (0 mm3) first. Raises InputError without `levels`.
     """
     if not levels:
-        raise InputError("no levels were given: a label map needs at least one to tell bone from background")
+        raise InputError("no levels were given; a label map needs at least one to distinguish bone from background")
     ras = labels.to_ras()
     classes = _classes(ras, levels)
     box = _box(classes)
     if box is None:
         return Instances((), levels, ras.grid)
-    owner, dropped_ml = _owners(classes[box], ras.spacing_mm, levels)
-    warnings = (f"{dropped_ml:.2f} ml of loose fragments far from any vertebra were dropped",) if dropped_ml else ()
+    owner, dropped_ml = _owners(classes[box], ras.spacing_mm, levels, rules)
+    warnings = (f"{dropped_ml:.2f} ml in fragments far from any vertebra was dropped",) if dropped_ml else ()
     items = _instances(classes[box], owner, box, ras.grid, len(levels))
     return Instances(tuple(sorted(items, key=lambda item: -item.centroid_mm[2])), levels, ras.grid, warnings)
 
@@ -83,30 +79,31 @@ def _box(classes: NDArray[np.uint8]) -> Box | None:
 
 
 def _owners(
-    classes: NDArray[np.uint8], spacing_mm: tuple[float, float, float], levels: tuple[Level, ...]
+    classes: NDArray[np.uint8], spacing_mm: tuple[float, float, float], levels: tuple[Level, ...], rules: LabelMapRules
 ) -> tuple[Ids, float]:
-    """Rules 1 to 5. Returns the number (from 1) of each voxel of bone, 0 elsewhere, and the ml that were dropped."""
-    parts = find_parts(classes, spacing_mm)
+    """Rules 1 to 6. Returns the number (from 1) of each voxel of bone, 0 elsewhere, and the ml that were dropped."""
+    components = find_components(classes, spacing_mm)
     has_body = np.array([False, *(level.is_vertebra and level.name != "C1" for level in levels)])
     has_body |= np.array([False, *(not (level.is_vertebra or level.region == "sacral") for level in levels)])
     column_classes = np.where(has_body[classes], classes, 0).astype(np.uint8)
-    whose = np.zeros(len(parts.ml), np.int32)
-    torn = np.zeros(len(parts.ml), bool)
-    bodies: list[Body] = []
+    body_of = np.zeros(len(components.ml), np.int32)
+    split = np.zeros(len(components.ml), bool)
+    bodies: list[BodySegment] = []
     if column_classes.any():
-        column = find_column(column_classes > 0, spacing_mm)
+        column = find_column(column_classes > 0, spacing_mm, rules)
         met = np.where(column.inside, column_classes[tuple(np.moveaxis(column.index, -1, 0))], 0)
-        bodies = find_bodies(profile_of(met, column.inside, column.radius_mm, levels))
+        bodies = find_bodies(column_profile(met, column.inside, column.radius_mm, levels, rules), rules)
     if bodies:
-        shares = shares_of_bodies(parts, column, bodies) * has_body[parts.best][:, None]
-        whose = np.where(shares.max(1) > LEAST_SHARE, shares.argmax(1) + 1, 0).astype(np.int32)
-        torn = (shares > CUT_FROM_SHARE).sum(1) > 1
-    owner = whose[parts.ids]
-    markers = markers_of(column, bodies, classes.shape) if bodies else np.zeros_like(owner)
-    if torn.any():
-        owner = np.where(torn[parts.ids], cut_parts(parts, torn, markers), owner)
-    owner, dropped_ml = give_loose_parts(parts, owner, np.array([0, *(body.best for body in bodies)]), levels)
-    return relieve_swollen(parts, owner, markers, len(bodies)), dropped_ml
+        shares = body_shares(components, column, bodies) * has_body[components.best][:, None]
+        body_of = np.where(shares.max(1) > rules.min_body_share, shares.argmax(1) + 1, 0).astype(np.int32)
+        split = (shares > rules.split_share).sum(1) > 1
+    owner = body_of[components.ids]
+    markers = body_markers(column, bodies, classes.shape, rules) if bodies else np.zeros_like(owner)
+    if split.any():
+        owner = np.where(split[components.ids], split_components(components, split, markers, rules), owner)
+    best = np.array([0, *(body.best for body in bodies)])
+    owner, dropped_ml = assign_fragments(components, owner, best, levels, rules)
+    return relieve_oversized(components, owner, markers, len(bodies), rules), dropped_ml
 
 
 def _instances(classes: NDArray[np.uint8], owner: Ids, box: Box, grid: Grid, count: int) -> list[Instance]:
@@ -121,6 +118,6 @@ def _instances(classes: NDArray[np.uint8], owner: Ids, box: Box, grid: Grid, cou
         centre = np.array(ndimage.center_of_mass(own)) + [s.start for s in outer]
         x, y, z = grid.to_world(centre)
         touches = any(s.start == 0 or s.stop == n for s, n in zip(outer, grid.shape, strict=True))
-        place = (float(x), float(y), float(z))
-        items.append(Instance(own.astype(np.float32), (outer[0], outer[1], outer[2]), mass, place, touches))
+        centroid_mm = (float(x), float(y), float(z))
+        items.append(Instance(own.astype(np.float32), (outer[0], outer[1], outer[2]), mass, centroid_mm, touches))
     return items
