@@ -38,14 +38,14 @@ def test_walls_of_a_ball_are_its_diameter() -> None:
     assert print_check(ball).overhang_share == pytest.approx((1 - np.sqrt(0.5)) / 2, abs=0.02)  # a cap of 45 degrees
 
 
-def test_a_cut_gives_two_closed_parts_named_after_their_side() -> None:
+def test_a_cut_gives_two_closed_pieces_named_after_their_side() -> None:
     lower, upper = cut(block(20, 10, 2), "sagittal", 5.0)
     assert (lower.name, upper.name) == ("L1-left", "L1-right")
-    assert [print_check(part).volume_ml for part in (lower, upper)] == pytest.approx([0.1, 0.3])
+    assert [print_check(piece).volume_ml for piece in (lower, upper)] == pytest.approx([0.1, 0.3])
     assert print_check(lower).manifold
     assert lower.vertices_mm[:, 0].max() == pytest.approx(5)
-    assert [part.part for part in cut(block(20, 10, 2), "coronal", 5.0)] == ["posterior", "anterior"]
-    assert [part.part for part in cut(block(20, 10, 2), "axial", 1.0)] == ["inferior", "superior"]
+    assert [piece.part for piece in cut(block(20, 10, 2), "coronal", 5.0)] == ["posterior", "anterior"]
+    assert [piece.part for piece in cut(block(20, 10, 2), "axial", 1.0)] == ["inferior", "superior"]
 
 
 def test_a_plane_beside_the_surface_leaves_it_whole() -> None:

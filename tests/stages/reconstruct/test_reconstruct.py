@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from vertebral.core.errors import GeometryError, InputError, VertebralError
 from vertebral.core.mesh_checks import open_edges, split_vertices
 from vertebral.core.mesh_intersections import self_intersections
 from vertebral.core.records import Box, Instance, Spine, Surface, Vertebra
+from vertebral.core.rules import undocumented
 from vertebral.core.volume import Grid, Volume
 from vertebral.stages.reconstruct import (
-    _carved,
-    _solid,
+    RECONSTRUCT_RULES,
+    ReconstructRules,
     check_surface,
     fields_of_labels,
     mesh_fields,
@@ -23,6 +25,7 @@ from vertebral.stages.reconstruct import (
 )
 from vertebral.stages.reconstruct.config import MeshConfig
 from vertebral.stages.reconstruct.contour import contour
+from vertebral.stages.reconstruct.finishing import carved, solid_of
 
 ALL_FACES = MeshConfig(max_error_mm=0)
 L1, L2 = BY_NAME["L1"], BY_NAME["L2"]
@@ -146,7 +149,7 @@ def test_a_cut_occupancy_is_closed_at_the_border_of_its_box() -> None:
     assert surface.vertices_mm[:, 2].min() == pytest.approx(grid.to_world(np.array([0, 0, 17.5]))[2], abs=0.3)
 
 
-def test_crumbs_are_dropped_and_cavities_filled() -> None:
+def test_islands_are_dropped_and_cavities_filled() -> None:
     grid = grid_around_zero((36, 36, 36), np.eye(3))
     solid = distances(sphere, grid) < 0
     mask = solid.copy()
@@ -157,7 +160,7 @@ def test_crumbs_are_dropped_and_cavities_filled() -> None:
     assert check_surface(surface).volume_ml * 1000 == pytest.approx(solid.sum(), rel=1e-3)
 
 
-def test_a_crumb_on_a_corner_of_the_bone_is_dropped() -> None:
+def test_an_island_on_a_corner_of_the_bone_is_dropped() -> None:
     mask = np.zeros((12, 12, 12), bool)
     mask[2:8, 2:8, 2:8] = True
     mask[8, 8, 8] = True
@@ -235,7 +238,7 @@ def test_values_that_are_not_finite_are_refused() -> None:
 
 
 def test_voxels_too_flat_for_a_triangle_are_refused() -> None:
-    with pytest.raises(VertebralError, match="L1: nothing is left of it"):
+    with pytest.raises(VertebralError, match="L1: nothing remains of it"):
         surface_from_mask(np.ones((1, 1, 1), bool), np.diag([2e-6, 2e-6, 2e-6, 1]), L1)
 
 
@@ -338,8 +341,20 @@ def test_entangled_neighbours_are_carved() -> None:
     ball = np.linalg.norm(np.indices(grid.shape).T - [10.0, 14, 14], axis=-1).T < 7
     other = np.linalg.norm(np.indices(grid.shape).T - [18.0, 14, 14], axis=-1).T < 7
     first, second = (surface_from_mask(mask, grid.affine, L1) for mask in (ball, other))
-    carved = _carved(first, second, 0.1)
-    assert carved is not None
-    assert_printable(carved, 2)
-    assert check_surface(carved).volume_ml < check_surface(first).volume_ml
-    assert 0.05 < _solid(carved).min_gap(_solid(second), 2.0) < 0.2
+    left = carved(first, second, 0.1, RECONSTRUCT_RULES)
+    assert left is not None
+    assert_printable(left, 2)
+    assert check_surface(left).volume_ml < check_surface(first).volume_ml
+    assert 0.05 < solid_of(left).min_gap(solid_of(second), 2.0) < 0.2
+
+
+def test_every_rule_has_a_unit_and_a_source() -> None:
+    assert undocumented(ReconstructRules) == []
+
+
+def test_a_rule_can_be_varied() -> None:
+    mask = np.linalg.norm(np.indices((24, 24, 24)) - 11.5, axis=0) < 9
+    stairs = surface_from_mask(mask, np.eye(4), L1, replace(RECONSTRUCT_RULES, mask_filter=(0, 0, 0.1)))
+    smooth = surface_from_mask(mask, np.eye(4), L1)
+    away = [np.linalg.norm(surface.vertices_mm - 11.5, axis=1).std() for surface in (stairs, smooth)]
+    assert away[0] > 1.5 * away[1]

@@ -1,4 +1,4 @@
-"""Neighbours that touch: each gives way by half of what lacks for a gap between them."""
+"""Clearance between neighbours: where two surfaces are too close, move each back by half the missing clearance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,32 +10,24 @@ from scipy.spatial import cKDTree
 
 from vertebral.core.mesh_checks import Faces, Points, vertex_normals
 from vertebral.stages.reconstruct.fairing import Draft
+from vertebral.stages.reconstruct.rules import ReconstructRules
 
 Indices = NDArray[np.int64]
 
-_STEPS, _FINER_STEPS = 6, 4
-# Beyond this, a surface is somebody else's far side: nothing is deeper in its neighbour than a stair of the label map.
-_REACH_MM = 2.5
-# Distances are measured to the plane through the nearest vertex; the surface itself may be a little nearer.
-_SLACK_MM = 0.05
-# The middle of a triangle is about this far from its corners, in spacings of the field that it was cut from.
-_BETWEEN = 0.75
-_BETWEEN_SAMPLES = 0.3
 
+def separated(drafts: Sequence[Draft], gaps_mm: dict[tuple[int, int], float], rules: ReconstructRules) -> list[Draft]:
+    """Return `drafts` with their vertices moved so that each pair in `gaps_mm` keeps its distance.
 
-def kept_apart(drafts: Sequence[Draft], gaps_mm: dict[tuple[int, int], float]) -> list[Draft]:
-    """Return `drafts` with their vertices moved so that the pairs in `gaps_mm` keep that distance.
-
-    Keys are pairs of indices, the lower one first. Vertices move along the neighbour's normals and only where they are
-    nearer than the gap. One that is thinner there than what it has to give keeps less.
+    Keys are pairs of indices, the lower one first. Vertices move along the neighbour's normals, and only where they are
+    nearer than the gap. Where bone is thinner than half the missing clearance, less is kept.
     """
     moved = list(drafts)
     for (first, second), gap_mm in gaps_mm.items():
-        moved[first], moved[second] = _parted(moved[first], moved[second], gap_mm + _SLACK_MM)
+        moved[first], moved[second] = _separated_pair(moved[first], moved[second], gap_mm + rules.plane_slack_mm, rules)
     return moved
 
 
-def neighbours(surfaces: Sequence[Points], distance_mm: float) -> list[tuple[int, int]]:
+def neighbouring_pairs(surfaces: Sequence[Points], distance_mm: float) -> list[tuple[int, int]]:
     """Return the pairs of indices of vertex sets (V, 3) whose bounding boxes are nearer than `distance_mm`."""
     low, high = (np.array([side(points, axis=0) for points in surfaces]) for side in (np.min, np.max))
     return [
@@ -45,18 +37,19 @@ def neighbours(surfaces: Sequence[Points], distance_mm: float) -> list[tuple[int
     ]
 
 
-def _parted(first: Draft, second: Draft, gap_mm: float) -> tuple[Draft, Draft]:
+def _separated_pair(first: Draft, second: Draft, gap_mm: float, rules: ReconstructRules) -> tuple[Draft, Draft]:
+    """Move vertices apart, then faces."""
     drafts = (first, second)
-    reach = gap_mm + _REACH_MM
-    near = _close(drafts, [_near_box(a.vertices, b.vertices, gap_mm) for a, b in (drafts, drafts[::-1])], reach)
+    reach = gap_mm + rules.contact_reach_mm
+    near = _close(drafts, [_near_box(a.vertices, b.vertices, reach) for a, b in (drafts, drafts[::-1])], reach)
     if min(map(len, near)) == 0:
         return drafts
     pair = [draft.vertices[chosen] for draft, chosen in zip(drafts, near, strict=True)]
-    # Vertices move by a fraction of an edge: the normals of the start will do.
+    # Vertices move by a fraction of an edge, so the first normals stay good enough.
     normals = [_normals(draft, chosen) for draft, chosen in zip(drafts, near, strict=True)]
-    between_mm = [_BETWEEN * max(draft.field.grid.spacing_mm) for draft in drafts]
-    for _ in range(_STEPS):
-        steps = [_step(pair[n], pair[1 - n], normals[1 - n], gap_mm, between_mm[1 - n]) for n in range(2)]
+    between_mm = [rules.between_vertices * max(draft.field.grid.spacing_mm) for draft in drafts]
+    for _ in range(rules.vertex_steps):
+        steps = [_step(pair[n], pair[1 - n], normals[1 - n], gap_mm, between_mm[1 - n], rules) for n in range(2)]
         if not any(step.any() for step in steps):
             break
         pair = [points + step for points, step in zip(pair, steps, strict=True)]
@@ -64,14 +57,15 @@ def _parted(first: Draft, second: Draft, gap_mm: float) -> tuple[Draft, Draft]:
     for n in range(2):
         moved[n][near[n]] = pair[n]
     first, second = (replace(draft, vertices=points) for draft, points in zip(drafts, moved, strict=True))
-    return _parted_between(first, second, gap_mm)
+    return _separated_faces(first, second, gap_mm, rules)
 
 
-def _parted_between(first: Draft, second: Draft, gap_mm: float) -> tuple[Draft, Draft]:
-    """Part what is too near between vertices too: sides and middles of triangles take their corners with them."""
+def _separated_faces(first: Draft, second: Draft, gap_mm: float, rules: ReconstructRules) -> tuple[Draft, Draft]:
+    """Separate faces that are too near between their vertices: sides and middles of triangles move their corners."""
     drafts = (first, second)
     reach = gap_mm + max(max(draft.field.grid.spacing_mm) for draft in drafts)
-    touching = _close(drafts, [_near_box(a.vertices, b.vertices, gap_mm) for a, b in (drafts, drafts[::-1])], reach)
+    box_reach = gap_mm + rules.contact_reach_mm
+    touching = _close(drafts, [_near_box(a.vertices, b.vertices, box_reach) for a, b in (drafts, drafts[::-1])], reach)
     if min(map(len, touching)) == 0:
         return drafts
     faces = [_faces_at(draft, chosen) for draft, chosen in zip(drafts, touching, strict=True)]
@@ -81,21 +75,22 @@ def _parted_between(first: Draft, second: Draft, gap_mm: float) -> tuple[Draft, 
         for draft, near, sample in zip(drafts, faces, samples, strict=True)
     ]
     normals = [normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9) for normal in normals]
-    between_mm = [_BETWEEN_SAMPLES * max(draft.field.grid.spacing_mm) for draft in drafts]
+    between_mm = [rules.between_samples * max(draft.field.grid.spacing_mm) for draft in drafts]
     points = [draft.vertices.copy() for draft in drafts]
     moving = list(samples)
-    for _ in range(_FINER_STEPS):
+    for _ in range(rules.face_steps):
         placed = [sample.of(own) for own, sample in zip(points, samples, strict=True)]
         steps = [
-            _step(moving[n].of(points[n]), placed[1 - n], normals[1 - n], gap_mm, between_mm[1 - n]) for n in range(2)
+            _step(moving[n].of(points[n]), placed[1 - n], normals[1 - n], gap_mm, between_mm[1 - n], rules)
+            for n in range(2)
         ]
         if not any(step.any() for step in steps):
             break
-        moving = [_moved_corners(*parts) for parts in zip(points, samples, moving, steps, strict=True)]
+        moving = [_moved_corners(*side) for side in zip(points, samples, moving, steps, strict=True)]
     return replace(first, vertices=points[0]), replace(second, vertices=points[1])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Samples:
     """Points on a mesh: `shares` (S, 3) of the vertices `corners` (S, 3)."""
 
@@ -103,20 +98,20 @@ class _Samples:
     shares: NDArray[np.float64]
 
     def of(self, values: Points) -> Points:
-        """Return `values` (V, 3) there: (S, 3)."""
+        """Return `values` (V, 3) interpolated at the points, (S, 3)."""
         return np.asarray(np.einsum("sk,skd->sd", self.shares, values[self.corners]))
 
 
 def _samples(faces: Faces) -> _Samples:
     """Return the corners, the middles of the sides and the middles of `faces`, each once."""
     sides = np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1), axis=0)
-    parts = [np.repeat(np.unique(faces)[:, None], 3, axis=1), sides[:, [0, 1, 0]], faces]
+    corners = [np.repeat(np.unique(faces)[:, None], 3, axis=1), sides[:, [0, 1, 0]], faces]
     shares = [[1, 0, 0], [1 / 2, 1 / 2, 0], [1 / 3, 1 / 3, 1 / 3]]
-    return _Samples(np.concatenate(parts), np.repeat(np.array(shares), [len(part) for part in parts], axis=0))
+    return _Samples(np.concatenate(corners), np.repeat(np.array(shares), [len(points) for points in corners], axis=0))
 
 
 def _moved_corners(points: Points, samples: _Samples, moving: _Samples, steps: Points) -> _Samples:
-    """Move the corners in `points` by the longest of the `steps` (S, 3) of `moving`; return what hangs on them."""
+    """Move the corners in `points` by the longest of the `steps` (S, 3) of `moving`; return the samples that moved."""
     sample, corner = np.nonzero(moving.shares)
     vertex = moving.corners[sample, corner]
     longest = np.argsort(np.linalg.norm(steps, axis=1)[sample], kind="stable")
@@ -127,16 +122,15 @@ def _moved_corners(points: Points, samples: _Samples, moving: _Samples, steps: P
     return _Samples(samples.corners[with_moved], samples.shares[with_moved])
 
 
-def _near_box(points: Points, others: Points, gap_mm: float) -> Indices:
-    """Return the indices of the points within reach of the bounding box of `others`."""
-    reach = gap_mm + _REACH_MM
+def _near_box(points: Points, others: Points, reach: float) -> Indices:
+    """Return the indices of the points within `reach` of the bounding box of `others`."""
     low, high = others.min(axis=0) - reach, others.max(axis=0) + reach
     inside = [(points[:, axis] > low[axis]) & (points[:, axis] < high[axis]) for axis in range(3)]
     return np.flatnonzero(inside[0] & inside[1] & inside[2])
 
 
 def _close(drafts: tuple[Draft, Draft], near: list[Indices], reach: float) -> list[Indices]:
-    """Keep of the indices those of vertices within `reach` of one of the other side."""
+    """Keep the indices of vertices within `reach` of a vertex of the other draft."""
     points = [draft.vertices[chosen] for draft, chosen in zip(drafts, near, strict=True)]
     if min(map(len, near)) == 0:
         return near
@@ -156,13 +150,15 @@ def _faces_at(draft: Draft, chosen: Indices) -> Faces:
     return draft.faces[flag[draft.faces].any(axis=1)]
 
 
-def _step(points: Points, others: Points, normals: Points, gap_mm: float, between_mm: float) -> Points:
-    """Return half of what `points` (P, 3) lack to be `gap_mm` outside of `others` (Q, 3) with outward `normals`.
+def _step(
+    points: Points, others: Points, normals: Points, gap_mm: float, between_mm: float, rules: ReconstructRules
+) -> Points:
+    """Return half the displacement of `points` (P, 3) to be `gap_mm` outside `others` (Q, 3) with outward `normals`.
 
-    The way to the surface is told by the nearest vertex: its height over the tangent plane there, and as much of the
-    way along the plane as is longer than `between_mm`, which the next vertex would have had.
+    The distance to the surface comes from the nearest vertex: the height over the tangent plane there, and the distance
+    along that plane beyond `between_mm`, within which another vertex would be nearer.
     """
-    distance, nearest = cKDTree(others).query(points, distance_upper_bound=gap_mm + _REACH_MM)
+    distance, nearest = cKDTree(others).query(points, distance_upper_bound=gap_mm + rules.contact_reach_mm)
     step = np.zeros_like(points)
     hit = np.flatnonzero(np.isfinite(distance))
     normal = normals[nearest[hit]]
@@ -170,10 +166,10 @@ def _step(points: Points, others: Points, normals: Points, gap_mm: float, betwee
     height = np.einsum("pc,pc->p", away, normal)
     along = away - height[:, None] * normal
     length = np.linalg.norm(along, axis=1)
-    beside = np.maximum(length - between_mm, 0)
-    way = height[:, None] * normal + along * (beside / np.maximum(length, 1e-9))[:, None]
-    # Right above or below the plane, the normal is the way out; beside the end of a surface, the way from it is.
-    out = np.where(beside > 0, np.linalg.norm(way, axis=1), height)
-    direction = np.where((beside > 0)[:, None], way / np.maximum(np.abs(out), 1e-9)[:, None], normal)
+    past_end = np.maximum(length - between_mm, 0)
+    way = height[:, None] * normal + along * (past_end / np.maximum(length, 1e-9))[:, None]
+    # Above or below the plane, the way out is along the normal; past the end of a surface, it is away from that end.
+    out = np.where(past_end > 0, np.linalg.norm(way, axis=1), height)
+    direction = np.where((past_end > 0)[:, None], way / np.maximum(np.abs(out), 1e-9)[:, None], normal)
     step[hit] = direction * (np.maximum(gap_mm - out, 0) / 2)[:, None]
     return step

@@ -1,4 +1,4 @@
-"""How surfaces are made."""
+"""The options of a mesh that a user chooses."""
 
 from pydantic import Field
 
@@ -6,11 +6,11 @@ from vertebral.core.config import Config
 
 
 class MeshConfig(Config):
-    """How surfaces are made; lengths in mm.
+    """The options of a mesh that a user chooses; lengths in mm.
 
-    `smooth` scales the smoothing: 1 is all of it, 0 none. `max_error_mm` bounds how far decimation may move the
-    surface, 0 keeps all triangles. `target_edge_mm` samples the surface anew at about this edge length and keeps all
-    triangles. `clearance_mm` is the least gap between neighbours.
+    `smooth` scales the smoothing from 0 (none) to 1. `max_error_mm` bounds how far decimation may move the surface; 0
+    keeps all triangles. `target_edge_mm` resamples the surface to about this edge length and keeps all triangles.
+    `clearance_mm` is the least gap between neighbours.
     """
 
     smooth: float = Field(1.0, ge=0, le=1)

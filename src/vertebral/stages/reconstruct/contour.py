@@ -1,4 +1,4 @@
-"""VTK's part: flying edges, the windowed-sinc filter and distances, arrays in and arrays out."""
+"""Algorithms of VTK, with arrays in and arrays out: flying edges, the windowed-sinc filter, distances, ray hits."""
 
 from typing import Any
 
@@ -17,9 +17,9 @@ _TOLERANCE_MM = 1e-6
 
 
 def contour(values: Values) -> tuple[Points, Faces]:
-    """Flying edges: vertices (V, 3) in voxels of `values`, faces (F, 3) outward in a right-handed voxel frame.
+    """Contour by flying edges: vertices (V, 3) in voxels of `values`, faces (F, 3) outward in a right-handed frame.
 
-    Its case table never makes an edge with four faces: the tests try all pairs of neighbouring cells.
+    Its case table never makes an edge with four faces; the tests try all pairs of neighbouring cells.
     """
     image = vtkImageData()
     image.SetDimensions(*values.shape[::-1])
@@ -38,7 +38,7 @@ def contour(values: Values) -> tuple[Points, Faces]:
 
 
 def low_passed(vertices: Points, faces: Faces, iterations: int, pass_band: float) -> Points:
-    """Windowed-sinc filter (Taubin 1996). Moves vertices (V, 3) in mm, keeps `faces`."""
+    """Return the vertices (V, 3) in mm after a windowed-sinc filter (Taubin 1996)."""
     sinc = vtkWindowedSincPolyDataFilter()
     sinc.SetInputData(poly_data(vertices, faces))
     sinc.SetNumberOfIterations(iterations)
@@ -61,22 +61,22 @@ def distances(points: Points, vertices: Points, faces: Faces) -> NDArray[np.floa
 
 
 def first_hits(vertices: Points, faces: Faces, starts: Points, ends: Points) -> NDArray[np.float64]:
-    """Return how far along each segment (N, 3) to (N, 3) the mesh is hit first, as a share of it; 1 where it is not."""
+    """Return where each segment from `starts` (N, 3) to `ends` (N, 3) first hits the mesh, as a share; 1 for no hit."""
     locator = vtkStaticCellLocator()
     locator.SetDataSet(poly_data(vertices, faces))
     locator.BuildLocator()
     share: Any = reference(1.0)
-    part: Any = reference(0)
+    sub_id: Any = reference(0)
     where, inside = [0.0] * 3, [0.0] * 3
     hits = np.ones(len(starts))
     for n, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
-        if locator.IntersectWithLine(start, end, _TOLERANCE_MM, share, where, inside, part):
+        if locator.IntersectWithLine(start, end, _TOLERANCE_MM, share, where, inside, sub_id):
             hits[n] = float(share)
     return hits
 
 
 def poly_data(vertices: Points, faces: Faces) -> vtkPolyData:
-    """Return the mesh as VTK's."""
+    """Return the mesh as a vtkPolyData."""
     points = vtkPoints()
     points.SetData(_to_vtk(vertices))
     cells = vtkCellArray()

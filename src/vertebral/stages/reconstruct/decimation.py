@@ -1,4 +1,4 @@
-"""Fewer triangles where the surface is flat, within an error bound that is measured, not hoped for."""
+"""Fewer triangles where the surface is flat, within an error bound that is measured on the result."""
 
 import fast_simplification
 import numpy as np
@@ -6,53 +6,46 @@ from numpy.typing import NDArray
 
 from vertebral.core.mesh_checks import Faces, Points, areas, open_edges
 from vertebral.stages.reconstruct.contour import distances
-
-# How large triangles may be on a bone so that most pass at once, measured: mm2 a face for each mm of error.
-_AREA_PER_ERROR_MM = 6.0
-_MORE_FACES = 1.4
-# How steeply its threshold rises: the default, 7, is a quarter faster and leaves larger single errors and open edges.
-_AGGRESSION = 4
-_TRIES = 3
-_LEAST_FACES = 200
-# Vertices that may be thorns at most, as a share of all, and how far these may be from the new mesh, in errors.
-_THORNS, _THORN_ERRORS = 0.001, 5.0
-# No bone has as many vertices; a surface of noise does, and measuring every step of its decimation takes minutes.
-_MOST_VERTICES = 100_000
-# Below this, decimation saves less than it costs.
-_LEAST_REDUCTION = 0.25
+from vertebral.stages.reconstruct.rules import ReconstructRules
 
 
-def decimated(vertices: Points, faces: Faces, max_error_mm: float, attempt: int = 0) -> tuple[Points, Faces]:
-    """Return a mesh with fewer faces from which vertices (V, 3) are no further than `max_error_mm`, or the given one.
+def decimated(
+    vertices: Points, faces: Faces, max_error_mm: float, rules: ReconstructRules, attempt: int = 0
+) -> tuple[Points, Faces]:
+    """Return a mesh with fewer faces that all vertices (V, 3) are within `max_error_mm` of, or the given one.
 
-    One in a thousand vertices may be up to five times as far: thorns that stand out where neighbours were parted.
+    One in a thousand vertices may be up to five times as far: single ones that protrude where neighbours were
+    separated.
 
-    Quadric error decimation (Garland and Heckbert 1997). Where it breaks the bound, or leaves an edge with more than
-    two faces that is no fin, it is done again with more faces; a higher `attempt` starts with these.
+    Quadric error decimation (Garland and Heckbert 1997). If it breaks the bound, or leaves an edge with more than two
+    faces that is no fin, it is repeated with more faces; a higher `attempt` starts with these.
     """
-    if max_error_mm <= 0 or attempt >= _TRIES or len(vertices) > _MOST_VERTICES:
+    if max_error_mm <= 0 or attempt >= rules.max_decimations or len(vertices) > rules.max_vertices:
         return vertices, faces
-    wanted = max(float(areas(vertices, faces).sum()) / (_AREA_PER_ERROR_MM * max_error_mm), _LEAST_FACES)
-    for more in range(attempt, _TRIES):
-        reduction = 1 - wanted * _MORE_FACES**more / len(faces)
-        if reduction < _LEAST_REDUCTION:
+    face_mm2 = rules.face_mm2_per_error_mm * max_error_mm
+    wanted = max(float(areas(vertices, faces).sum()) / face_mm2, rules.min_faces)
+    for more in range(attempt, rules.max_decimations):
+        reduction = 1 - wanted * rules.more_faces_factor**more / len(faces)
+        if reduction < rules.min_reduction:
             break
         points, triangles = fast_simplification.simplify(
-            vertices.astype(np.float32), faces.astype(np.int32), target_reduction=reduction, agg=_AGGRESSION
+            vertices.astype(np.float32), faces.astype(np.int32), target_reduction=reduction, agg=rules.aggression
         )
         fewer = without_fins(np.asarray(points, np.float64), np.asarray(triangles, np.int64))
-        if len(open_edges(fewer[1])) == 0 and _stays_near(distances(vertices, *fewer), max_error_mm):
+        if len(open_edges(fewer[1])) == 0 and _stays_near(distances(vertices, *fewer), max_error_mm, rules):
             return fewer
     return vertices, faces
 
 
-def _stays_near(distances_mm: NDArray[np.float64], max_error_mm: float) -> bool:
+def _stays_near(distances_mm: NDArray[np.float64], max_error_mm: float, rules: ReconstructRules) -> bool:
     far = np.count_nonzero(distances_mm > max_error_mm)
-    return bool(far <= _THORNS * len(distances_mm) and distances_mm.max() <= _THORN_ERRORS * max_error_mm)
+    return bool(
+        far <= rules.outlier_share * len(distances_mm) and distances_mm.max() <= rules.outlier_errors * max_error_mm
+    )
 
 
 def without_fins(points: Points, faces: Faces) -> tuple[Points, Faces]:
-    """Drop pairs of faces with the same three vertices, back to back: what a collapsed bump leaves on the surface."""
+    """Drop pairs of faces with the same three vertices, back to back, which a collapsed bump leaves on the surface."""
     corners = np.sort(faces, axis=1)
     size = len(points)
     same, count = np.unique(

@@ -1,44 +1,34 @@
-"""From occupancies and masks to a `Field`: one solid, sampled so finely in all directions that it can be contoured."""
+"""From occupancies and label maps to a `Field`: one solid, sampled finely enough in all directions to be contoured."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import find_objects, gaussian_filter
 
-from vertebral.core.anatomy import Level
-from vertebral.core.errors import VertebralError
+from vertebral.core.anatomy import BY_VERSE_ID, Level, sort_levels
+from vertebral.core.errors import InputError, VertebralError
 from vertebral.core.records import Box
-from vertebral.core.volume import Grid
+from vertebral.core.volume import Grid, Volume
+from vertebral.stages.reconstruct.rules import RECONSTRUCT_RULES, ReconstructRules
 
 ISO = 0.5
 
 Values = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-
-# Values nearer than this to the contour are moved away from it: no triangle may shrink to nothing at a voxel centre.
-_ISO_MARGIN = 0.02
-_STEP = 0.9
-# Grids that are contoured as they are; others are sampled anew between the two spacings.
-_MOST_ANISOTROPY = 1.5
-_FINE_MM, _COARSE_MM = 0.75, 1.7
-# Finer than 0.9 mm, phantoms came out no nearer to the truth (benchmarks/surfaces.py), with more triangles.
-_LEAST_SPACING_MM, _MOST_SPACING_MM = 0.9, 1.0
-_PLANES_PER_SLICE = 3
-_BLUR_VOXELS = 0.7
-# Distances count up to this many slices (or, without slices, voxels): what lies deeper says nothing of the surface.
-_REACH_SLICES, _REACH_VOXELS = 0.8, 1.5
+Progress = Callable[[str, float], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Field:
-    """One vertebra on its own `grid`: `values` (I, J, K) is 0.5 on the surface, higher inside, low all along the edge.
+    """One vertebra on its own `grid`: `values` (I, J, K) is 0.5 on the surface, higher inside, low at the border.
 
-    `volume_mm3` is that of the source's voxels, `dropped_mm3` that of crumbs left out. `voxel_mm` are the source's
-    spacings along the grid's axes: what the surface may be moved by is counted in these. `stepped` is
-    True where the source is a mask or nearly one.
+    `volume_mm3` is that of the source's voxels, `dropped_mm3` that of islands left out. `voxel_mm` are the source's
+    spacings along the grid's axes, in which the surface's freedom to move is counted. `is_binary` is True if the source
+    is a mask or nearly one.
     """
 
     level: Level
@@ -47,18 +37,25 @@ class Field:
     volume_mm3: float
     dropped_mm3: float
     voxel_mm: tuple[float, float, float]
-    stepped: bool
+    is_binary: bool
 
 
-def field_of(occupancy: NDArray[Any], box: Box, grid: Grid, level: Level, spacing_mm: float | None = None) -> Field:
+def field_of(
+    occupancy: NDArray[Any],
+    box: Box,
+    grid: Grid,
+    level: Level,
+    spacing_mm: float | None = None,
+    rules: ReconstructRules = RECONSTRUCT_RULES,
+) -> Field:
     """Return the field of `occupancy` (a mask, or 0-1 with 0.5 on the surface) on the crop `box` of `grid`.
 
-    Crumbs and inner cavities are dropped. Masks on slices much thicker than their pixels, and coarse ones, are sampled
-    anew by shape-based interpolation (Raya and Udupa 1990); `spacing_mm` asks for one spacing. Raises VertebralError
-    where nothing is inside, is left of it at the new spacing, or values are not finite.
+    Islands and inner cavities are dropped. Masks with slices much thicker than their pixels, and coarse ones, are
+    resampled by shape-based interpolation (Raya and Udupa 1990), with `spacing_mm` to that spacing. Raises
+    VertebralError if nothing is inside, if nothing remains at the new spacing, or if values are not finite.
     """
     crop, inner = _padded_crop(occupancy, level)
-    values = _one_solid(crop)
+    values = _largest_piece(crop, rules)
     i, j, k = (slice(a.start + b.start, a.start + b.stop) for a, b in zip(box, inner, strict=True))
     affine = grid.affine.copy()
     affine[:3, 3] = grid.to_world(np.array([i.start, j.start, k.start]))
@@ -66,30 +63,62 @@ def field_of(occupancy: NDArray[Any], box: Box, grid: Grid, level: Level, spacin
     voxel_mm3 = abs(float(np.linalg.det(affine[:3, :3])))
     volume_mm3 = np.count_nonzero(values > ISO) * voxel_mm3
     dropped_mm3 = np.count_nonzero((crop >= ISO) & (values < ISO)) * voxel_mm3
-    stepped = _is_stepped(values)
-    wanted = spacing_mm or _spacing_for(own.spacing_mm)
+    is_binary = _is_binary(values, rules)
+    wanted = spacing_mm or _spacing_for(own.spacing_mm, rules)
     if wanted is not None:
         fine = own.resampled(wanted)
-        values, own = _sampled_anew(values, own, fine, stepped), fine
+        values, own = _resampled(values, own, fine, is_binary, rules), fine
         if not (values >= ISO).any():
-            raise VertebralError(f"{level.name}: nothing is left of it at {wanted:g} mm: its voxels are too small")
-        values = _one_solid(values)
-    elif stepped:
-        values = _kept_sides(values, gaussian_filter(values, _BLUR_VOXELS))
-    return Field(level, values, own, volume_mm3, dropped_mm3, grid.spacing_mm, stepped)
+            raise VertebralError(
+                f"{level.name}: nothing remains of it at a spacing of {wanted:g} mm: its voxels are too small"
+            )
+        values = _largest_piece(values, rules)
+    elif is_binary:
+        values = _kept_sides(values, gaussian_filter(values, rules.mask_blur_voxels), rules)
+    return Field(level, values, own, volume_mm3, dropped_mm3, grid.spacing_mm, is_binary)
 
 
-def _spacing_for(spacing_mm: tuple[float, float, float]) -> float | None:
+def fields_of_labels(
+    labels: Volume,
+    levels: Sequence[Level] | None = None,
+    spacing_mm: float | None = None,
+    progress: Progress = lambda name, share: None,
+    rules: ReconstructRules = RECONSTRUCT_RULES,
+) -> list[Field]:
+    """Return the fields of a label map with VerSe ids (I, J, K), from head to tail; `levels` None takes all of them.
+
+    Raises InputError if it has none of the levels, or a value that is no VerSe id.
+    """
+    array = np.asfortranarray(labels.array)
+    boxes = {n + 1: box[::-1] for n, box in enumerate(find_objects(array.T)) if box is not None}
+    unknown = sorted(set(boxes) - set(BY_VERSE_ID))
+    if unknown:
+        raise InputError(f"label {unknown[0]} is no VerSe id (C1-C7 1-7, T1-T12 8-19, L1-L6 20-25, sacrum 26, T13 28)")
+    found = sort_levels(level for value, level in BY_VERSE_ID.items() if value in boxes)
+    chosen = [level for level in found if levels is None or level in levels]
+    if not chosen:
+        has = ", ".join(level.name for level in found) or "no label at all"
+        raise InputError(f"the label map has none of the requested levels; it has {has}")
+    fields = []
+    for n, level in enumerate(chosen):
+        progress("sample", n / len(chosen))
+        box = boxes[level.verse_id]
+        fields.append(field_of(array[box] == level.verse_id, box, labels.grid, level, spacing_mm, rules))
+    progress("sample", 1.0)
+    return fields
+
+
+def _spacing_for(spacing_mm: tuple[float, float, float], rules: ReconstructRules) -> float | None:
+    """Return the spacing to resample to; None for a grid that is contoured as it is."""
     least, most = min(spacing_mm), max(spacing_mm)
-    if most <= _MOST_ANISOTROPY * least and least >= _FINE_MM and most <= _COARSE_MM:
+    if most <= rules.max_anisotropy * least and least >= rules.min_native_mm and most <= rules.max_native_mm:
         return None
-    return float(
-        np.clip(most / _PLANES_PER_SLICE, max(_LEAST_SPACING_MM, min(least, _MOST_SPACING_MM)), _MOST_SPACING_MM)
-    )
+    lowest = max(rules.min_spacing_mm, min(least, rules.max_spacing_mm))
+    return float(np.clip(most / rules.planes_per_slice, lowest, rules.max_spacing_mm))
 
 
 def _padded_crop(occupancy: NDArray[Any], level: Level) -> tuple[Values, Box]:
-    """Crop to the inside with a border of two voxels, zero where the array ends; also the crop's box."""
+    """Crop to the inside with a border of two voxels, zero where the array ends; also return the crop's box."""
     inside = occupancy >= ISO
     if not inside.any():
         peak = float(np.max(occupancy, initial=0))
@@ -103,38 +132,38 @@ def _padded_crop(occupancy: NDArray[Any], level: Level) -> tuple[Values, Box]:
     return crop, (i, j, k)
 
 
-def _one_solid(values: Values) -> Values:
-    """Keep the largest face-connected piece, fill its cavities and keep values off the contour level."""
+def _largest_piece(values: Values, rules: ReconstructRules) -> Values:
+    """Keep the largest face-connected piece, fill its cavities and keep values away from 0.5."""
     inside = values >= ISO
     pieces = cc3d.connected_components(inside, connectivity=6)
     largest = 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
     hollows = cc3d.connected_components(pieces != largest, connectivity=6)
     solid = hollows != hollows[0, 0, 0]
-    return _kept_sides(
-        solid, np.where(solid & ~inside, np.float32(1), np.where(inside & ~solid, np.float32(0), values))
-    )
+    filled = np.where(solid & ~inside, np.float32(1), np.where(inside & ~solid, np.float32(0), values))
+    return _kept_sides(solid, filled, rules)
 
 
-def _kept_sides(solid: NDArray[Any], values: Values) -> Values:
-    """Keep `values` above the contour level inside of `solid` and below it outside."""
-    return np.where(solid > ISO, np.maximum(values, ISO + _ISO_MARGIN), np.minimum(values, ISO - _ISO_MARGIN))
+def _kept_sides(solid: NDArray[Any], values: Values, rules: ReconstructRules) -> Values:
+    """Keep `values` above 0.5 inside `solid` and below it outside."""
+    margin = rules.contour_margin
+    return np.where(solid > ISO, np.maximum(values, ISO + margin), np.minimum(values, ISO - margin))
 
 
-def _is_stepped(values: Values) -> bool:
-    """True where over half of the steps through the surface are those of a binary mask."""
-    crossing = stepped = 0
+def _is_binary(values: Values, rules: ReconstructRules) -> bool:
+    """True if most of the steps through the surface are those of a mask."""
+    crossing = binary = 0
     for axis in range(3):
         low, high = np.moveaxis(values, axis, 0)[:-1], np.moveaxis(values, axis, 0)[1:]
         jump = np.abs(high - low)[(high > ISO) != (low > ISO)]
         crossing += jump.size
-        stepped += int(np.count_nonzero(jump > _STEP))
-    return stepped > crossing / 2
+        binary += int(np.count_nonzero(jump > rules.binary_step))
+    return binary > rules.binary_share * crossing
 
 
-def _sampled_anew(values: Values, own: Grid, fine: Grid, stepped: bool) -> Values:
+def _resampled(values: Values, own: Grid, fine: Grid, is_binary: bool, rules: ReconstructRules) -> Values:
     """Return `values` on `fine`, an isotropic grid over the same axes; a mask by its signed distance."""
-    if stepped:
-        values = _soft_sides(values > ISO, own.spacing_mm, fine.spacing_mm[0])
+    if is_binary:
+        values = _signed_distance(values > ISO, own.spacing_mm, fine.spacing_mm[0], rules)
     for axis in range(3):
         at = np.minimum(np.arange(fine.shape[axis]) * fine.spacing_mm[axis] / own.spacing_mm[axis], own.shape[axis] - 1)
         low = np.minimum(at.astype(np.int64), max(own.shape[axis] - 2, 0))
@@ -146,14 +175,16 @@ def _sampled_anew(values: Values, own: Grid, fine: Grid, stepped: bool) -> Value
     return values
 
 
-def _soft_sides(mask: Mask, spacing_mm: tuple[float, float, float], fine_mm: float) -> Values:
-    """Return 0.5 plus the signed distance from the surface of `mask`, in steps of `fine_mm`.
+def _signed_distance(
+    mask: Mask, spacing_mm: tuple[float, float, float], fine_mm: float, rules: ReconstructRules
+) -> Values:
+    """Return 0.5 plus the signed distance from the surface of `mask`, in units of `fine_mm`.
 
-    Within slices where one axis is much coarser than the others, else in all three directions.
+    If one axis is much coarser than the others, the distance is that within its slices, else that in three dimensions.
     """
     most, least = max(spacing_mm), min(spacing_mm)
-    axes = [axis for axis in range(3) if spacing_mm[axis] < most / _MOST_ANISOTROPY]
-    reach_mm = most * (_REACH_SLICES if axes else _REACH_VOXELS)
+    axes = [axis for axis in range(3) if spacing_mm[axis] < most / rules.max_anisotropy]
+    reach_mm = most * (rules.reach_slices if axes else rules.reach_voxels)
     axes = axes or [0, 1, 2]
     inside = _distance_mm(~mask, spacing_mm, axes, reach_mm)
     outside = _distance_mm(mask, spacing_mm, axes, reach_mm)

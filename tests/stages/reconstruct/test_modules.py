@@ -7,9 +7,10 @@ from vertebral.core.anatomy import BY_NAME
 from vertebral.core.mesh_checks import check_surface, open_edges, volume
 from vertebral.core.records import Surface
 from vertebral.core.volume import Grid
+from vertebral.stages.reconstruct import RECONSTRUCT_RULES as RULES
 from vertebral.stages.reconstruct.contour import distances
 from vertebral.stages.reconstruct.decimation import decimated, without_fins
-from vertebral.stages.reconstruct.fairing import faired, mended, refilled
+from vertebral.stages.reconstruct.fairing import faired, repaired, with_volume_restored
 from vertebral.stages.reconstruct.field import Field, field_of
 
 BALL = np.linalg.norm(np.indices((28, 28, 28)) - 13.5, axis=0) < 11
@@ -39,39 +40,39 @@ def test_the_spacing_of_a_field(spacing_mm: tuple[float, float, float], expected
 
 def test_a_field_knows_stairs_from_soft_borders() -> None:
     soft = 1 / (1 + np.exp(2 * (np.linalg.norm(np.indices((28, 28, 28)) - 13.5, axis=0) - 11)))
-    assert field(BALL, 1.0, 1.0, 1.0).stepped
-    assert not field(soft, 1.0, 1.0, 1.0).stepped
+    assert field(BALL, 1.0, 1.0, 1.0).is_binary
+    assert not field(soft, 1.0, 1.0, 1.0).is_binary
 
 
 def test_no_vertex_leaves_the_cage_by_smoothing() -> None:
     ramp = np.zeros((20, 20, 20), bool)
     for z in range(4, 16):
         ramp[2:18, 2:18, z] = np.arange(2, 18)[:, None] < 4 + z
-    draft = faired(field(ramp, 1.0, 1.0, 1.0))
+    draft = faired(field(ramp, 1.0, 1.0, 1.0), 1.0, RULES)
     away = np.linalg.norm(draft.vertices - draft.contour, axis=1)
     assert away.max() < 0.5 + 0.25 + 1e-6  # the cage, then the shift that keeps the volume
     assert away.mean() > 0.05
 
 
-def test_mending_goes_back_to_the_contour_near_the_fault_only() -> None:
-    draft = faired(field(BALL, 1.0, 1.0, 1.0))
+def test_repair_goes_back_to_the_contour_near_the_fault_only() -> None:
+    draft = faired(field(BALL, 1.0, 1.0, 1.0), 1.0, RULES)
     fault = draft.vertices[:1]
-    after = mended(draft, fault, 3)
+    after = repaired(draft, fault, 3, RULES)
     near = np.linalg.norm(draft.vertices - fault, axis=1)
     assert after.vertices[near < 2.9] == pytest.approx(draft.contour[near < 2.9])
     assert (after.vertices[near > 6.1] == draft.vertices[near > 6.1]).all()
 
 
 def test_decimation_keeps_to_its_bound() -> None:
-    draft = faired(field(BALL, 1.0, 1.0, 1.0))
-    vertices, faces = decimated(draft.vertices, draft.faces, 0.1)
+    draft = faired(field(BALL, 1.0, 1.0, 1.0), 1.0, RULES)
+    vertices, faces = decimated(draft.vertices, draft.faces, 0.1, RULES)
     assert len(faces) < len(draft.faces) * 0.7
     assert distances(draft.vertices, vertices, faces).max() <= 0.1
     assert check_surface(Surface(BY_NAME["L1"], vertices, faces)).manifold
-    more = decimated(draft.vertices, draft.faces, 0.1, attempt=1)[1]
+    more = decimated(draft.vertices, draft.faces, 0.1, RULES, attempt=1)[1]
     assert len(faces) < len(more) <= len(draft.faces)
-    assert decimated(draft.vertices, draft.faces, 0)[1] is draft.faces
-    assert decimated(draft.vertices, draft.faces, 1e-6)[1] is draft.faces
+    assert decimated(draft.vertices, draft.faces, 0, RULES)[1] is draft.faces
+    assert decimated(draft.vertices, draft.faces, 1e-6, RULES)[1] is draft.faces
 
 
 def test_distances_worked_by_hand() -> None:
@@ -92,13 +93,13 @@ def test_a_fin_on_a_tetrahedron_is_dropped_with_its_vertex() -> None:
     assert without_fins(points[:4], solid)[1] is solid
 
 
-def test_what_gave_way_is_given_back_elsewhere() -> None:
-    draft = faired(field(np.ones((20, 20, 20), bool), 1, 1, 1))
+def test_volume_lost_at_a_contact_is_restored_elsewhere() -> None:
+    draft = faired(field(np.ones((20, 20, 20), bool), 1, 1, 1), 1.0, RULES)
     pressed = draft.vertices.copy()
     top = pressed[:, 2] > pressed[:, 2].max() - 1
     pressed[top, 2] -= 0.3  # 2 % of 8 ml are gone
-    after = refilled(replace(draft, vertices=pressed), draft.vertices)
+    after = with_volume_restored(replace(draft, vertices=pressed), draft.vertices, RULES)
     assert volume(pressed, draft.faces) < 7900
     assert volume(after.vertices, draft.faces) == pytest.approx(8000, rel=2e-3)
     assert np.array_equal(after.vertices[top], pressed[top])
-    assert refilled(draft, draft.vertices) is draft
+    assert with_volume_restored(draft, draft.vertices, RULES) is draft
