@@ -1,13 +1,16 @@
 """MkDocs hooks: the pages of the documentation site that are not kept in docs/.
 
 The README, the changelog and the like are shown as they are, with their links rewritten; the reference of the commands
-is made by Typer from the commands themselves; the design records are listed as they are found.
+is made by Typer from the commands themselves, and the tables of rules from the rule sets; the design records are listed
+as they are found.
 """
 
 import logging
 import re
 import subprocess
 import sys
+from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -36,12 +39,13 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that come from the root of the repository, and the reference of the commands."""
+    """Add the pages from the root of the repository, the reference of the commands and the tables of rules."""
     for name, page in PAGES.items():
         text = (ROOT / name).read_text(encoding="utf-8")
         shown = text if name.endswith(".md") else f"# {name.capitalize()}\n\n```text\n{text}```\n"
         files.append(File.generated(config, page, content=shown))
     files.append(File.generated(config, "cli.md", content=commands()))
+    files.append(File.generated(config, "rules.md", content=rules()))
     return files
 
 
@@ -69,3 +73,19 @@ def commands() -> str:
         text=True,
     )
     return re.sub(r"^(Examples?: )?(vertebral .+)$", r"\1`\2`", made.stdout, flags=re.MULTILINE)
+
+
+def rules() -> str:
+    """Return a table in Markdown of each rule set of the package: names, values, units and sources."""
+    package = ROOT / "src"
+    parts = ["# Rules\n\nThe thresholds of the stages, each with its unit and where its value comes from.\n"]
+    for path in sorted(package.rglob("*.py")):
+        for name in re.findall(r"^class (\w+Rules)\b", path.read_text(encoding="utf-8"), flags=re.MULTILINE):
+            module = ".".join(path.relative_to(package).with_suffix("").parts).removesuffix(".__init__")
+            rule_set = getattr(import_module(module), name)
+            parts += [f"\n## {name}\n\n`{path.relative_to(package)}`: {rule_set.__doc__}\n"]
+            parts += ["| rule | value | unit | source |\n|---|---|---|---|"]
+            for entry in fields(rule_set):
+                known = entry.metadata
+                parts.append(f"| `{entry.name}` | {entry.default} | {known.get('unit')} | {known.get('source')} |")
+    return "\n".join(parts)
