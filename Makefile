@@ -24,6 +24,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/messages.py --check
 
 # The documentation as a site, in site/; links, paths and references that lead nowhere are errors.
 docs: $(VENV)/installed-dev
