@@ -201,11 +201,11 @@ def measure(name: str, ct: Path, threads: int) -> tuple[float, float, float, Lab
     """Seconds of wall and of processor, GB more than before, labels."""
     import torch
 
-    from vertebral.runtime.memory import peak_memory_gb, restart_peak
+    from vertebral.runtime.memory import peak_memory_gb, reset_peak
 
     torch.set_num_threads(threads)
     work = METHODS[name](ct)
-    restart_peak()
+    reset_peak()
     before = peak_memory_gb() or 0.0
     wall, processor = time.perf_counter(), time.process_time()
     labels = work()

@@ -23,7 +23,7 @@ from typing import Any
 from vertebral.io.ct.read import read_scan
 from vertebral.io.write import write_image
 
-COMMAND = [sys.executable, "-c", "from vertebral.cli import app; app()", "run"]
+COMMAND = [sys.executable, "-m", "vertebral", "run"]
 
 
 def timed(arguments: list[str]) -> tuple[float, float]:

@@ -36,7 +36,7 @@ train() {
     site=${TMPDIR:-/tmp}/vertebral-site
     python3 -m pip install --quiet --no-index --no-deps --no-compile --upgrade --target "$site" "$pack"/wheels/*.whl
     mkdir -p "$out"
-    PYTHONPATH=$site PYTHONUNBUFFERED=1 python3 -c 'from vertebral.cli import app; app()' train \
+    PYTHONPATH=$site PYTHONUNBUFFERED=1 python3 -m vertebral train \
         --data "$pack/data" --out "$out/run" --resume --minutes "$minutes" "$@" 2>&1 | tail -n 200
     steps=$(tail -n 1 "$out/run/history.csv" | cut -d, -f3)
     rm -f "$out"/model-*.tar.part??

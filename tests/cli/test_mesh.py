@@ -85,7 +85,7 @@ def test_an_edited_label_map_wins_over_the_occupancies(tmp_path: Path, labels: P
     write_labels(Volume(array, AFFINE), result / labels.name)
     report = json.loads(mesh(result, "--out", tmp_path / "out", "--json").stdout)
     assert [row["level"] for row in report["meshes"]] == ["L3"]
-    assert "edited since the run" in report["warnings"][0]
+    assert "edited after the run" in report["warnings"][0]
 
 
 def test_lps_levels_and_quiet(tmp_path: Path, labels: Path) -> None:

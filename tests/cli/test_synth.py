@@ -46,7 +46,7 @@ def test_a_set_is_made_and_found_by_data_index(label_map: Path, tmp_path: Path) 
         (("--spacing-mm", 9), "--spacing-mm 9: choose 0.5 to 4"),
         (("--config", "resunet"), "resunet: its data are of kind scans; give a config of kind synthetic"),
         (("--bodies", "nowhere"), "--bodies nowhere: no label map with a json of names"),
-        (("--levels", "L1-C3"), "runs upwards"),
+        (("--levels", "L1-C3"), "is reversed"),
         (("--levels", "C1", "--spacing-mm", 4), "shows none of the levels asked for"),
         (("--set", "data.synthesis.findings.arms_probability=3"), "arms_probability = 3"),
     ],

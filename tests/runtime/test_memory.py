@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from vertebral.runtime import memory
-from vertebral.runtime.memory import peak_memory_gb, restart_peak
+from vertebral.runtime.memory import peak_memory_gb, reset_peak
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux forgets a peak")
 def test_the_peak_of_one_part() -> None:
-    assert restart_peak()
+    assert reset_peak()
     before = peak_memory_gb()
     held = np.ones(25_000_000)  # 0.2 GB
     during = peak_memory_gb()
     del held
-    assert restart_peak()
+    assert reset_peak()
     after = peak_memory_gb()
     assert before is not None and during is not None and after is not None
     assert during - before == pytest.approx(0.2, abs=0.03)
@@ -24,7 +24,7 @@ def test_the_peak_of_one_part() -> None:
 def test_where_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_STATUS", memory._STATUS / "none")
     monkeypatch.setattr(memory, "_CLEAR", memory._CLEAR / "none")
-    assert not restart_peak()
+    assert not reset_peak()
     found = peak_memory_gb()  # from the other source
     assert found is None or found > 0.01
     monkeypatch.setattr(memory.sys, "platform", "win32")

@@ -1,4 +1,4 @@
-"""Work beside the process that asks for it."""
+"""Tasks in forked copies of this process."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vertebral.core.errors import RenderError
-from vertebral.runtime.processes import Beside, threads_for
+from vertebral.runtime.processes import ForkedTasks, threads_for
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="copies are forked on Linux only")
 
@@ -28,8 +28,8 @@ def test_results_and_errors_come_back(count: int) -> None:
     def fail() -> None:
         raise RenderError("no screen")
 
-    with Beside(count) as beside:
-        failed, found = beside.start(fail), beside.start(lambda: (big, 2))
+    with ForkedTasks(count) as tasks:
+        failed, found = tasks.start(fail), tasks.start(lambda: (big, 2))
         assert found() == (big, 2)
         with pytest.raises(RenderError, match="no screen"):
             failed()
@@ -38,16 +38,16 @@ def test_results_and_errors_come_back(count: int) -> None:
 @pytest.mark.parametrize("items", [0, 1, 2, 3, 7])
 def test_map_keeps_the_order(items: int, count: int) -> None:
     shares: list[float] = []
-    with Beside(count) as beside:
-        assert beside.map(lambda n: n * n, list(range(items)), shares.append) == [n * n for n in range(items)]
+    with ForkedTasks(count) as tasks:
+        assert tasks.map(lambda n: n * n, list(range(items)), shares.append) == [n * n for n in range(items)]
     assert shares == sorted(shares)
     assert all(0 <= share < 1 for share in shares)
 
 
 @linux_only
 def test_copies_are_other_processes() -> None:
-    with Beside(2) as beside:
-        assert len({*beside.map(lambda _: os.getpid(), [1, 2]), beside.start(os.getpid)()}) == 3
+    with ForkedTasks(2) as tasks:
+        assert len({*tasks.map(lambda _: os.getpid(), [1, 2]), tasks.start(os.getpid)()}) == 3
 
 
 @linux_only
@@ -59,14 +59,14 @@ def test_the_work_of_a_killed_copy_is_done_here() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return os.getpid()
 
-    with Beside(2) as beside:
-        assert beside.start(work)() == here
+    with ForkedTasks(2) as tasks:
+        assert tasks.start(work)() == here
 
 
 @linux_only
 def test_work_whose_result_does_not_travel_is_done_here(capfd: pytest.CaptureFixture[str]) -> None:
-    with Beside(2) as beside:
-        assert beside.start(lambda: lambda: 3)()() == 3
+    with ForkedTasks(2) as tasks:
+        assert tasks.start(lambda: lambda: 3)()() == 3
 
 
 @linux_only
@@ -76,8 +76,8 @@ def test_leaving_the_block_ends_copies(tmp_path: Path) -> None:
         (tmp_path / "late").touch()
 
     start = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), Beside(2) as beside:
-        beside.start(work)
+    with pytest.raises(KeyboardInterrupt), ForkedTasks(2) as tasks:
+        tasks.start(work)
         raise KeyboardInterrupt
     assert time.monotonic() - start < 30
     assert not (tmp_path / "late").exists()

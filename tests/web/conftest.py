@@ -12,7 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from results import Made, phantom_parts
-from vertebral.web.serving import Address, listen
+from vertebral.web.local_server import ServerAddress, listen
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Server:
-    address: Address
+    address: ServerAddress
 
     def ask(self, path: str, method: str = "GET", body: bytes = b"", **headers: str) -> Answer:
         """Ask for `path` below the secret address, as it stands: nothing is tidied up."""
@@ -47,7 +47,7 @@ def made() -> Made:
 @pytest.fixture(scope="module")
 def serving() -> Iterator[Callable[[Callable[[str], ASGIApp]], Server]]:
     """`serving(lambda token: app)` starts a server in a thread; all are stopped at the end."""
-    started: list[tuple[Any, threading.Thread, Address]] = []
+    started: list[tuple[Any, threading.Thread, ServerAddress]] = []
 
     def start(make: Callable[[str], ASGIApp]) -> Server:
         address = listen(0)

@@ -13,8 +13,8 @@ from chromium import wait_until
 from results import Made, write_result
 from vertebral.web import runner as runner_module
 from vertebral.web.app import App, AppOptions
-from vertebral.web.jobs import Jobs
-from vertebral.web.runner import Runner
+from vertebral.web.job_runner import JobRunner
+from vertebral.web.jobs import JobStore
 
 # Stands in for a run: takes the result that lies beside the jobs.
 COPY = """
@@ -30,7 +30,7 @@ shutil.copytree(out.parents[2] / 'ready' / 'result', out)
 @dataclass(frozen=True)
 class Running:
     server: Any
-    jobs: Jobs
+    jobs: JobStore
     ct: bytes
 
     def state(self, job_id: str) -> str:
@@ -52,8 +52,8 @@ def running(made: Made, tmp_path_factory: pytest.TempPathFactory, serving: Calla
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(runner_module, "_COMMAND", (sys.executable, "-c", COPY, "run"))
     options = AppOptions(root / "jobs", max_upload_gb=0.001, keep_days=1)
-    jobs = Jobs(options.data)
-    runner = Runner(jobs, (), options.keep_days)
+    jobs = JobStore(options.data)
+    runner = JobRunner(jobs, (), options.keep_days)
     runner.start()
     yield Running(serving(lambda token: App(jobs, runner, options).asgi(token)), jobs, ct.read_bytes())
     runner.close()

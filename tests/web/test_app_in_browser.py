@@ -27,10 +27,9 @@ DROP = """([name, data]) => {
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    code = "import sys; from vertebral.cli import app; app(sys.argv[1:])"
     data = tmp_path_factory.mktemp("app") / "jobs"
     words = ["app", "--data", str(data), "--no-browser", "--no-refine", "--device", "cpu"]
-    with subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen([sys.executable, "-m", "vertebral", *words], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         yield child.stdout.readline().strip()
         child.send_signal(signal.SIGTERM)

@@ -8,9 +8,9 @@ import pytest
 from chromium import wait_until
 from vertebral.core.errors import InputError
 from vertebral.web import runner as runner_module
-from vertebral.web.jobs import Jobs
-from vertebral.web.runner import Runner
-from vertebral.web.uploads import MOST_FILES, require_room, stored_name
+from vertebral.web.job_runner import JobRunner
+from vertebral.web.jobs import JobStore
+from vertebral.web.uploads import MOST_FILES, require_space, stored_name
 
 GOOD = """
 import json, pathlib, sys
@@ -33,31 +33,31 @@ def use(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     monkeypatch.setattr(runner_module, "_COMMAND", (sys.executable, "-c", code, "run"))
 
 
-def job_with_file(jobs: Jobs) -> str:
+def job_with_file(jobs: JobStore) -> str:
     job = jobs.create()
     (jobs.input_folder(job.id) / "scan.nii.gz").write_text("x")
     return job.id
 
 
-def state_of(jobs: Jobs, job_id: str) -> str:
+def state_of(jobs: JobStore, job_id: str) -> str:
     job = jobs.get(job_id)
     return "gone" if job is None else job.state
 
 
 @pytest.fixture
-def jobs(folder: Path) -> Jobs:
-    return Jobs(folder)
+def jobs(folder: Path) -> JobStore:
+    return JobStore(folder)
 
 
 @pytest.fixture
-def runner(jobs: Jobs) -> object:
-    runner = Runner(jobs, ("--model", "m"), keep_days=1)
+def runner(jobs: JobStore) -> object:
+    runner = JobRunner(jobs, ("--model", "m"), keep_days=1)
     runner.start()
     yield runner
     runner.close()
 
 
-def test_a_job_runs_in_its_own_process(jobs: Jobs, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_runs_in_its_own_process(jobs: JobStore, runner: JobRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, GOOD)
     job_id = job_with_file(jobs)
     runner.queue(job_id)
@@ -67,14 +67,14 @@ def test_a_job_runs_in_its_own_process(jobs: Jobs, runner: Runner, monkeypatch: 
     assert json.loads((jobs.folder / job_id / "job.json").read_text())["state"] == "done"
 
 
-def test_several_files_are_run_as_a_folder(jobs: Jobs) -> None:
+def test_several_files_are_run_as_a_folder(jobs: JobStore) -> None:
     job_id = job_with_file(jobs)
     assert jobs.input_path(job_id).name == "scan.nii.gz"
     (jobs.input_folder(job_id) / "scan-000001.dcm").write_text("x")
     assert jobs.input_path(job_id) == jobs.input_folder(job_id)
 
 
-def test_a_failure_is_told_without_the_path(jobs: Jobs, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_is_told_without_the_path(jobs: JobStore, runner: JobRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, BAD)
     job_id = job_with_file(jobs)
     runner.queue(job_id)
@@ -86,7 +86,7 @@ def test_a_failure_is_told_without_the_path(jobs: Jobs, runner: Runner, monkeypa
     wait_until(lambda: "signal 9, perhaps for want of memory" in (jobs.get(job_id) or job).error, "the other failure")
 
 
-def test_cancel_ends_the_process(jobs: Jobs, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancel_ends_the_process(jobs: JobStore, runner: JobRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, SLOW)
     first, second = job_with_file(jobs), job_with_file(jobs)
     runner.queue(first)
@@ -108,8 +108,8 @@ def test_cancel_ends_the_process(jobs: Jobs, runner: Runner, monkeypatch: pytest
 
 def test_jobs_survive_a_restart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, SLOW)
-    jobs = Jobs(folder)
-    runner = Runner(jobs, (), keep_days=1)
+    jobs = JobStore(folder)
+    runner = JobRunner(jobs, (), keep_days=1)
     runner.start()
     running, waiting, half = job_with_file(jobs), job_with_file(jobs), jobs.create().id
     runner.queue(running)
@@ -118,14 +118,14 @@ def test_jobs_survive_a_restart(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     runner.close()
     assert state_of(jobs, running) == "interrupted"
     use(monkeypatch, GOOD)
-    again = Jobs(folder)
+    again = JobStore(folder)
     assert (state_of(again, running), state_of(again, waiting), state_of(again, half)) == (
         "interrupted",
         "queued",
         "gone",
     )
     assert not (folder / half).exists()
-    runner = Runner(again, (), keep_days=1)
+    runner = JobRunner(again, (), keep_days=1)
     runner.start()
     wait_until(lambda: state_of(again, waiting) == "done", "the one that waited")
     runner.queue(running)
@@ -134,17 +134,17 @@ def test_jobs_survive_a_restart(folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_crash_leaves_an_interrupted_job(folder: Path) -> None:
-    jobs = Jobs(folder)
+    jobs = JobStore(folder)
     job_id = job_with_file(jobs)
     jobs.update(job_id, state="running")
     (folder / "strange").mkdir()
     (folder / "strange" / "notes.txt").write_text("mine")
     (folder / "strange" / "job.json").write_text('{"id": "strange", "state": "uploading"}')
-    assert state_of(Jobs(folder), job_id) == "interrupted"
+    assert state_of(JobStore(folder), job_id) == "interrupted"
     assert (folder / "strange" / "notes.txt").exists()
 
 
-def test_old_jobs_go(jobs: Jobs) -> None:
+def test_old_jobs_go(jobs: JobStore) -> None:
     old, young, running = (job_with_file(jobs) for _ in range(3))
     long_ago = time.time() - 3 * 86_400
     jobs.update(old, state="done", ended_s=long_ago)
@@ -156,11 +156,11 @@ def test_old_jobs_go(jobs: Jobs) -> None:
 
 
 def test_the_folder_is_for_one_person(folder: Path, tmp_path: Path) -> None:
-    Jobs(folder)
+    JobStore(folder)
     assert folder.stat().st_mode & 0o077 == 0
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="choose another --data"):
-        Jobs(tmp_path / "file" / "jobs")
+        JobStore(tmp_path / "file" / "jobs")
 
 
 def test_names_of_uploads_are_not_kept(tmp_path: Path) -> None:
@@ -172,6 +172,6 @@ def test_names_of_uploads_are_not_kept(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="more than 20000 files"):
         stored_name(MOST_FILES, "a")
     (tmp_path / "a").write_bytes(bytes(600))
-    require_room(tmp_path, 400, 1000)
+    require_space(tmp_path, 400, 1000)
     with pytest.raises(InputError, match=r"larger than 1e-06 GB: raise --max-upload-gb"):
-        require_room(tmp_path, 401, 1000)
+        require_space(tmp_path, 401, 1000)

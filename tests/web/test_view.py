@@ -19,8 +19,8 @@ from vertebral.cli import app
 from vertebral.core.errors import ConfigError, InputError
 from vertebral.stages.report.result import open_result
 from vertebral.stages.report.volumes import CT, LABELS
-from vertebral.web.serving import listen
-from vertebral.web.shown import make_shown
+from vertebral.web.local_server import listen
+from vertebral.web.served_result import prepare_result
 from vertebral.web.view import view_app
 
 
@@ -30,8 +30,8 @@ def server(made: Made, tmp_path_factory: pytest.TempPathFactory, serving: Callab
     out, ct = write_result(made, tmp_path / "r", stem="ca se")
     (tmp_path / "cache").mkdir()
     (out / "secret.txt").write_text("not of the manifest")
-    shown = make_shown(open_result(out), ct, tmp_path / "cache")
-    return serving(lambda token: view_app(shown, token))
+    served = prepare_result(open_result(out), ct, tmp_path / "cache")
+    return serving(lambda token: view_app(served, token))
 
 
 def test_the_page_gets_its_volumes_at_full_resolution(server: Any, made: Made) -> None:
@@ -119,7 +119,7 @@ def test_a_link_in_the_folder_is_not_followed(made: Made, tmp_path: Path, servin
     (tmp_path / "elsewhere").write_text("secret")
     (out / "case_L1.stl").unlink()
     (out / "case_L1.stl").symlink_to(tmp_path / "elsewhere")
-    server = serving(lambda token: view_app(make_shown(open_result(out), None, tmp_path), token))
+    server = serving(lambda token: view_app(prepare_result(open_result(out), None, tmp_path), token))
     assert server.ask("files/case_L1.stl").status == 404
     assert server.ask("files/case_L2.stl").status == 200
 
@@ -134,11 +134,11 @@ def test_it_listens_on_this_computer_only() -> None:
 
 def test_a_result_without_a_page_is_served_too(made: Made, tmp_path: Path) -> None:
     out, ct = write_result(made, tmp_path, page=False)
-    shown = make_shown(open_result(out), None, tmp_path)
-    assert set(shown.made.blobs) == {"T12.mz3", "L1.mz3", "L2.mz3"} and not shown.volumes
-    assert set(make_shown(open_result(out), ct, tmp_path).volumes) == {CT, LABELS}
+    served = prepare_result(open_result(out), None, tmp_path)
+    assert set(served.contents.blobs) == {"T12.mz3", "L1.mz3", "L2.mz3"} and not served.volumes
+    assert set(prepare_result(open_result(out), ct, tmp_path).volumes) == {CT, LABELS}
     with pytest.raises(InputError, match="check the path"):
-        make_shown(open_result(out), tmp_path / "none.nii.gz", tmp_path)
+        prepare_result(open_result(out), tmp_path / "none.nii.gz", tmp_path)
 
 
 def test_view_refuses_what_is_no_result(tmp_path: Path) -> None:
@@ -149,8 +149,7 @@ def test_view_refuses_what_is_no_result(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_view_serves_until_it_is_stopped(number: signal.Signals, made: Made, tmp_path: Path) -> None:
     out, _ = write_result(made, tmp_path)
-    code = "import sys; from vertebral.cli import app; app(sys.argv[1:])"
-    command = [sys.executable, "-c", code, "view", str(out), "--no-browser", "--quiet"]
+    command = [sys.executable, "-m", "vertebral", "view", str(out), "--no-browser", "--quiet"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
     ) as child:

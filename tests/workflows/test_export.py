@@ -92,14 +92,14 @@ def test_edited_labels_are_exported_with_a_note(result, ct, tmp_path):
     write_labels(Volume(array, labels.affine), result / "case_seg-vert_msk.nii.gz")
     files, notes = export(result, ct, tmp_path / "out", ExportRunConfig())
     assert [item.SegmentLabel for item in pydicom.dcmread(files[0]).SegmentSequence] == ["L1", "L2"]
-    assert "was edited since the run" in notes[0]
+    assert "was edited after the run" in notes[0]
 
 
 def test_nothing_is_replaced_unasked(result, ct, tmp_path):
     out = tmp_path / "out"
     export(result, ct, out, ExportRunConfig())
     before = (out / "case_seg.dcm").read_bytes()
-    with pytest.raises(OutputExistsError, match=r"case_seg\.dcm: is there already; add --overwrite"):
+    with pytest.raises(OutputExistsError, match=r"case_seg\.dcm: already exists; add --overwrite"):
         export(result, ct, out, ExportRunConfig(formats=("nifti", "seg")))
     assert (out / "case_seg.dcm").read_bytes() == before
     assert [path.name for path in out.iterdir()] == ["case_seg.dcm"]
@@ -126,7 +126,7 @@ def test_what_is_no_result(tmp_path):
 
 def test_a_missing_surface_is_named(result, ct, tmp_path):
     (result / "case_L1.stl").unlink()
-    with pytest.raises(ReadError, match=r"case_L1\.stl: is missing from the result"):
+    with pytest.raises(ReadError, match=r"case_L1\.stl: missing from the result"):
         export(result, ct, tmp_path / "out", ExportRunConfig(formats=("stl-dicom",)))
 
 
@@ -154,7 +154,7 @@ def test_in_a_run_what_fails_is_said_and_the_rest_is_written(ct, tmp_path):
     result = Exportable("case", Volume(array, scan.affine), (), scan)
     config = ExportConfig(formats=("nifti", "seg.nrrd", "seg"), scheme="totalsegmentator")
     notes = write_exports_in_run(result, config, source_for(config, ct), tmp_path)
-    assert [note.partition(":")[0] for note in notes] == ["not written as nifti", "not written as seg.nrrd"]
+    assert [note.partition(":")[0] for note in notes] == ["could not write nifti", "could not write seg.nrrd"]
     assert "has no id for T13" in notes[0]
     assert [path.name for path in tmp_path.glob("case*")] == ["case_seg.dcm"]
 
@@ -164,7 +164,7 @@ def test_in_a_run_paths_stay_out_of_what_is_said(ct, tmp_path):
     elsewhere = Volume(np.full((4, 4, 4), 20, np.uint8), np.eye(4))
     folder = tmp_path / "missing"
     notes = write_exports_in_run(Exportable("case", elsewhere, (), None), config, source_for(config, ct), folder)
-    assert [note[:30].partition(":")[0] for note in notes] == ["not written as nifti", "not written as seg"]
+    assert [note[:30].partition(":")[0] for note in notes] == ["could not write nifti", "could not write seg"]
     assert "the DICOM series: this series has" in notes[1]
     assert str(tmp_path) not in " ".join(notes)
 
@@ -175,7 +175,7 @@ def test_a_header_that_cannot_be_carried_on_is_an_error_without_its_values(ct, t
     source = source_for(config, ct)
     source.first.PatientSex = "SECRET"
     result = Exportable("case", labels_on(scan), (), scan)
-    with pytest.raises(VertebralError, match=r"its header has a value .* \(ValueError\)") as caught:
+    with pytest.raises(VertebralError, match=r"a value in its header .* \(ValueError\)") as caught:
         write_exports(result, config, source, tmp_path)
     assert "SECRET" not in str(caught.value)
 
@@ -185,5 +185,5 @@ def test_no_level_gives_no_dicom_but_a_note(ct, tmp_path):
     nothing = Exportable("case", Volume(np.zeros(scan.grid.shape, np.uint8), scan.affine), (), scan)
     config = ExportConfig(formats=("seg", "sr", "nifti"))
     notes = write_exports(nothing, config, source_for(config, ct), tmp_path)
-    assert notes == ["no level was found: no seg, sr was written"]
+    assert notes == ["the label map holds no vertebra: seg, sr not written"]
     assert [path.name for path in tmp_path.glob("case*")] == ["case_labels-verse.nii.gz"]

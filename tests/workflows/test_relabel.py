@@ -18,7 +18,7 @@ from vertebral.core.volume import Volume
 from vertebral.io.ct.read import read_labels
 from vertebral.io.write import read_centroids, write_image, write_labels
 from vertebral.stages.instances.by_labels import instances_from_labels
-from vertebral.workflows.relabel import Pin, Request, pinned, relabel, renumbered
+from vertebral.workflows.relabel import Pin, RelabelRequest, pinned, relabel, renumbered
 
 NAMES = ("T11", "T12", "L1", "L2", "L3", "L4", "L5")
 RIGHT = cuboid_spine(*NAMES)
@@ -46,7 +46,7 @@ def saved(volume: Volume, path: Path) -> Path:
 @pytest.mark.parametrize("axcodes", ["RAS", "LPI", "SAR"])
 def test_a_broken_map_is_mended_on_its_own_grid(axcodes: str, tmp_path: Path) -> None:
     source = saved(broken().reoriented(axcodes), tmp_path / "case_seg-vert_msk.nii.gz")
-    manifest = relabel(source, tmp_path / "out", Request())
+    manifest = relabel(source, tmp_path / "out", RelabelRequest())
     result = read_labels(tmp_path / "out" / "case_seg-vert_msk.nii.gz")
     assert result.grid.matches(read_labels(source).grid)
     assert np.array_equal(result.to_ras().array, RIGHT.array)
@@ -74,7 +74,7 @@ def test_a_right_map_of_another_tool_stays_as_it_is(tmp_path: Path) -> None:
     theirs = from_verse(RIGHT.array, "totalsegmentator")
     theirs[0, 0, :5] = 52  # aorta
     source = saved(changed(RIGHT, theirs), tmp_path / "total.nii.gz")
-    manifest = relabel(source, tmp_path / "out", Request("totalsegmentator", "totalsegmentator"))
+    manifest = relabel(source, tmp_path / "out", RelabelRequest("totalsegmentator", "totalsegmentator"))
     assert manifest["voxels_changed"] == 0
     assert manifest["input"]["ignored_ids"] == {"52": 5}
     result = read_labels(tmp_path / "out" / "total_seg-vert_msk.nii.gz")
@@ -83,12 +83,12 @@ def test_a_right_map_of_another_tool_stays_as_it_is(tmp_path: Path) -> None:
 
 def test_levels_by_hand(tmp_path: Path) -> None:
     source = saved(RIGHT, tmp_path / "case.nii.gz")
-    by_point = relabel(source, tmp_path / "a", Request(pins=(Pin(level_named("L2"), centre_of("L1")),)))
-    by_end = relabel(source, tmp_path / "b", Request(first=level_named("T12")))
+    by_point = relabel(source, tmp_path / "a", RelabelRequest(pins=(Pin(level_named("L2"), centre_of("L1")),)))
+    by_end = relabel(source, tmp_path / "b", RelabelRequest(first=level_named("T12")))
     for manifest in (by_point, by_end):
         assert [row["level"] for row in manifest["levels"]] == ["T12", "L1", "L2", "L3", "L4", "L5", "L6"]
         assert manifest["voxels_changed"] == np.count_nonzero(RIGHT.array)
-    by_last = relabel(source, tmp_path / "c", Request(last=level_named("L4")))
+    by_last = relabel(source, tmp_path / "c", RelabelRequest(last=level_named("L4")))
     assert [row["level"] for row in by_last["levels"]] == ["T10", "T11", "T12", "L1", "L2", "L3", "L4"]
     assert by_last["options"]["last"] == "L4"
 
@@ -97,39 +97,39 @@ def test_the_last_vertebra_is_no_sacrum(tmp_path: Path) -> None:
     array = np.pad(RIGHT.array, ((0, 0), (0, 0), (12, 0)))
     array[14:26, 26:36, 2:13] = ids("sacrum")[0]
     instances = instances_from_labels(changed(RIGHT, array), LEVELS)
-    assert pinned(instances, Request(last=level_named("L5"))) == {6: level_named("L5")}
+    assert pinned(instances, RelabelRequest(last=level_named("L5"))) == {6: level_named("L5")}
 
 
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
         (
-            Request(pins=(Pin(level_named("L1"), (500.0, 0.0, 0.0)),)),
+            RelabelRequest(pins=(Pin(level_named("L1"), (500.0, 0.0, 0.0)),)),
             r"L1=500,0,0: no vertebra within 20 mm.*\d+ mm away",
         ),
         (
-            Request(pins=(Pin(level_named("L1"), centre_of("L2")), Pin(level_named("L3"), centre_of("L2")))),
-            "--set L1=.* and --set L3=.* mean one vertebra",
+            RelabelRequest(pins=(Pin(level_named("L1"), centre_of("L2")), Pin(level_named("L3"), centre_of("L2")))),
+            "--set L1=.* and --set L3=.* name the same vertebra",
         ),
         (
-            Request(pins=(Pin(level_named("L1"), centre_of("L2")), Pin(level_named("L1"), centre_of("L3")))),
+            RelabelRequest(pins=(Pin(level_named("L1"), centre_of("L2")), Pin(level_named("L1"), centre_of("L3")))),
             "--set L1=.* and --set L1=.* contradict",
         ),
         (
-            Request(pins=(Pin(level_named("T10"), centre_of("L2")),), first=level_named("T12")),
+            RelabelRequest(pins=(Pin(level_named("T10"), centre_of("L2")),), first=level_named("T12")),
             "--first T12 and --set T10=.* contradict",
         ),
-        (Request(first=level_named("T11"), last=level_named("T11")), "--first T11 and --last T11 contradict"),
+        (RelabelRequest(first=level_named("T11"), last=level_named("T11")), "--first T11 and --last T11 contradict"),
     ],
 )
-def test_wishes_that_cannot_be_are_refused(request_: Request, message: str) -> None:
+def test_contradicting_levels_are_refused(request_: RelabelRequest, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         pinned(instances_from_labels(RIGHT, LEVELS), request_)
 
 
-def test_what_a_wish_leaves_no_level_for_is_dropped_and_said(tmp_path: Path) -> None:
+def test_a_vertebra_without_a_level_is_dropped_and_reported(tmp_path: Path) -> None:
     source = saved(RIGHT, tmp_path / "case.nii.gz")
-    manifest = relabel(source, tmp_path / "out", Request(first=level_named("L4")))
+    manifest = relabel(source, tmp_path / "out", RelabelRequest(first=level_named("L4")))
     assert [row["level"] for row in manifest["levels"]] == ["L4", "L5", "L6"]
     assert len(manifest["dropped"]) == 4
     assert sum("was dropped" in warning for warning in manifest["warnings"]) == 4
@@ -158,19 +158,19 @@ def test_claims_count_on_from_the_nearest_level_given_by_hand() -> None:
     assert renumbered(instances, {}) is instances
 
 
-def test_a_wish_without_a_vertebra_is_refused() -> None:
+def test_a_level_without_a_vertebra_is_refused() -> None:
     nothing = instances_from_labels(changed(RIGHT, np.zeros_like(RIGHT.array)), LEVELS)
-    with pytest.raises(ConfigError, match="--first L1: the label map shows no vertebra"):
-        pinned(nothing, Request(first=level_named("L1")))
-    with pytest.raises(ConfigError, match="shows none"):
-        pinned(nothing, Request(pins=(Pin(level_named("L1"), (0.0, 0.0, 0.0)),)))
+    with pytest.raises(ConfigError, match="--first L1: the label map holds no vertebra"):
+        pinned(nothing, RelabelRequest(first=level_named("L1")))
+    with pytest.raises(ConfigError, match="holds none"):
+        pinned(nothing, RelabelRequest(pins=(Pin(level_named("L1"), (0.0, 0.0, 0.0)),)))
 
 
 def test_an_empty_map_gives_an_empty_map_and_a_warning(tmp_path: Path) -> None:
     source = saved(changed(RIGHT, np.zeros_like(RIGHT.array)), tmp_path / "case.nii.gz")
-    manifest = relabel(source, tmp_path / "out", Request("cads"))
+    manifest = relabel(source, tmp_path / "out", RelabelRequest("cads"))
     assert manifest["levels"] == []
-    assert "scheme cads: is it the right one?" in manifest["warnings"][0]
+    assert "no vertebra under the ids of scheme cads" in manifest["warnings"][0]
     assert not read_labels(tmp_path / "out" / "case_seg-vert_msk.nii.gz").array.any()
 
 
@@ -184,33 +184,33 @@ def ct_of(volume: Volume, bone_hu: int, path: Path) -> Path:
 def test_the_ct_is_there_to_check(tmp_path: Path) -> None:
     source = saved(RIGHT, tmp_path / "case_seg.nii.gz")
     bone, soft = ct_of(RIGHT, 400, tmp_path / "bone.nii.gz"), ct_of(RIGHT, 45, tmp_path / "soft.nii.gz")
-    assert relabel(source, tmp_path / "a", Request(), bone)["warnings"] == []
-    assert "45 HU (median), which is no bone" in relabel(source, tmp_path / "b", Request(), soft)["warnings"][0]
+    assert relabel(source, tmp_path / "a", RelabelRequest(), bone)["warnings"] == []
+    assert "is 45 HU, too low for bone" in relabel(source, tmp_path / "b", RelabelRequest(), soft)["warnings"][0]
     other = ct_of(Volume(RIGHT.array[:, :, 1:], RIGHT.affine), 400, tmp_path / "other.nii.gz")
     with pytest.raises(GeometryError, match=r"other.nii.gz: its grid differs"):
-        relabel(source, tmp_path / "c", Request(), other)
+        relabel(source, tmp_path / "c", RelabelRequest(), other)
     assert not (tmp_path / "c").exists()
 
 
 def test_results_are_never_replaced_unasked(tmp_path: Path) -> None:
     source = saved(RIGHT, tmp_path / "case_seg-vert_msk.nii.gz")
     out = tmp_path / "out"
-    relabel(source, out, Request())
+    relabel(source, out, RelabelRequest())
     before = {path: path.read_bytes() for path in out.iterdir()}
     with pytest.raises(OutputExistsError, match="--overwrite"):
-        relabel(source, out, Request())
+        relabel(source, out, RelabelRequest())
     assert {path: path.read_bytes() for path in out.iterdir()} == before
-    relabel(source, out, Request(overwrite=True))
-    with pytest.raises(InputError, match="take the place of the input"):
-        relabel(source, tmp_path, Request(overwrite=True))
+    relabel(source, out, RelabelRequest(overwrite=True))
+    with pytest.raises(InputError, match="overwrite the input"):
+        relabel(source, tmp_path, RelabelRequest(overwrite=True))
     with pytest.raises(OutputExistsError, match="is a file"):
-        relabel(source, source, Request())
+        relabel(source, source, RelabelRequest())
 
 
 def test_a_scheme_that_cannot_hold_the_result_writes_nothing(tmp_path: Path) -> None:
     source = saved(RIGHT, tmp_path / "case.nii.gz")
     with pytest.raises(ConfigError, match="has no id for L6"):
-        relabel(source, tmp_path / "out", Request(out_scheme="monailabel", first=level_named("T12")))
+        relabel(source, tmp_path / "out", RelabelRequest(out_scheme="monailabel", first=level_named("T12")))
     assert not (tmp_path / "out").exists()
 
 

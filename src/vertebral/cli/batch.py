@@ -10,7 +10,7 @@ from vertebral.cli.console import counted, print_json
 from vertebral.core.about import DISCLAIMER
 
 if TYPE_CHECKING:
-    from vertebral.workflows.batch.worker import Row
+    from vertebral.workflows.batch.worker import BatchRow
     from vertebral.workflows.config import RunConfig
 
 _MOST_SHOWN = 100
@@ -42,7 +42,7 @@ def run_many(place: Path, out: Path, config: "RunConfig", jobs: int, printing: P
         raise typer.Exit(1)
 
 
-def _print_rows(rows: "list[Row]") -> None:
+def _print_rows(rows: "list[BatchRow]") -> None:
     """A table of all scans, or of those that failed where there are very many."""
     from rich.console import Console
     from rich.markup import escape

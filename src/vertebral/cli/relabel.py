@@ -43,10 +43,10 @@ def relabel(
     """
     with errors(as_json), interruptible():
         from vertebral.core.anatomy import level_named
-        from vertebral.workflows.relabel import Request
+        from vertebral.workflows.relabel import RelabelRequest
         from vertebral.workflows.relabel import relabel as mend
 
-        request = Request(
+        request = RelabelRequest(
             scheme,
             out_scheme,
             tuple(_pin(text) for text in pins or ()),

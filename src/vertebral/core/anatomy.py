@@ -1,6 +1,6 @@
-"""The level table: the only place that knows names, VerSe ids, other schemes' ids and cranio-caudal order.
+"""The level table: the only source of names, VerSe ids, display colours and cranio-caudal order.
 
-Numeric VerSe order is not anatomical order (T13 is 28, between T12 = 19 and L1 = 20), so code sorts by `Level.rank`.
+The numeric order of VerSe ids is not anatomical: T13 (28) lies between T12 (19) and L1 (20). Sort by `Level.rank`.
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from vertebral.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Level:
-    """One anatomical level. `rank` grows from head to tail; `rgb` is its display colour (0-255)."""
+    """One anatomical level. `rank` increases from head to tail; `rgb` is its display colour (0-255)."""
 
     name: str
     verse_id: int
@@ -34,8 +34,8 @@ _CRANIO_CAUDAL_IDS: tuple[tuple[str, int, str], ...] = (
     ("coccyx", 27, "sacral"),
 )
 
-# Six hues that stay apart for red-green colour blindness (Okabe and Ito 2008), in an order that separates neighbours.
-_NEIGHBOUR_HUES: tuple[tuple[int, int, int], ...] = (
+# Six colours that remain distinct with red-green colour blindness (Okabe and Ito 2008), ordered for contrast.
+_COLOURS: tuple[tuple[int, int, int], ...] = (
     (230, 159, 0),
     (0, 114, 178),
     (240, 228, 66),
@@ -45,16 +45,16 @@ _NEIGHBOUR_HUES: tuple[tuple[int, int, int], ...] = (
 )
 
 LEVELS: tuple[Level, ...] = tuple(
-    Level(name, verse_id, rank, region, _NEIGHBOUR_HUES[rank % len(_NEIGHBOUR_HUES)])
+    Level(name, verse_id, rank, region, _COLOURS[rank % len(_COLOURS)])
     for rank, (name, verse_id, region) in enumerate(_CRANIO_CAUDAL_IDS)
 )
-# What a network with two classes finds: any vertebra. VerSe has no id for it.
+# Any vertebra, the foreground class of a network with two classes. VerSe has no id for it; 100 is our own.
 SPINE = Level("spine", 100, len(LEVELS), "whole", (230, 159, 0))
 BY_NAME: dict[str, Level] = {level.name: level for level in (*LEVELS, SPINE)}
 BY_VERSE_ID: dict[int, Level] = {level.verse_id: level for level in (*LEVELS, SPINE)}
 
 # TotalSegmentator v2 task `total`: https://github.com/wasserth/TotalSegmentator (class_map, version 2).
-# S1 is its own class there; VerSe counts it to the sacrum.
+# S1 is a class of its own there; in VerSe it is part of the sacrum.
 TOTALSEGMENTATOR_V2_IDS: dict[int, str] = {
     25: "sacrum",
     26: "sacrum",
@@ -65,7 +65,7 @@ TOTALSEGMENTATOR_V2_IDS: dict[int, str] = {
 
 
 def level_named(name: str) -> Level:
-    """Return the level called `name` (any case). Raises ConfigError with the known names."""
+    """Return the level called `name`, ignoring case. Raises ConfigError for an unknown name."""
     known = {key.lower(): level for key, level in BY_NAME.items()}
     try:
         return known[name.strip().lower()]
@@ -74,21 +74,21 @@ def level_named(name: str) -> Level:
 
 
 def parse_levels(text: str) -> tuple[Level, ...]:
-    """Parse `"L1-L5"`, `"T12,L1"` or `"C1-C7,T3"` into levels in cranio-caudal order, without repeats.
+    """Parse `"L1-L5"`, `"T12,L1"` or `"C1-C7,T3"` into unique levels in cranio-caudal order.
 
-    A range runs along the table, so `T12-L1` includes T13. Raises ConfigError for an unknown or reversed range.
+    A range follows the table, so `T12-L1` includes T13. Raises ConfigError for an unknown level or a reversed range.
     """
     chosen: set[Level] = set()
-    for part in text.split(","):
-        first, dash, last = part.partition("-")
+    for item in text.split(","):
+        first, dash, last = item.partition("-")
         start = level_named(first)
         stop = level_named(last) if dash else start
         if stop.rank < start.rank:
-            raise ConfigError(f"level range {part.strip()!r} runs upwards: write it from head to tail, as in T12-L5")
+            raise ConfigError(f"level range {item.strip()!r} is reversed: write it from head to tail, as in T12-L5")
         chosen.update(level for level in (*LEVELS, SPINE) if start.rank <= level.rank <= stop.rank)
     return sort_levels(chosen)
 
 
 def sort_levels(levels: Iterable[Level]) -> tuple[Level, ...]:
-    """Return `levels` from head to tail."""
+    """Sort `levels` from head to tail."""
     return tuple(sorted(levels, key=lambda level: level.rank))

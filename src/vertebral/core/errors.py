@@ -1,32 +1,32 @@
-"""One exception tree. The library raises; only `cli` turns an error into a line of text and an exit code."""
+"""All exceptions of the library. Only `cli` turns them into a line of text and an exit code."""
 
 
 class VertebralError(Exception):
-    """Any failure that vertebral foresees. `exit_code` is what the command line ends with."""
+    """Base class of all foreseen failures. `exit_code` is the exit code of the command line."""
 
     exit_code = 1
 
 
 class InputError(VertebralError):
-    """What the user gave cannot be used; the message names the file, the value and the remedy."""
+    """The input cannot be used; the message names the file, the value and the remedy."""
 
     exit_code = 2
 
 
 class ReadError(InputError):
-    """A file or folder is not a CT that can be read faithfully."""
+    """A file or folder cannot be read as a CT or a label map without guessing."""
 
 
 class GeometryError(InputError):
-    """An affine, spacing or shape that describes no usable grid, or two grids that differ."""
+    """An affine, spacing or shape is not usable, or two grids differ that must be the same."""
 
 
 class ConfigError(InputError):
-    """A setting is unknown, out of range or contradicts another."""
+    """A setting is unknown, out of range, or contradicts another setting."""
 
 
 class OutputExistsError(InputError):
-    """Results are already there and overwriting was not asked for."""
+    """Results already exist, and overwriting was not requested."""
 
 
 class ModelError(InputError):
@@ -34,12 +34,12 @@ class ModelError(InputError):
 
 
 class DownloadError(VertebralError):
-    """Public data could not be fetched or does not match its known hash."""
+    """Public data could not be downloaded, or does not match its known hash."""
 
 
 class PacsError(InputError):
-    """A DICOMweb server cannot be reached, refuses, or does not hold what was asked for."""
+    """A DICOMweb server cannot be reached, refuses the request, or does not have the series."""
 
 
 class RenderError(VertebralError):
-    """The renderer of this machine failed; results without pictures are still valid."""
+    """3D rendering failed on this machine; results without pictures are still valid."""

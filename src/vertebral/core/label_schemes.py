@@ -1,4 +1,4 @@
-"""Other tools' label ids, into VerSe's and back. The level table itself is `anatomy`'s; here are converters only.
+"""Converts label ids of other tools to VerSe ids and back.
 
 Sources, read in November 2026:
 
@@ -9,7 +9,7 @@ Sources, read in November 2026:
 - `monailabel`: https://github.com/Project-MONAI/MONAILabel, sample-apps/radiology/lib/configs/localization_vertebra.py.
 - `cads` (all structures in one map) and `cads-vertebrae` (its model 552): https://github.com/murong-xu/CADS,
   cads/dataset_utils/bodyparts_labelmaps.py.
-- `plain`: 1, 2, 3, ... from C1 to L6, as nnU-Net asks for consecutive ids (documentation/dataset_format.md).
+- `plain`: 1, 2, 3, ... from C1 to L6, as nnU-Net requires consecutive ids (documentation/dataset_format.md).
 """
 
 from dataclasses import dataclass
@@ -26,11 +26,11 @@ _HEAD_TO_TAIL = tuple(level.name for level in LEVELS if level.is_vertebra and le
 
 
 def _upwards(first: int) -> dict[int, str]:
-    """L5 is `first`, C1 the last of 24 ids."""
+    """Number the levels from L5 (`first`) up to C1 (`first` + 23)."""
     return {first + n: name for n, name in enumerate(reversed(_HEAD_TO_TAIL))}
 
 
-# Where two ids are one level, the first is the one that is written.
+# If two ids map to one level, the first one is written.
 SCHEMES: MappingProxyType[str, dict[int, str]] = MappingProxyType(
     {
         "verse": {level.verse_id: level.name for level in LEVELS},
@@ -46,21 +46,21 @@ SCHEMES: MappingProxyType[str, dict[int, str]] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class Converted:
-    """`array` holds VerSe ids (uint8); `ignored` counts the voxels of each id that is no vertebra, sacrum or coccyx."""
+class ConvertedLabels:
+    """`array` holds VerSe ids; `ignored` maps each id that is no vertebra, sacrum or coccyx to its number of voxels."""
 
     array: NDArray[np.uint8]
     ignored: dict[int, int]
 
 
 def check_scheme(name: str) -> None:
-    """Raise ConfigError, with the known names, where `name` is none."""
+    """Raise ConfigError if `name` is not a known scheme."""
     if name not in SCHEMES:
         raise ConfigError(f"unknown scheme {name!r}: use one of {', '.join(SCHEMES)}")
 
 
-def to_verse(labels: Array, scheme: str) -> Converted:
-    """Turn a label map of whole numbers from 0 (any shape) from the ids of `scheme` into VerSe's."""
+def to_verse(labels: Array, scheme: str) -> ConvertedLabels:
+    """Convert a label map of non-negative integers (any shape) from the ids of `scheme` to VerSe ids."""
     check_scheme(scheme)
     counts = _counts(labels)
     table = np.zeros(len(counts), np.uint8)
@@ -69,32 +69,32 @@ def to_verse(labels: Array, scheme: str) -> Converted:
         if value < len(table):
             table[value] = BY_NAME[name].verse_id
     ignored = {int(n): int(counts[n]) for n in np.flatnonzero(counts) if n and n not in ids}
-    return Converted(table[labels], ignored)
+    return ConvertedLabels(table[labels], ignored)
 
 
 def from_verse(labels: NDArray[np.uint8], scheme: str) -> Array:
-    """Turn a label map with VerSe ids into those of `scheme`. Raises ConfigError where it has no id for a level."""
+    """Convert a label map from VerSe ids to `scheme`. Raises ConfigError if the scheme has no id for a level."""
     check_scheme(scheme)
     values: dict[str, int] = {}
     for value, name in SCHEMES[scheme].items():
         values.setdefault(name, value)
     table = np.zeros(256, np.uint8)
     present = set(np.flatnonzero(_counts(labels)).tolist()) - {0}
-    lacking: list[Level] = []
+    without_id: list[Level] = []
     for level in LEVELS:
         if level.verse_id in present:
             if level.name in values:
                 table[level.verse_id] = values[level.name]
             else:
-                lacking.append(level)
-    if lacking:
-        names = ", ".join(level.name for level in sort_levels(lacking))
-        raise ConfigError(f"scheme {scheme} has no id for {names}: choose another, such as verse")
+                without_id.append(level)
+    if without_id:
+        names = ", ".join(level.name for level in sort_levels(without_id))
+        raise ConfigError(f"scheme {scheme} has no id for {names}: choose another scheme, such as verse")
     return np.asarray(table[labels])
 
 
 def _counts(labels: Array) -> NDArray[np.int64]:
-    """How often each number occurs; plane by plane, as counting holds 8 bytes a voxel."""
+    """Count each id, plane by plane, because `bincount` needs 8 bytes per voxel."""
     counts = np.zeros(int(labels.max(initial=0)) + 1, np.int64)
     for plane in np.moveaxis(labels, int(np.argmax(labels.strides)), 0) if labels.ndim > 1 else (labels,):
         counts += np.bincount(plane.ravel(order="K"), minlength=len(counts))

@@ -1,4 +1,4 @@
-"""`Volume`: a voxel grid in the patient's RAS+ frame (mm). The only place with axis permutations and flips."""
+"""`Volume`: a voxel grid in the patient's RAS+ frame (mm). The only module that permutes or flips axes."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,9 +18,9 @@ _LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))
 
 @dataclass(frozen=True)
 class Grid:
-    """Shape (I, J, K) and affine (4x4, voxel index to RAS+ mm, voxel centres) of a volume, without its values.
+    """Shape (I, J, K) and affine (4x4, voxel index to RAS+ mm, voxel centres) of a volume, without values.
 
-    Raises GeometryError where the affine is not finite, not invertible or sheared by more than half a degree.
+    Raises GeometryError if the affine is not finite, not invertible, or sheared by more than half a degree.
     """
 
     shape: tuple[int, int, int]
@@ -29,7 +29,7 @@ class Grid:
     def __post_init__(self) -> None:
         affine = np.array(self.affine, dtype=np.float64)
         if len(self.shape) != 3 or min(self.shape) < 1:
-            raise GeometryError(f"a volume needs three axes with at least one voxel each, not shape {self.shape}")
+            raise GeometryError(f"shape {self.shape}: a volume needs three axes with at least one voxel each")
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
             raise GeometryError(f"the affine must be 4x4 and finite, not {affine.tolist()}")
         if not np.allclose(affine[3], (0, 0, 0, 1)):
@@ -39,7 +39,9 @@ class Grid:
             raise GeometryError(f"spacing {lengths.tolist()} mm: every axis needs a spacing above zero")
         cosines = (affine[:3, :3] / lengths).T @ (affine[:3, :3] / lengths) - np.eye(3)
         if np.abs(cosines).max() > np.sin(np.deg2rad(0.5)):
-            raise GeometryError("the axes of the affine are not at right angles (shear, for example a tilted gantry)")
+            raise GeometryError(
+                "the axes of the affine are not at right angles (shear, as from a tilted gantry): resample the image"
+            )
         affine.setflags(write=False)
         object.__setattr__(self, "affine", affine)
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
@@ -52,10 +54,10 @@ class Grid:
 
     @cached_property
     def world_axes(self) -> tuple[int, int, int]:
-        """For each array axis, the world axis (0 R, 1 A, 2 S) it follows most closely; each is used once.
+        """For each array axis, the world axis (0 R, 1 A, 2 S) that it follows most closely; each is used once.
 
-        Of all assignments the one with the largest sum of cosines; among equals (axes at 45 degrees) the first, so that
-        an array that was put in order stays so.
+        This is the permutation with the largest sum of cosines; of equal ones (axes at 45 degrees) the first, so that
+        reorienting twice changes nothing.
         """
         cosines = np.abs(self.affine[:3, :3]) / np.asarray(self.spacing_mm)
         orders = tuple(permutations(range(3)))
@@ -65,14 +67,8 @@ class Grid:
 
     @cached_property
     def axcodes(self) -> str:
-        """Orientation as in nibabel, for example `LAS`: the direction in which each array axis grows."""
+        """Orientation as in nibabel, for example `LAS`: the direction in which each array axis increases."""
         return "".join(_LETTERS[w][int(self.affine[w, axis] > 0)] for axis, w in enumerate(self.world_axes))
-
-    @property
-    def is_oblique(self) -> bool:
-        """True where an array axis is over 0.5 degrees away from its world axis."""
-        cosines = self.affine[:3, :3] / np.asarray(self.spacing_mm)
-        return bool(min(abs(cosines[w, axis]) for axis, w in enumerate(self.world_axes)) < np.cos(np.deg2rad(0.5)))
 
     def to_world(self, voxels: Array) -> NDArray[np.float64]:
         """Map (..., 3) voxel indices to RAS+ mm."""
@@ -83,16 +79,16 @@ class Grid:
         return (np.asarray(points_mm, np.float64) - self.affine[:3, 3]) @ np.linalg.inv(self.affine[:3, :3]).T
 
     def matches(self, other: "Grid", tolerance_mm: float = 1e-2) -> bool:
-        """True where both grids have one shape and their corners lie within `tolerance_mm` of each other."""
+        """True if both grids have the same shape and their corners agree to within `tolerance_mm`."""
         if self.shape != other.shape:
             return False
         corners = np.array(np.meshgrid(*[(0, n - 1) for n in self.shape])).reshape(3, -1).T
         return bool(np.abs(self.to_world(corners) - other.to_world(corners)).max() <= tolerance_mm)
 
     def resampled(self, spacing_mm: float) -> "Grid":
-        """The isotropic grid over the same axes whose first voxel centre stays and that covers the last one.
+        """Return the isotropic grid with the same axes and first voxel centre that covers the last voxel centre.
 
-        To a thousandth of a voxel: a header's single precision (1.0000001 mm) must not add a plane.
+        A thousandth of a voxel is tolerated, so that single precision in a header (1.0000001 mm) adds no plane.
         """
         old = np.asarray(self.spacing_mm)
         shape = np.maximum(1, np.ceil((np.asarray(self.shape) - 1) * old / spacing_mm - 1e-3).astype(int) + 1)
@@ -101,7 +97,7 @@ class Grid:
         return Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine)
 
     def cropped(self, box: tuple[slice, slice, slice]) -> "Grid":
-        """The sub-grid of `box` (slices with start and stop, step 1)."""
+        """Return the sub-grid of `box` (slices with start and stop, step 1)."""
         affine = self.affine.copy()
         affine[:3, 3] = self.to_world(np.array([s.start for s in box]))
         return Grid((box[0].stop - box[0].start, box[1].stop - box[1].start, box[2].stop - box[2].start), affine)
@@ -119,7 +115,7 @@ class Volume:
 
     @cached_property
     def grid(self) -> Grid:
-        """The geometry alone."""
+        """The geometry without the values."""
         return Grid(self.array.shape, self.affine)  # Grid checks the number of axes
 
     @property
@@ -128,11 +124,11 @@ class Volume:
         return self.grid.spacing_mm
 
     def to_ras(self) -> "Volume":
-        """Permute and flip axes, without resampling, so that I, J, K grow along R, A, S as closely as they can."""
+        """Permute and flip axes, without resampling, so that I, J, K follow R, A, S as closely as possible."""
         return self.reoriented("RAS")
 
     def reoriented(self, axcodes: str) -> "Volume":
-        """Permute and flip axes so that `grid.axcodes` becomes `axcodes`. Raises GeometryError for a bad code."""
+        """Permute and flip axes so that `grid.axcodes` becomes `axcodes`. Raises GeometryError for an invalid code."""
         target = [next((w for w, pair in enumerate(_LETTERS) if c in pair), -1) for c in axcodes]
         if sorted(target) != [0, 1, 2]:
             raise GeometryError(f"orientation {axcodes!r}: use one letter each of L/R, P/A and I/S, as in RAS")
@@ -148,5 +144,5 @@ class Volume:
         return Volume(array, affine)
 
     def cropped(self, box: tuple[slice, slice, slice]) -> "Volume":
-        """The sub-volume of `box` (slices with start and stop, step 1), in the same world frame."""
+        """Return the sub-volume of `box` (slices with start and stop, step 1), in the same world frame."""
         return Volume(self.array[box], self.grid.cropped(box).affine)

@@ -1,1 +1,1 @@
-"""How the program runs: time, memory, hashes and processes. Nothing of the spine."""
+"""How the program runs: stage timer, memory, hashing, worker processes. Knows nothing about the spine."""

@@ -1,4 +1,4 @@
-"""How much memory this process has held at most, of all it did or of one part of it."""
+"""Peak memory of this process, over its lifetime or since the last reset."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ _RESET_PEAK = "5"
 
 
 def peak_memory_gb() -> float | None:
-    """Peak resident memory of this process since `restart_peak`, in GB (1e9 bytes); None where unknown."""
+    """Peak resident memory of this process since `reset_peak`, in GB (1e9 bytes); None if unknown."""
     try:
         line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
         return round(int(line.split()[1]) * 1024 / 1e9, 2)
@@ -22,8 +22,8 @@ def peak_memory_gb() -> float | None:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)
 
 
-def restart_peak() -> bool:
-    """Forget the peak so far; False where the system (anything but Linux) does not allow it."""
+def reset_peak() -> bool:
+    """Reset the peak to the current use; return False where this is impossible (anything but Linux)."""
     try:
         _CLEAR.write_text(_RESET_PEAK)
     except OSError:

@@ -1,4 +1,4 @@
-"""Processes that work beside others: forked copies, the user's Ctrl-C, and each other's threads."""
+"""Worker processes: forked tasks, Ctrl-C, and the number of threads each process may use."""
 
 import gc
 import os
@@ -20,27 +20,27 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 
 
 def ignore_interrupts() -> None:
-    """Leave Ctrl-C to the process that the user started."""
+    """Ignore Ctrl-C in this process: the parent that the user started handles it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def threads_for(jobs: int = 1) -> int:
-    """How many threads each of `jobs` processes may use so that together they fill the processors and no more.
+    """Return how many threads each of `jobs` processes may use so that together they do not exceed the processors.
 
-    `OMP_NUM_THREADS` bounds it.
+    `OMP_NUM_THREADS` is an upper bound.
     """
     try:
         processors = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
         processors = os.cpu_count() or 1
-    asked = os.environ.get("OMP_NUM_THREADS", "")
+    limit = os.environ.get("OMP_NUM_THREADS", "")
     share = max(1, processors // jobs)
-    return min(share, int(asked)) if asked.isdigit() and int(asked) > 0 else share
+    return min(share, int(limit)) if limit.isdigit() and int(limit) > 0 else share
 
 
 @contextmanager
 def threads_in_environment(threads: int) -> Iterator[None]:
-    """Have processes that start meanwhile, and their libraries, use `threads`: most read it when they are imported."""
+    """Limit processes started in this block to `threads`: most libraries read these variables when imported."""
     before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
     try:
@@ -53,12 +53,13 @@ def threads_in_environment(threads: int) -> Iterator[None]:
                 os.environ[name] = value
 
 
-class Beside:
-    """What is done beside the process that asks for it, as far as `count` processors allow.
+class ForkedTasks:
+    """Runs tasks in forked copies of this process, up to `count` at a time.
 
-    On Linux by forked copies, which see all that this process holds, so that only results travel; they may do what
-    needs no threads of others (numpy, SciPy, VTK, files, but no network). Elsewhere by threads, for `start` only. With
-    one processor all is done here, when it is asked for. Leaving the block ends the copies that still work.
+    A forked copy sees all memory of this process, so that only results are sent between processes. Tasks must not rely
+    on threads started before the fork: numpy, SciPy, VTK and files are safe, networks are not. On other systems than
+    Linux, `start` uses threads and `map` runs in this process. With a `count` of 1 a task runs in this process when its
+    result is requested. Leaving the block ends the copies that are still running.
     """
 
     def __init__(self, count: int) -> None:
@@ -67,7 +68,7 @@ class Beside:
         self._threads = ThreadPoolExecutor(count) if count > 1 and not self._forks else None
         self._copies: list[_Copy[Any]] = []
 
-    def __enter__(self) -> "Beside":
+    def __enter__(self) -> "ForkedTasks":
         return self
 
     def __exit__(
@@ -79,7 +80,7 @@ class Beside:
             self._threads.shutdown()
 
     def start(self, work: Callable[[], T]) -> Callable[[], T]:
-        """Start `work`; what is returned waits for its result, and raises what it raised. To be asked for once."""
+        """Start `work`; return a function that waits for its result, or raises its error. Call that once."""
         if self._forks:
             copy = _Copy(work)
             self._copies.append(copy)
@@ -91,7 +92,7 @@ class Beside:
     def map(
         self, work: Callable[[Item], T], items: Sequence[Item], progress: Callable[[float], None] = lambda share: None
     ) -> list[T]:
-        """Return `work` of each of `items`, in their order; `progress(share)` follows what is done here."""
+        """Return `work(item)` for each of `items`, in their order; `progress(share)` follows this process's share."""
         count = max(1, min(self._count, len(items))) if self._forks else 1
         others = [self.start(lambda n=n: [work(item) for item in items[n::count]]) for n in range(1, count)]  # type: ignore[misc]  # mypy cannot type a lambda's default
         own = []
@@ -109,15 +110,15 @@ class _Copy(Generic[T]):
         self._work = work
         context = get_context("fork")
         self._receiver, sender = context.Pipe(duplex=False)
-        self._process = context.Process(target=_do, args=(work, sender), daemon=True)
+        self._process = context.Process(target=_run, args=(work, sender), daemon=True)
         with warnings.catch_warnings():
-            # From Python 3.12 on: that threads hold locks which nobody frees in a copy; it takes none of theirs.
+            # Python 3.12 warns that locks held by other threads stay locked in a copy; the tasks take none of those.
             warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
             self._process.start()
         sender.close()
 
     def result(self) -> T:
-        """Wait for the result. A copy that was killed, or whose result does not travel, has its work done here."""
+        """Wait for the result. If the copy was killed, or could not send its result, do the work in this process."""
         try:
             failed, value = self._receiver.recv()
         except EOFError:
@@ -126,19 +127,19 @@ class _Copy(Generic[T]):
             self.end()
         if failed:
             raise value
-        return value  # type: ignore[no-any-return]  # what comes through a pipe has no type
+        return value  # type: ignore[no-any-return]  # a pipe does not carry types
 
     def end(self) -> None:
-        """End the process, if it still works."""
+        """End the process if it is still running."""
         self._receiver.close()
         self._process.kill()
         self._process.join()
 
 
-def _do(work: Callable[[], Any], sender: Connection) -> None:
-    """Send back whether `work` failed, and its result or error; nothing where that does not travel."""
+def _run(work: Callable[[], Any], sender: Connection) -> None:
+    """Send back whether `work` failed, with its result or error; send nothing if that cannot be pickled."""
     ignore_interrupts()
-    gc.freeze()  # collecting garbage would write to all pages that are shared so far
+    gc.freeze()  # garbage collection would write to, and so copy, all shared pages
     try:
         found = (False, work())
     except Exception as error:

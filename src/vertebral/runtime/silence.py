@@ -1,4 +1,4 @@
-"""Other packages' remarks, kept off the screen."""
+"""Silences log messages and warnings of other packages."""
 
 import logging
 import warnings
@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def hushed(logger: str, level: int) -> Iterator[None]:
-    """Keep all warnings, and what the logger named `logger` says below `level`, off the screen."""
+def silenced(logger: str, level: int) -> Iterator[None]:
+    """Suppress all warnings, and messages of the logger named `logger` below `level`."""
     log = logging.getLogger(logger)
     before = log.level
     log.setLevel(level)

@@ -1,1 +1,1 @@
-"""Results in a browser on this computer: `view` serves one, `app` takes CTs, runs them and serves theirs."""
+"""Results in the browser, on this computer only: `view` shows one, `app` runs uploaded CTs and shows theirs."""

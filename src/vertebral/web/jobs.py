@@ -1,4 +1,4 @@
-"""Jobs on disk: a folder each, with what was given, what came of it, and a record that survives a restart."""
+"""Jobs on disk: each has a folder with its upload, its result, and a record that survives a restart."""
 
 import json
 import re
@@ -22,7 +22,7 @@ _DAY_S = 86_400.0
 
 @dataclass(frozen=True)
 class Job:
-    """One CT. Its folder and this record know no name of a file or of a patient; `created_s` is Unix time."""
+    """One CT. Neither its folder nor this record contains file or patient names; `created_s` is Unix time."""
 
     id: str
     created_s: float
@@ -34,11 +34,14 @@ class Job:
     ended_s: float | None = None
 
 
-class Jobs:
-    """All jobs in a folder; safe to use from several threads."""
+class JobStore:
+    """All jobs in a folder. Thread-safe."""
 
     def __init__(self, folder: Path) -> None:
-        """Read the jobs of earlier times: what was queued goes on, what ran was interrupted. Raises InputError."""
+        """Load earlier jobs: queued ones stay queued, running ones become interrupted.
+
+        Raises InputError if the folder cannot be written to.
+        """
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -49,7 +52,7 @@ class Jobs:
         for record in sorted(folder.glob(f"*/{_RECORD}")):
             job = _read(record)
             if job is None:
-                continue  # not ours: it stays
+                continue  # not one of our jobs: leave it
             if job.state == "uploading":
                 shutil.rmtree(record.parent)
                 continue
@@ -58,78 +61,78 @@ class Jobs:
                 self.update(job.id, state="interrupted", ended_s=time.time())
 
     def all(self) -> list[Job]:
-        """The newest first."""
+        """Return all jobs, newest first."""
         with self._lock:
             return sorted(self._jobs.values(), key=lambda job: -job.created_s)
 
     def get(self, job_id: str) -> Job | None:
-        """The job, or None where there is none of that id."""
+        """Return the job, or None if there is none with this id."""
         with self._lock:
             return self._jobs.get(job_id)
 
     def create(self) -> Job:
-        """Make an empty job to upload to."""
+        """Create an empty job to upload to."""
         job = Job(secrets.token_hex(8), time.time())
         with self._lock:
             self.input_folder(job.id).mkdir(parents=True)
-            self._keep(job)
+            self._store(job)
         return job
 
     def update(self, job_id: str, **changes: Any) -> Job:
-        """Change a job and its record. Raises KeyError where it is gone."""
+        """Change a job and its record. Raises KeyError if it was deleted."""
         with self._lock:
             job = replace(self._jobs[job_id], **changes)
-            self._keep(job)
+            self._store(job)
         return job
 
     def progress(self, job_id: str, stage: str, share: float) -> None:
-        """Note how far a run is; not worth a write to disk."""
+        """Update the progress of a run, in memory only."""
         with self._lock:
             if job_id in self._jobs:
                 self._jobs[job_id] = replace(self._jobs[job_id], stage=stage, share=share)
 
     def delete(self, job_id: str) -> None:
-        """Remove a job with all that was given and made."""
+        """Delete a job with its upload and results."""
         with self._lock:
             self._jobs.pop(job_id, None)
             shutil.rmtree(self.folder / job_id, ignore_errors=True)
 
     def next_queued(self) -> Job | None:
-        """The job that waits longest."""
+        """Return the job that has waited longest."""
         with self._lock:
             return next((job for job in reversed(self.all()) if job.state == "queued"), None)
 
     def purge(self, keep_days: float) -> None:
-        """Delete what ended, or was left half uploaded, over `keep_days` ago."""
+        """Delete jobs that ended, or whose upload began and never finished, more than `keep_days` ago."""
         limit = time.time() - keep_days * _DAY_S
         for job in self.all():
             if (job.ended_s or job.created_s) < limit and job.state in (*ENDED, "uploading"):
                 self.delete(job.id)
 
     def input_folder(self, job_id: str) -> Path:
-        """Where uploads go; results are called after it, or after its only file."""
+        """Folder of the upload. Results are named after it, or after its only file."""
         return self.folder / job_id / "scan"
 
     def input_path(self, job_id: str) -> Path:
-        """What to run: the only file, or the folder of several."""
+        """Input of the run: the only file of the upload, or the folder of several."""
         files = list(self.input_folder(job_id).iterdir())
         return files[0] if len(files) == 1 else self.input_folder(job_id)
 
     def result_folder(self, job_id: str) -> Path:
-        """What the run wrote."""
+        """Folder that the run writes."""
         return self.folder / job_id / "result"
 
     def corrected_folder(self, job_id: str) -> Path:
-        """The result with levels put right by hand."""
+        """Folder of the result with corrected levels."""
         return self.folder / job_id / "corrected"
 
     def scratch_folder(self, job_id: str) -> Path:
-        """What can be made again."""
+        """Folder of temporary files that can be made again."""
         folder = self.folder / job_id / "scratch"
         folder.mkdir(exist_ok=True)
         return folder
 
-    def _keep(self, job: Job) -> None:
+    def _store(self, job: Job) -> None:
         write_json(asdict(job), self.folder / job.id / _RECORD)
         self._jobs[job.id] = job
 

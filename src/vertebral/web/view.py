@@ -1,4 +1,4 @@
-"""`vertebral view`: one result in the browser."""
+"""`vertebral view`: show one result in the browser."""
 
 import tempfile
 from collections.abc import Callable
@@ -8,8 +8,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 
 from vertebral.stages.report.result import open_result
-from vertebral.web.serving import guarded, listen, serve
-from vertebral.web.shown import Shown, make_shown, result_routes
+from vertebral.web.local_server import listen, protected_app, serve
+from vertebral.web.served_result import ServedResult, prepare_result, result_routes
 
 
 def view(
@@ -20,18 +20,18 @@ def view(
     say: Callable[[str], None],
     progress: Callable[[str, float], None] = lambda name, share: None,
 ) -> None:
-    """Serve the result in `folder` until Ctrl-C; `say` gets the address. Raises InputError for what is no result."""
+    """Serve the result in `folder` until Ctrl-C; `say` receives the address. Raises InputError if it is no result."""
     result = open_result(folder)
     address = listen(port)
     with tempfile.TemporaryDirectory(prefix="vertebral-view-") as temporary:
-        shown = make_shown(result, ct, Path(temporary), progress)
-        serve(view_app(shown, address.token), address, open_browser, say)
+        served = prepare_result(result, ct, Path(temporary), progress)
+        serve(view_app(served, address.token), address, open_browser, say)
 
 
-def view_app(shown: Shown, token: str) -> Starlette:
-    """The application that serves one result below the secret `token`."""
+def view_app(served: ServedResult, token: str) -> Starlette:
+    """Return the application that serves one result below the secret `token`."""
 
-    async def find(request: Request) -> Shown:
-        return shown
+    async def find(request: Request) -> ServedResult:
+        return served
 
-    return guarded(result_routes(find), token)
+    return protected_app(result_routes(find), token)

@@ -1,4 +1,4 @@
-"""From a result to files for other tools and for the PACS."""
+"""Export a result to files for other tools and for the PACS."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class Exportable:
-    """A result: labels with VerSe ids, surfaces in RAS+ mm (for `stl-dicom`), the CT (for `sr`) and its model."""
+    """What to export: labels with VerSe ids, surfaces in RAS+ mm (for `stl-dicom`), CT (for `sr`) and model."""
 
     stem: str
     labels: Volume
@@ -39,10 +39,10 @@ class Exportable:
 
 
 def source_for(config: ExportConfig, source: Path | None, series: str | None = None) -> SourceSeries | None:
-    """Check that all formats of `config` can be written, and read the headers of the series that DICOM ones refer to.
+    """Check that all formats of `config` can be written; read the headers of the series that DICOM objects refer to.
 
-    None where no format is DICOM. Raises ConfigError for an unknown or unfit scheme and a missing `source`, InputError
-    and its kin for a `source` that is no DICOM or cannot be referred to.
+    Returns None if no format is DICOM. Raises ConfigError for an unknown or unsuitable scheme or a missing `source`,
+    InputError or a subclass if `source` is not DICOM or lacks what a DICOM object must refer to.
     """
     check_scheme(config.scheme)
     if "nnunet" in config.formats:
@@ -75,11 +75,11 @@ def write_exports(
     folder: Path,
     progress: Callable[[float], None] = lambda share: None,
 ) -> list[str]:
-    """Write all formats of `config` into `folder`; return sentences on what could not be written.
+    """Write all formats of `config` into `folder`; return warnings about what was not written.
 
-    DICOM objects need `source`, from `source_for`. A label map without any level gives no DICOM object, and a sentence.
-    Raises GeometryError where the labels do not lie on the voxels of `source`, ConfigError where the scheme has no id
-    for a level, InputError where `folder` cannot be written to.
+    DICOM objects need `source`, from `source_for`. An empty label map gives no DICOM object, only a warning. Raises
+    GeometryError if the labels are not on the grid of `source`, ConfigError if the scheme has no id for a level,
+    InputError if `folder` cannot be written to.
     """
     others = [kind for kind in config.formats if kind not in DICOM_FORMATS]
     if others:
@@ -91,14 +91,14 @@ def write_exports(
     if source is None or not dicom:
         return []
     if not result.labels.array.any():
-        return [f"no level was found: no {', '.join(dicom)} was written"]
+        return [f"the label map holds no vertebra: {', '.join(dicom)} not written"]
     aligned(result.labels, source)
     try:
         _write_dicom(result, dicom, source, folder)
-    except (ValueError, TypeError, AttributeError) as error:  # the message would hold values of the header
+    except (ValueError, TypeError, AttributeError) as error:  # its message would contain values from the header
         raise VertebralError(
-            f"{source.path}: its header has a value that no DICOM result can carry on ({type(error).__name__}): "
-            "export the series again, or write formats that are not DICOM"
+            f"{source.path}: a value in its header cannot be copied to DICOM results ({type(error).__name__}): "
+            "export the series again, or choose formats other than DICOM"
         ) from error
     progress(1.0)
     return []
@@ -107,7 +107,7 @@ def write_exports(
 def write_exports_in_run(
     result: Exportable, config: ExportConfig, source: SourceSeries | None, folder: Path
 ) -> list[str]:
-    """As `write_exports`, but what cannot be written becomes a sentence too: minutes of work are not lost for it."""
+    """As `write_exports`, but errors become warnings too, so that a failed export never costs a finished run."""
     notes: list[str] = []
     dicom = tuple(kind for kind in config.formats if kind in DICOM_FORMATS)
     for kinds in (*((kind,) for kind in config.formats if kind not in DICOM_FORMATS), *([dicom] if dicom else [])):
@@ -115,14 +115,14 @@ def write_exports_in_run(
             notes += write_exports(result, config.model_copy(update={"formats": kinds}), source, folder)
         except VertebralError as error:
             reason = str(error).replace(f"{folder}{os.sep}", "")
-            if source is not None:  # a manifest must not hold paths, which can hold names
+            if source is not None:  # a manifest must not contain paths, which may contain patient names
                 reason = reason.replace(str(source.path), "the DICOM series")
-            notes.append(f"not written as {', '.join(kinds)}: {reason}")
+            notes.append(f"could not write {', '.join(kinds)}: {reason}")
     return notes
 
 
 def _write_dicom(result: Exportable, kinds: Sequence[str], source: SourceSeries, folder: Path) -> None:
-    # highdicom takes half a second to import, which a run without DICOM results does not need.
+    # highdicom takes half a second to import; a run without DICOM results saves it.
     from vertebral.io.dicom_export.identity import Maker, save
     from vertebral.io.dicom_export.rtstruct import make_rtstruct
     from vertebral.io.dicom_export.seg import make_seg
@@ -152,12 +152,12 @@ def export(
 ) -> tuple[list[Path], tuple[str, ...]]:
     """Write a result of `vertebral run`, or a label map with VerSe ids, in other formats to `out`.
 
-    Returns the files and sentences for the user. `source` is the DICOM series that the CT came from, for the formats
-    that need it. Files appear at the end, all or none. Raises InputError (and its kin) for what cannot be exported.
+    Returns the files and the warnings. `source` is the DICOM series of the CT, for the formats that need it. Files
+    appear at the end, all or none. Raises InputError or a subclass if the result cannot be exported.
     """
     progress("read", 0.0)
     series = source_for(config, source, config.series)
-    found = _open(Path(result), config, source, lambda name, share: progress(name, share))
+    found = _exportable(Path(result), config, source, progress)
     progress("read", 1.0)
     with staging_in(out) as staging, writing(out):
         progress("export", 0.0)
@@ -165,20 +165,20 @@ def export(
         files = sorted(staging.iterdir())
         taken = [out / file.name for file in files if (out / file.name).exists()]
         if taken and not config.overwrite:
-            raise OutputExistsError(f"{taken[0]}: is there already; add --overwrite, or choose another --out")
+            raise OutputExistsError(f"{taken[0]}: already exists; add --overwrite, or choose another --out")
         for file in files:
             file.replace(out / file.name)
         progress("export", 1.0)
     return [out / file.name for file in files], (*found.notes, *notes)
 
 
-def _open(result: Path, config: ExportRunConfig, source: Path | None, progress: Progress) -> Exportable:
+def _exportable(result: Path, config: ExportRunConfig, source: Path | None, progress: Progress) -> Exportable:
     path, surfaces, model, sha256 = result, None, "unknown", ""
     notes: tuple[str, ...] = ()
     if result.is_dir():
-        path, meshes, model, sha256, edited = _listed(result)
+        path, meshes, model, sha256, edited = _read_result(result)
         surfaces = None if edited else meshes
-        notes = ("the label map was edited since the run: its voxels are exported, and meshed anew",) if edited else ()
+        notes = ("the label map was edited after the run: its voxels were exported and meshed again",) if edited else ()
     labels = read_labels(path)
     stem = stem_of(path).removesuffix("_seg-vert_msk")
     made: tuple[Surface, ...] = ()
@@ -188,8 +188,8 @@ def _open(result: Path, config: ExportRunConfig, source: Path | None, progress: 
     return Exportable(stem, labels, made, ct, model, sha256, notes)
 
 
-def _listed(folder: Path) -> tuple[Path, dict[str, Path], str, str, bool]:
-    """Return the label map, the surfaces by level, model, its hash, and whether the label map is not the run's own."""
+def _read_result(folder: Path) -> tuple[Path, dict[str, Path], str, str, bool]:
+    """Return label map, surfaces by level, model name, hash of its weights, and whether the label map was edited."""
     found = read_listed(folder)
     try:
         model = found.manifest["model"]
@@ -205,7 +205,9 @@ def _listed(folder: Path) -> tuple[Path, dict[str, Path], str, str, bool]:
 def _read_surfaces(paths: dict[str, Path]) -> tuple[Surface, ...]:
     missing = [path for path in paths.values() if not path.is_file()]
     if missing:
-        raise ReadError(f"{missing[0]}: is missing from the result; run again, or export the label map itself")
+        raise ReadError(
+            f"{missing[0]}: missing from the result; run `vertebral run` again, or export the label map itself"
+        )
     return tuple(read_stl(path, level_named(level)) for level, path in paths.items())
 
 

@@ -1,4 +1,4 @@
-"""From a label map, or a result of `vertebral run`, to surfaces on disk with a report on each."""
+"""Mesh a label map, or a result of `vertebral run`, and write the surfaces with a report."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -35,13 +35,13 @@ _OCCUPANCIES = "_occupancy.npz"
 _EACH = {"stl": write_stl, "ply": write_ply, "obj": write_obj}
 _ALL = {"glb": write_glb, "3mf": write_3mf}
 _PACKAGES = ("numpy", "scipy", "vtk", "trimesh", "manifold3d", "fast-simplification")
-_MOST_CHANGE_PERCENT = 1.0
-_MOST_DROPPED = 0.02
+_MAX_CHANGE_PERCENT = 1.0
+_MAX_DROPPED_SHARE = 0.02
 
 
 @dataclass(frozen=True)
-class _Source:
-    """What is meshed: a label map, or the occupancies that a run left beside it."""
+class _MeshSource:
+    """What to mesh: a label map, or the occupancies that `vertebral run` wrote with it."""
 
     labels: Path
     occupancies: Path | None
@@ -54,8 +54,8 @@ def mesh(
 ) -> dict[str, Any]:
     """Mesh the label map or result `source`, write the surfaces and a report to `out`; return the report.
 
-    `progress(stage, share)` is called as the work goes on. Files appear at the end, all or none. Raises InputError (and
-    its kin) for what cannot be meshed, VertebralError where no printable surface can be made or the disk is full.
+    `progress(stage, share)` follows the work. Files appear at the end, all or none. Raises InputError or a subclass if
+    the source cannot be meshed, VertebralError if no printable surface can be made or the disk is full.
     """
     found = _find(Path(source))
     _refuse([out / f"{found.stem}_{_REPORT}"], config.overwrite)
@@ -72,20 +72,27 @@ def mesh(
     return report
 
 
-def _find(source: Path) -> _Source:
+def _find(source: Path) -> _MeshSource:
     if not source.is_dir():
-        return _Source(source, None, stem_of(source).removesuffix("_seg-vert_msk"))
+        return _MeshSource(source, None, stem_of(source).removesuffix("_seg-vert_msk"))
     found = read_listed(source)
     labels, stem = found.labels_path, found.stem
-    soft = source / f"{stem}{_OCCUPANCIES}"
-    if soft.name not in found.hashes or not soft.is_file():
-        return _Source(labels, None, stem, ("no occupancies beside the label map: its voxels are meshed",))
+    occupancies = source / f"{stem}{_OCCUPANCIES}"
+    if occupancies.name not in found.hashes or not occupancies.is_file():
+        return _MeshSource(
+            labels, None, stem, ("the result has no occupancies: the voxels of its label map were meshed",)
+        )
     if not found.labels_unchanged:
-        return _Source(labels, None, stem, ("the label map was edited since the run: its voxels are meshed",))
-    return _Source(labels, soft, stem)
+        return _MeshSource(
+            labels,
+            None,
+            stem,
+            ("the label map was edited after the run: its voxels were meshed instead of the occupancies",),
+        )
+    return _MeshSource(labels, occupancies, stem)
 
 
-def _fields(found: _Source, config: MeshRunConfig, progress: Progress) -> list[Field]:
+def _fields(found: _MeshSource, config: MeshRunConfig, progress: Progress) -> list[Field]:
     levels = None if config.levels is None else [level_named(name) for name in config.levels]
     progress("read", 0.0)
     if found.occupancies is None:
@@ -95,33 +102,33 @@ def _fields(found: _Source, config: MeshRunConfig, progress: Progress) -> list[F
             return fields_of_labels(labels, levels, config.target_edge_mm, progress)
         except InputError as error:
             raise type(error)(f"{found.labels}: {error}") from error
-    grid, parts = read_occupancies(found.occupancies)
+    grid, stored = read_occupancies(found.occupancies)
     progress("read", 1.0)
-    chosen = [part for part in parts if levels is None or part.level in levels]
+    chosen = [item for item in stored if levels is None or item.level in levels]
     if not chosen:
-        has = ", ".join(part.level.name for part in parts) or "none"
-        raise InputError(f"{found.occupancies}: none of the levels asked for is in the result; it has {has}")
-    return [field_of(part.values, part.box, grid, part.level, config.target_edge_mm) for part in chosen]
+        has = ", ".join(item.level.name for item in stored) or "none"
+        raise InputError(f"{found.occupancies}: the result has none of the requested levels, only {has}")
+    return [field_of(item.values, item.box, grid, item.level, config.target_edge_mm) for item in chosen]
 
 
 def _cut(surfaces: tuple[Surface, ...], where: str | None) -> tuple[Surface, ...]:
     if where is None:
         return surfaces
-    plane, told, place = where.partition("@")
+    plane, at, position = where.partition("@")
     axis = PLANES[plane][0]
-    heights = np.concatenate([surface.vertices_mm[:, axis] for surface in surfaces])
-    at_mm = float(place) if told else float(heights.min() + heights.max()) / 2
-    if not heights.min() < at_mm < heights.max():
+    positions = np.concatenate([surface.vertices_mm[:, axis] for surface in surfaces])
+    at_mm = float(position) if at else float(positions.min() + positions.max()) / 2
+    if not positions.min() < at_mm < positions.max():
         raise InputError(
-            f"--cut {where}: misses the surfaces, which reach from {heights.min():.1f} to {heights.max():.1f} mm there"
+            f"--cut {where}: misses the surfaces, which extend from {positions.min():.1f} to {positions.max():.1f} mm"
         )
-    return tuple(part for surface in surfaces for part in cut(surface, plane, at_mm))
+    return tuple(half for surface in surfaces for half in cut(surface, plane, at_mm))
 
 
 def _refuse(paths: Sequence[Path], overwrite: bool) -> None:
     taken = [path for path in paths if path.exists()]
     if taken and not overwrite:
-        raise OutputExistsError(f"{taken[0]}: is there already; add --overwrite, or choose another --out")
+        raise OutputExistsError(f"{taken[0]}: already exists; add --overwrite, or choose another --out")
 
 
 def _write(surfaces: Sequence[Surface], folder: Path, stem: str, config: MeshRunConfig, progress: Progress) -> None:
@@ -138,7 +145,7 @@ def _write(surfaces: Sequence[Surface], folder: Path, stem: str, config: MeshRun
 def _report(
     made: Reconstruction,
     surfaces: Sequence[Surface],
-    found: _Source,
+    found: _MeshSource,
     config: MeshRunConfig,
     folder: Path,
     progress: Progress,
@@ -184,17 +191,17 @@ def _warnings(
     rows: Sequence[dict[str, Any]], made: Reconstruction, config: MeshRunConfig, fields: dict[Level, Field]
 ) -> list[str]:
     warnings = [
-        f"{row['level']}: its volume differs by {row['volume_change_percent']:.1f} % from its voxels'"
+        f"{row['level']}: the volume of its surface differs by {row['volume_change_percent']:.1f} % from its voxels"
         for row in rows
-        if abs(row.get("volume_change_percent", 0)) > _MOST_CHANGE_PERCENT
+        if abs(row.get("volume_change_percent", 0)) > _MAX_CHANGE_PERCENT
     ]
     warnings += [
-        f"{level.name}: {field.dropped_mm3 / 1000:.2f} ml in loose pieces were left out"
+        f"{level.name}: {field.dropped_mm3 / 1000:.2f} ml in loose fragments were left out"
         for level, field in fields.items()
-        if field.dropped_mm3 > _MOST_DROPPED * field.volume_mm3
+        if field.dropped_mm3 > _MAX_DROPPED_SHARE * field.volume_mm3
     ]
     warnings += [
-        f"{gap.first.name} and {gap.second.name} " + ("intersect" if gap.mm <= 0 else f"are {gap.mm:.2f} mm apart only")
+        f"{gap.first.name} and {gap.second.name} " + ("intersect" if gap.mm <= 0 else f"are only {gap.mm:.2f} mm apart")
         for gap in made.gaps
         if gap.mm < config.clearance_mm or gap.mm <= 0
     ]

@@ -1,4 +1,4 @@
-"""Any tool's label map in, one vertebra a label out: what is right stays, what contradicts anatomy is mended."""
+"""Correct a label map of any tool: one label per vertebra, in anatomical order; what is right stays unchanged."""
 
 import itertools
 import math
@@ -28,23 +28,23 @@ from vertebral.stages.identify import identify
 from vertebral.stages.instances.by_labels import instances_from_labels
 
 PIN_REACH_MM = 20.0
-# Bone has more; soft tissue, and so labels that lie beside the bone, less.
-LEAST_MEDIAN_HU = 70.0
+# Lower limit of the median HU under the labels: bone is above it, soft tissue below.
+MIN_MEDIAN_HU = 70.0
 _LABELS, _CENTROIDS = "seg-vert_msk.nii.gz", "seg-subreg_ctd.json"
 _STEM_ENDINGS = ("_seg-vert_msk", "_msk", "_seg")
 
 
 @dataclass(frozen=True)
 class Pin:
-    """A level given by hand: the vertebra nearest to `point_mm` (RAS+) is `level`."""
+    """A level set by hand: the vertebra nearest to `point_mm` (RAS+) is `level`."""
 
     level: Level
     point_mm: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class Request:
-    """What to do with a label map: the ids that it comes with and goes with (`schemes`), and levels given by hand."""
+class RelabelRequest:
+    """How to relabel: label schemes of input and output, and levels set by hand (`first` is the topmost vertebra)."""
 
     scheme: str = "verse"
     out_scheme: str = "verse"
@@ -54,12 +54,12 @@ class Request:
     overwrite: bool = False
 
 
-def relabel(source: Path, out: Path, request: Request, ct: Path | None = None) -> dict[str, Any]:
-    """Mend the label map `source`, write it with its centroids and a manifest to `out`, and return the manifest.
+def relabel(source: Path, out: Path, request: RelabelRequest, ct: Path | None = None) -> dict[str, Any]:
+    """Correct the label map `source`, write it with centroids and a manifest to `out`, and return the manifest.
 
-    The map stays on its grid, and a voxel that is right keeps its level; nothing is resampled. `ct` only checks that
-    both lie on one grid and that the labels lie on bone. Raises InputError (and its kin) for what cannot be used,
-    ConfigError for levels given by hand that contradict each other or lie far from any vertebra.
+    The label map keeps its grid, and correct voxels keep their level; nothing is resampled. `ct` only serves to check
+    that both share a grid and that the labels cover bone. Raises InputError or a subclass for unusable input,
+    ConfigError if levels set by hand contradict each other or are far from any vertebra.
     """
     start = time.perf_counter()
     check_scheme(request.scheme)
@@ -72,7 +72,7 @@ def relabel(source: Path, out: Path, request: Request, ct: Path | None = None) -
     before = Volume(converted.array, labels.affine)
     instances = instances_from_labels(before, LEVELS)
     if not instances.items:
-        notes.append(f"no vertebrae under the ids of scheme {request.scheme}: is it the right one?")
+        notes.append(f"the label map holds no vertebra under the ids of scheme {request.scheme}: check --scheme")
     pins = pinned(instances, request)
     instances = renumbered(instances, pins)
     spine = identify(instances, pins=pins)
@@ -106,37 +106,39 @@ def relabel(source: Path, out: Path, request: Request, ct: Path | None = None) -
     return manifest
 
 
-def pinned(instances: Instances, request: Request) -> dict[int, Level]:
-    """Map the index of an instance to the level that was given to it by hand.
+def pinned(instances: Instances, request: RelabelRequest) -> dict[int, Level]:
+    """Map instance indices to the levels that were set by hand.
 
-    Raises ConfigError where no vertebra lies within `PIN_REACH_MM` of a point, and where two wishes contradict.
+    Raises ConfigError if no vertebra is within `PIN_REACH_MM` of a point, or if two levels contradict each other.
     """
-    said: dict[int, tuple[Level, str]] = {}
-    wishes = [(pin.level, _nearest(instances, pin), _text(pin)) for pin in request.pins]
+    pins: dict[int, tuple[Level, str]] = {}
+    requested = [(pin.level, _nearest(instances, pin), _text(pin)) for pin in request.pins]
     vertebrae = [n for n, item in enumerate(instances.items) if not _is_sacral(item, instances.levels)]
     for level, place, option in ((request.first, 0, "--first"), (request.last, -1, "--last")):
         if level is not None:
             if not vertebrae:
-                raise ConfigError(f"{option} {level.name}: the label map shows no vertebra to call so")
-            wishes.append((level, vertebrae[place], f"{option} {level.name}"))
-    for level, n, option in wishes:
-        other = said.get(n)
+                raise ConfigError(f"{option} {level.name}: the label map holds no vertebra")
+            requested.append((level, vertebrae[place], f"{option} {level.name}"))
+    for level, n, option in requested:
+        other = pins.get(n)
         if other is not None and other[0] != level:
-            raise ConfigError(f"{other[1]} and {option} mean one vertebra: leave one of them out")
-        said[n] = (level, option)
-    ordered = sorted(said.items())
+            raise ConfigError(f"{other[1]} and {option} name the same vertebra: remove one of them")
+        pins[n] = (level, option)
+    ordered = sorted(pins.items())
     for (_, (upper, above)), (_, (lower, below)) in itertools.pairwise(ordered):
         if upper.rank >= lower.rank:
-            raise ConfigError(f"{above} and {below} contradict each other: the first lies nearer to the head")
-    return {n: level for n, (level, _) in said.items()}
+            raise ConfigError(
+                f"{above} and {below} contradict each other: the first is nearer to the head; change or remove one"
+            )
+    return {n: level for n, (level, _) in pins.items()}
 
 
 def renumbered(instances: Instances, pins: Mapping[int, Level]) -> Instances:
-    """Let the labels of the map count on from the levels given by hand.
+    """Shift the labels of the map so that they agree with the levels set by hand.
 
-    A map whose L3 is in truth L2 has its other labels one too low as well. So the claims of each instance move by as
-    many levels as the nearest pin differs from what its own instance mostly claims. T13 stands between T12 and L1:
-    given by hand, it moves what lies above it or what lies below it, never both. Sacrum and coccyx stay.
+    If the L3 of a map is really L2, its other labels are probably one too low as well. So the votes of each instance
+    shift by as many levels as the nearest pin differs from the majority label of its own instance. T13, which lies
+    between T12 and L1, shifts either the instances above it or those below it, never both. Sacrum and coccyx stay.
     """
     if not pins:
         return instances
@@ -157,7 +159,7 @@ def renumbered(instances: Instances, pins: Mapping[int, Level]) -> Instances:
 
 
 def _place(level: Level) -> float | None:
-    """C1 is 1, L6 25, T13 19.5; others have none."""
+    """C1 is 1, L6 is 25, T13 is 19.5; sacrum and coccyx have no place."""
     if not level.is_vertebra:
         return None
     return 19.5 if level.name == "T13" else float(level.verse_id)
@@ -166,13 +168,13 @@ def _place(level: Level) -> float | None:
 def _nearest(instances: Instances, pin: Pin) -> int:
     distances = [_distance_mm(item, instances, pin) for item in instances.items]
     if not distances or min(distances) > PIN_REACH_MM:
-        near = f"the nearest is {min(distances):.0f} mm away" if distances else "the label map shows none"
+        near = f"the nearest is {min(distances):.0f} mm away" if distances else "the label map holds none"
         raise ConfigError(f"{_text(pin)}: no vertebra within {PIN_REACH_MM:g} mm of this point (RAS, mm); {near}")
     return int(np.argmin(distances))
 
 
 def _distance_mm(item: Instance, instances: Instances, pin: Pin) -> float:
-    """From the point of `pin` to the nearest voxel of `item`; voxels are looked at only where they may be near."""
+    """Distance from the point of `pin` to the nearest voxel of `item`, or to its box if that is far away."""
     grid = instances.grid.cropped(item.box)
     corners = np.clip(grid.to_voxel(np.array(pin.point_mm)), 0, np.array(grid.shape) - 1)
     to_box_mm = float(np.linalg.norm(grid.to_world(corners) - pin.point_mm))
@@ -191,28 +193,28 @@ def _text(pin: Pin) -> str:
 
 
 def paint(spine: Spine, before: Volume) -> Volume:
-    """The named vertebrae as a label map with VerSe ids on the very grid of `before`, the map that they came from."""
+    """Paint the named vertebrae as a label map with VerSe ids on the grid and axis order of `before`."""
     array = np.zeros(spine.grid.shape, np.uint8)
     for vertebra in spine.vertebrae:
-        part = array[vertebra.instance.box]
-        part[vertebra.instance.occupancy >= 0.5] = vertebra.level.verse_id
-    turned = Volume(array, spine.grid.affine).reoriented(before.grid.axcodes)
-    return Volume(turned.array, before.affine)
+        crop = array[vertebra.instance.box]
+        crop[vertebra.instance.occupancy >= 0.5] = vertebra.level.verse_id
+    reoriented = Volume(array, spine.grid.affine).reoriented(before.grid.axcodes)
+    return Volume(reoriented.array, before.affine)
 
 
 def changes(instances: Instances, spine: Spine, before: Volume, after: Volume) -> dict[str, Any]:
-    """What was done, as the manifest says it: a row per vertebra from head to tail, what was dropped, voxels in all."""
+    """Describe the changes for the manifest: a row per vertebra from head to tail, dropped instances, voxel counts."""
     ras = before.to_ras().array
     rows = []
     for vertebra in spine.vertebrae:
         item = vertebra.instance
-        own = _claims(item, ras)
-        changed = sum(voxels for name, voxels in own.items() if name != vertebra.level.name)
+        was = _labels_before(item, ras)
+        changed = sum(voxels for name, voxels in was.items() if name != vertebra.level.name)
         rows.append(
             {
                 "level": vertebra.level.name,
                 "verse_id": vertebra.level.verse_id,
-                "was": own,
+                "was": was,
                 "voxels_changed": changed,
                 "confidence": round(vertebra.confidence, 3),
                 "quality": round(vertebra.quality, 3),
@@ -223,7 +225,7 @@ def changes(instances: Instances, spine: Spine, before: Volume, after: Volume) -
         )
     kept = {vertebra.instance for vertebra in spine.vertebrae}
     dropped = [
-        {"was": _claims(item, ras), "centroid_ras_mm": [round(value, 2) for value in item.centroid_mm]}
+        {"was": _labels_before(item, ras), "centroid_ras_mm": [round(value, 2) for value in item.centroid_mm]}
         for item in instances.items
         if item not in kept
     ]
@@ -236,23 +238,24 @@ def changes(instances: Instances, spine: Spine, before: Volume, after: Volume) -
     }
 
 
-def _claims(item: Instance, ras: Array) -> dict[str, int]:
-    """The levels that the voxels of an instance carried before, the commonest first, with their numbers."""
+def _labels_before(item: Instance, ras: Array) -> dict[str, int]:
+    """Count the levels that the voxels of an instance had before, the most frequent first."""
     counts = np.bincount(ras[item.box][item.occupancy >= 0.5])
     order = [int(n) for n in np.argsort(-counts, kind="stable") if counts[n] and n]
     return {BY_VERSE_ID[n].name: int(counts[n]) for n in order}
 
 
 def _check_ct(labels: Volume, ct: Path) -> list[str]:
-    """Raise GeometryError where the grids differ; return a note where the labels do not lie on bone."""
+    """Raise GeometryError if the grids differ; return a warning if the labels do not cover bone."""
     scan = read_scan(ct).volume
     if not scan.grid.matches(labels.grid):
-        raise GeometryError(f"{ct}: its grid differs from that of the label map; both must lie on one grid")
+        raise GeometryError(f"{ct}: its grid differs from that of the label map; resample one to the other")
     inside = ndimage.binary_erosion(labels.array > 0)
     values = scan.array[inside if inside.any() else labels.array > 0]
-    if len(values) and np.median(values) < LEAST_MEDIAN_HU:
+    if len(values) and np.median(values) < MIN_MEDIAN_HU:
         return [
-            f"the labels lie on {np.median(values):.0f} HU (median), which is no bone: is it the same scan, unflipped?"
+            f"the median CT value under the labels is {np.median(values):.0f} HU, too low for bone: "
+            "check that CT and label map belong together and that neither is flipped"
         ]
     return []
 
@@ -267,13 +270,13 @@ def _refuse_results(source: Path, out: Path, stem: str, overwrite: bool) -> None
         raise OutputExistsError(f"{out}: is a file; give a folder as --out")
     files = [out / MANIFEST, out / f"{stem}_{_LABELS}", out / f"{stem}_{_CENTROIDS}"]
     if any(file.exists() and file.samefile(source) for file in files if source.exists()):
-        raise InputError(f"{out}: the mended map would take the place of the input {source}; choose another --out")
+        raise InputError(f"{out}: the output would overwrite the input {source}; choose another --out")
     taken = [file for file in files if file.exists()]
     if taken and not overwrite:
-        raise OutputExistsError(f"{taken[0]}: is there already; add --overwrite, or choose another --out")
+        raise OutputExistsError(f"{taken[0]}: already exists; add --overwrite, or choose another --out")
 
 
-def _options(request: Request, ct: Path | None) -> dict[str, Any]:
+def _options(request: RelabelRequest, ct: Path | None) -> dict[str, Any]:
     return {
         "scheme": request.scheme,
         "out_scheme": request.out_scheme,
@@ -285,7 +288,7 @@ def _options(request: Request, ct: Path | None) -> dict[str, Any]:
 
 
 def _publish(staging: Path, out: Path) -> None:
-    """Move the results into place, the manifest last."""
+    """Move the results to `out`, the manifest last."""
     (out / MANIFEST).unlink(missing_ok=True)
     for path in sorted(staging.iterdir(), key=lambda path: path.name == MANIFEST):
         path.replace(out / path.name)

@@ -24,8 +24,8 @@ from vertebral.io.write import remove_drafts, write_centroids, write_json, write
 from vertebral.models.config import ModelConfig
 from vertebral.models.load import Models, load_models
 from vertebral.models.weights import Model
-from vertebral.runtime.processes import Beside
-from vertebral.runtime.stage_timer import Clock, Progress
+from vertebral.runtime.processes import ForkedTasks
+from vertebral.runtime.stage_timer import Progress, StageTimer
 from vertebral.stages.identify import RARE, identify, provisional_levels
 from vertebral.stages.inference import infer
 from vertebral.stages.instances import find_instances
@@ -69,13 +69,13 @@ def run_scan(
     """Take the CT that `read` gives, with the networks that `load` gives, to the results in `out`; return the manifest.
 
     `progress(stage, share)` is called as the work goes on. After the networks, `processors` share the work
-    (`processes.Beside`). Results are made in a hidden folder inside `out` and moved to their place at the end, the
+    (`processes.ForkedTasks`). Results are made in a hidden folder inside `out` and moved to their place at the end, the
     manifest last. Raises InputError (and its kin) for what cannot be run and VertebralError for a full disk; `out` is
     then as it was.
     """
     _refuse_results(out, config.overwrite)
-    clock = Clock(progress)
-    with staging_in(out) as staging, Beside(processors) as beside:
+    clock = StageTimer(progress)
+    with staging_in(out) as staging, ForkedTasks(processors) as beside:
         with clock.stage("load model"):
             models = load()
             model, refiner, device = models.finder, models.refiner, models.device

@@ -40,9 +40,9 @@ def test_what_holds_no_scan_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("# nothing\n")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\xff")
     (tmp_path / "ct.nii").write_bytes(b"x")
-    with pytest.raises(ConfigError, match="empty: holds no CT"):
+    with pytest.raises(ConfigError, match="empty: contains no CT"):
         find_scans(tmp_path / "empty", tmp_path / "out")
-    with pytest.raises(ConfigError, match="names no scan"):
+    with pytest.raises(ConfigError, match="lists no scan"):
         find_scans(tmp_path / "empty.txt", tmp_path / "out")
     with pytest.raises(ReadError, match="not a readable list"):
         find_scans(tmp_path / "binary.txt", tmp_path / "out")

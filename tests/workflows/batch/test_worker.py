@@ -13,8 +13,8 @@ import torch
 
 from vertebral.core.errors import ModelError, ReadError, VertebralError
 from vertebral.workflows.batch import worker
-from vertebral.workflows.batch.scans import Source
-from vertebral.workflows.batch.worker import Row, serve
+from vertebral.workflows.batch.scans import BatchScan
+from vertebral.workflows.batch.worker import BatchRow, run_worker
 from vertebral.workflows.config import RunConfig
 
 
@@ -72,15 +72,15 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         signal.signal(number, handler)
 
 
-def work(folder: Path, *names: str, **options: Any) -> list[Row]:
+def work(folder: Path, *names: str, **options: Any) -> list[BatchRow]:
     ours, theirs = Pipe()
     for name in names:
         path = folder / f"{name}.nii"
         if not path.exists():
             path.write_text(f"hash of {name}")
-        ours.send(Source(name, path))
+        ours.send(BatchScan(name, path))
     ours.send(None)
-    serve(theirs, folder / "out", RunConfig(model="w").model_copy(update=options), 1)
+    run_worker(theirs, folder / "out", RunConfig(model="w").model_copy(update=options), 1)
     return [ours.recv() for _ in names]
 
 
@@ -156,4 +156,4 @@ def test_a_model_that_is_not_there_fails_every_scan(calls: list[str], tmp_path: 
 
 
 def test_errors_have_one_line() -> None:
-    assert worker.failed(Source("a", Path("a.nii")), str(VertebralError("x\n y"))).error == "x y"
+    assert worker.failed(BatchScan("a", Path("a.nii")), str(VertebralError("x\n y"))).error == "x y"

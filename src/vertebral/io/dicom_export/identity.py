@@ -13,7 +13,7 @@ from pydicom.sr.codedict import codes
 from vertebral.core.about import DISCLAIMER, __version__
 from vertebral.io.dicom_export.source import SourceSeries
 from vertebral.io.write import atomic_write
-from vertebral.runtime.silence import hushed
+from vertebral.runtime.silence import silenced
 
 NAME = "vertebral"
 SERIES_NUMBERS = {"SEG": 9101, "RTSTRUCT": 9102, "M3D": 9103, "SR": 9104}
@@ -86,4 +86,4 @@ def save(dataset: Dataset, path: Path) -> None:
 
 def quiet() -> AbstractContextManager[None]:
     """Keep pydicom's and highdicom's remarks on values of the source's header, which hold names, off the screen."""
-    return hushed("highdicom", logging.CRITICAL + 1)
+    return silenced("highdicom", logging.CRITICAL + 1)

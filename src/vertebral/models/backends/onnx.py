@@ -18,7 +18,7 @@ from vertebral.models.backends.agreement import Shape, check_agreement
 from vertebral.models.config import ModelConfig
 from vertebral.models.weights import Model
 from vertebral.runtime.hashing import file_sha256
-from vertebral.runtime.silence import hushed
+from vertebral.runtime.silence import silenced
 
 ONNX_FILE = "model.onnx"
 
@@ -69,7 +69,7 @@ def _trace(network: torch.nn.Module, config: ModelConfig, path: Path) -> None:
         shape = (2, config.network.input_count, 2 * factor, 3 * factor, 4 * factor)
         sizes |= {axis: factor * dim(name, min=2) for axis, name in enumerate("ijk", start=2)}
     try:
-        with hushed("torch.onnx", logging.ERROR):  # advice to its own developers
+        with silenced("torch.onnx", logging.ERROR):  # advice to its own developers
             torch.onnx.export(
                 network,
                 (torch.zeros(shape),),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vertebral.core.anatomy import Level
 from vertebral.core.records import Spine, Surface
 from vertebral.core.volume import Affine, Grid
-from vertebral.runtime.processes import Beside
+from vertebral.runtime.processes import ForkedTasks
 from vertebral.stages.reconstruct.clearance import neighbouring_pairs, separated
 from vertebral.stages.reconstruct.config import MeshConfig
 from vertebral.stages.reconstruct.fairing import Draft, faired, with_volume_restored
@@ -95,7 +95,7 @@ def mesh_fields(
     wanted = dict.fromkeys(pairs, config.clearance_mm + allowance_mm)
     apart = separated(drafts, wanted, rules)
     drafts = [with_volume_restored(after, before.vertices, rules) for after, before in zip(apart, drafts, strict=True)]
-    with Beside(processors) as copies:
+    with ForkedTasks(processors) as copies:
         made = copies.map(
             lambda draft: _finished_or_same(draft, config.max_error_mm, rules),
             drafts,

@@ -1,4 +1,4 @@
-"""Many scans: each done once, in processes that keep their networks; a broken scan is a row, not the end."""
+"""Run many scans, each once, in worker processes that keep their networks; a failed scan does not stop the others."""
 
 import json
 from collections import Counter, deque
@@ -13,8 +13,8 @@ from vertebral.core.errors import InputError
 from vertebral.io.tables import write_csv
 from vertebral.models.cards import find_model, find_refiner, read_card
 from vertebral.runtime.processes import threads_for, threads_in_environment
-from vertebral.workflows.batch.scans import Source, find_scans
-from vertebral.workflows.batch.worker import Row, failed, serve
+from vertebral.workflows.batch.scans import BatchScan, find_scans
+from vertebral.workflows.batch.worker import BatchRow, failed, run_worker
 from vertebral.workflows.config import RunConfig
 
 Progress = Callable[[int, int, str], None]
@@ -25,11 +25,11 @@ _SECONDS_TO_TIDY_UP = 10.0
 
 @dataclass
 class _Worker:
-    """A process, this end of its pipe, and the scans that it was given and did not answer yet."""
+    """A process, our end of its pipe, and the scans it was given and has not answered yet."""
 
     process: BaseProcess
     pipe: connection.Connection
-    given: deque[Source] = field(default_factory=deque)
+    given: deque[BatchScan] = field(default_factory=deque)
 
 
 def run_scans(
@@ -38,52 +38,53 @@ def run_scans(
     config: RunConfig,
     jobs: int = 1,
     progress: Progress = lambda done, total, text: None,
-) -> list[Row]:
+) -> list[BatchRow]:
     """Run every scan of a folder or a list (see `find_scans`), each into a folder of its own in `out`.
 
-    `jobs` processes work at once; each keeps its networks and has its share of the processors. What is there already
-    of the same bytes, options and weights is skipped, unless `config.overwrite`. A row goes to `scans.jsonl` in `out`
-    as soon as its scan ends, and all of them, in the order of the scans, to `scans.csv`; they are returned too. A scan
-    that fails, even by killing its process, is a row with its error. `progress(done, total, name)` follows.
+    `jobs` worker processes run at once; each keeps its networks and gets its share of the processors. A result of the
+    same input, options and weights that already exists is skipped, unless `config.overwrite`. Each row is appended to
+    `scans.jsonl` in `out` as soon as its scan ends; all rows, in the order of the scans, go to `scans.csv` and are
+    returned. A scan that fails, even by killing its process, has a row with its error. `progress(done, total, name)`
+    follows.
 
-    Raises ConfigError where there is no scan, ModelError for an unknown model, and InputError where `out` cannot be
-    written to, before any work.
+    Raises ConfigError if there is no scan, ModelError for an unknown model, and InputError if `out` cannot be written
+    to, all before any work.
     """
-    sources = find_scans(place, out)
+    scans = find_scans(place, out)
     _require_model(config)
     try:
         out.mkdir(parents=True, exist_ok=True)
         journal = (out / JOURNAL).open("w", encoding="utf-8")
     except OSError as error:
         raise InputError(f"{out}: cannot be written to ({error.strerror}); choose another --out") from error
-    rows: dict[str, Row] = {}
+    rows: dict[str, BatchRow] = {}
     with journal:
-        for row in _in_processes(sources, out, config, min(jobs, len(sources))):
+        for row in _in_processes(scans, out, config, min(jobs, len(scans))):
             rows[row.name] = row
             journal.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
             journal.flush()
-            progress(len(rows), len(sources), row.name)
-    ordered = [rows[source.name] for source in sources]
+            progress(len(rows), len(scans), row.name)
+    ordered = [rows[scan.name] for scan in scans]
     write_csv([asdict(row) for row in ordered], out / TABLE)
     return ordered
 
 
-def counts(rows: list[Row]) -> dict[str, int]:
-    """How many scans were done, skipped and failed."""
+def counts(rows: list[BatchRow]) -> dict[str, int]:
+    """Count the scans that were done, skipped and failed."""
     found = Counter(row.status for row in rows)
     return {status: found[status] for status in ("done", "skipped", "failed")}
 
 
 def _require_model(config: RunConfig) -> None:
-    """Refuse a model that is not there once, and not for every scan."""
+    """Refuse a missing model once, instead of once per scan."""
     place, _ = find_model(config.model)
     if place.is_dir() and config.refine:
         find_refiner(config.model, read_card(place).config)
 
 
-def _in_processes(sources: list[Source], out: Path, config: RunConfig, jobs: int) -> Iterator[Row]:
-    """Yield rows as scans end. The next scan is given out early, to be read ahead, while there are enough for all."""
-    waiting = deque(sources)
+def _in_processes(scans: list[BatchScan], out: Path, config: RunConfig, jobs: int) -> Iterator[BatchRow]:
+    """Yield rows as scans end. A worker gets its next scan early, to read ahead, while enough scans are waiting."""
+    waiting = deque(scans)
     threads = threads_for(jobs)
     workers = [_start(out, config, threads) for _ in range(jobs)]
     try:
@@ -99,7 +100,7 @@ def _in_processes(sources: list[Source], out: Path, config: RunConfig, jobs: int
                 n = busy[pipe]  # type: ignore[index]
                 worker = workers[n]
                 try:
-                    row: Row = worker.pipe.recv()
+                    row: BatchRow = worker.pipe.recv()
                     worker.given.popleft()
                 except (EOFError, OSError):
                     row = _death(worker)
@@ -115,26 +116,26 @@ def _in_processes(sources: list[Source], out: Path, config: RunConfig, jobs: int
 
 def _start(out: Path, config: RunConfig, threads: int) -> _Worker:
     context = get_context("spawn")
-    pipe, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs, out, config, threads), daemon=True)
+    pipe, other_end = context.Pipe()
+    process = context.Process(target=run_worker, args=(other_end, out, config, threads), daemon=True)
     with threads_in_environment(threads):
         process.start()
-    theirs.close()
+    other_end.close()
     return _Worker(process, pipe)
 
 
-def _send(worker: _Worker, source: Source | None) -> None:
-    """Give a scan to a worker; one that is dead will show when its row is waited for."""
+def _send(worker: _Worker, scan: BatchScan | None) -> None:
+    """Send a scan to a worker; a dead worker is noticed when its row is received."""
     with suppress(OSError):
-        worker.pipe.send(source)
+        worker.pipe.send(scan)
 
 
-def _death(worker: _Worker) -> Row:
-    """The row of the scan that a dead worker was at; the one it had read ahead stays among `given`."""
+def _death(worker: _Worker) -> BatchRow:
+    """Return the row of the scan that a dead worker was running; the scan it had read ahead stays in `given`."""
     worker.process.join(_SECONDS_TO_TIDY_UP)
     code = worker.process.exitcode
     how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-    reason = f"its process was killed ({how}), perhaps for want of memory: use fewer --jobs, or crop the scan"
+    reason = f"its process was killed ({how}), perhaps because memory ran out: use fewer --jobs, or crop the scan"
     return failed(worker.given.popleft(), reason)
 
 

@@ -1,4 +1,4 @@
-"""Which scans a folder or a list holds, and what each is called."""
+"""Find the scans of a folder or a list, and give each a unique name."""
 
 import hashlib
 import os
@@ -17,39 +17,41 @@ _LABEL_ENDINGS = ("_msk", "_seg")
 
 
 @dataclass(frozen=True)
-class Source:
-    """One scan of many: `path` is what `vertebral run` takes, `name` what its result folder is called."""
+class BatchScan:
+    """One scan of a batch: `path` is the input of `vertebral run`, `name` the name of its result folder."""
 
     name: str
     path: Path
 
 
-def find_scans(place: Path, out: Path) -> list[Source]:
-    """Return the scans of a folder, at any depth, or those that a list names, in a fixed order and under own names.
+def find_scans(place: Path, out: Path) -> list[BatchScan]:
+    """Return the scans in a folder, at any depth, or in a list, in a fixed order and with unique names.
 
-    In a folder a scan is a file that is an image or a zip, or a folder with DICOM files directly in it; hidden ones,
-    label maps (`*_msk`, `*_seg`) and `out` are left out. A list (`.txt`) has a path a line, relative to where the
-    program runs; empty lines and those that begin with `#` count for nothing, a path named twice counts once. Raises
-    ConfigError where `place` is neither or holds no scan, ReadError where the list cannot be read.
+    In a folder, a scan is an image file, a zip, or a folder that directly contains DICOM files; hidden files, label
+    maps (`*_msk`, `*_seg`) and `out` are skipped. A list (`.txt`) has one path per line, relative to the working
+    directory; empty lines, lines that start with `#` and repeated paths are ignored. Raises ConfigError if `place` is
+    neither or contains no scan, ReadError if the list cannot be read.
     """
     if place.is_dir():
         paths = list(_below(place, out.resolve()))
-        empty = "holds no CT: no NIfTI, NRRD, MetaImage, zip or DICOM file below it"
+        empty = "contains no CT: no NIfTI, NRRD, MetaImage, zip or DICOM file at any depth"
     elif place.is_file() and place.suffix.lower() == LIST_SUFFIX:
         paths = _listed(place)
-        empty = "names no scan: write one path a line"
+        empty = "lists no scan: write one path per line"
     else:
-        raise ConfigError(f"{place}: with --jobs, give a folder of scans, or a {LIST_SUFFIX} file with a path a line")
+        raise ConfigError(
+            f"{place}: with --jobs, give a folder of scans, or a {LIST_SUFFIX} file with one path per line"
+        )
     if not paths:
         raise ConfigError(f"{place}: {empty}")
-    return [Source(name, path) for name, path in zip(names_of(paths), paths, strict=True)]
+    return [BatchScan(name, path) for name, path in zip(names_of(paths), paths, strict=True)]
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
-    """A name for each path, none twice and each a good folder's: its stem.
+    """Return a unique name for each path that can serve as a folder name: its stem.
 
-    Those that share a stem go by as many of the folders above it as tell them apart (`sub-1_ct`, `sub-2_ct`), and those
-    that even so are one by the start of their path's SHA-256.
+    Paths with the same stem are prefixed with as many parent folders as needed (`sub-1_ct`, `sub-2_ct`); names that
+    are still equal get the first digits of the SHA-256 of their path as a suffix.
     """
     parents = [path.absolute().parent.parts[1:] for path in paths]
     names = [shared_stem(stem_of(path)) for path in paths]
@@ -68,7 +70,7 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 
 
 def _shared(names: Sequence[str]) -> list[int]:
-    """Where names stand that others have too; names that differ in case only are one on some file systems."""
+    """Indices of names that occur more than once; case is ignored, as some file systems do."""
     counts = Counter(name.casefold() for name in names)
     return [n for n, name in enumerate(names) if counts[name.casefold()] > 1]
 
@@ -89,5 +91,5 @@ def _listed(place: Path) -> list[Path]:
     try:
         lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise ReadError(f"{place}: not a readable list ({error}); write one path a line, in UTF-8") from None
+        raise ReadError(f"{place}: not a readable list ({error}); write one path per line, in UTF-8") from None
     return [Path(line) for line in dict.fromkeys(lines) if line and not line.startswith("#")]

@@ -1,4 +1,4 @@
-"""What one process of many does: one scan after the other, its networks loaded once, the next scan read ahead."""
+"""A worker process of a batch: one scan after another, networks loaded once, the next scan read ahead."""
 
 import contextlib
 import json
@@ -21,20 +21,20 @@ from vertebral.io.ct.read import read_digest, read_scan
 from vertebral.io.manifest import MANIFEST
 from vertebral.io.staging import remove_leftovers
 from vertebral.models.load import Models, load_models
-from vertebral.workflows.batch.scans import Source
+from vertebral.workflows.batch.scans import BatchScan
 from vertebral.workflows.config import RunConfig
 from vertebral.workflows.memory_estimate import need_of
 from vertebral.workflows.run import run_scan
 
 Status = Literal["done", "skipped", "failed"]
 Earlier = dict[str, Any]
-# What changes where and how a result is made, and not what it is; the model is compared by its weights.
+# Options that do not change a result, only where and how it is made; models are compared by the hash of their weights.
 _NEUTRAL_OPTIONS = {"model", "device", "backend", "max_memory_gb", "overwrite"}
 
 
 @dataclass(frozen=True)
-class Row:
-    """What became of one scan; `vertebrae`, `to_review` and `warnings` count what its manifest holds."""
+class BatchRow:
+    """The outcome of one scan; `vertebrae`, `to_review` and `warnings` are counts from its manifest."""
 
     name: str
     source: str
@@ -47,45 +47,45 @@ class Row:
     error: str | None = None
 
 
-def failed(source: Source, error: str, seconds: float | None = None) -> Row:
-    """The row of a scan without results."""
-    return Row(source.name, str(source.path), "failed", seconds=seconds, error=" ".join(error.split()))
+def failed(scan: BatchScan, error: str, seconds: float | None = None) -> BatchRow:
+    """Return the row of a scan that failed."""
+    return BatchRow(scan.name, str(scan.path), "failed", seconds=seconds, error=" ".join(error.split()))
 
 
-def serve(connection: Connection, out: Path, config: RunConfig, threads: int) -> None:
-    """Take one `Source` after the other from `connection` and send back its `Row`, until None or the end comes.
+def run_worker(connection: Connection, out: Path, config: RunConfig, threads: int) -> None:
+    """Receive one `BatchScan` after another from `connection` and send back its `BatchRow`, until None or end of file.
 
-    A source that has come early is read while the one before is computed. SIGTERM tidies up and ends.
+    A scan that arrives early is read while the one before it runs. SIGTERM ends the process cleanly.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     torch.set_num_threads(threads)
     load = cache(lambda: load_models(config))
-    todo: deque[tuple[Source, Future[Scan | Earlier]]] = deque()
+    todo: deque[tuple[BatchScan, Future[Scan | Earlier]]] = deque()
     ended = False
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt), ThreadPoolExecutor(1) as reader:
         while todo or not ended:
             while not ended and (not todo or connection.poll()):
-                source: Source | None = connection.recv()
-                if source is None:
+                scan: BatchScan | None = connection.recv()
+                if scan is None:
                     ended = True
                 else:
-                    todo.append((source, reader.submit(_fetch, source, out / source.name, config)))
+                    todo.append((scan, reader.submit(_fetch, scan, out / scan.name, config)))
             if todo:
                 current, fetched = todo.popleft()
                 connection.send(_row(current, out / current.name, config, load, fetched))
 
 
-def _fetch(source: Source, out: Path, config: RunConfig) -> Scan | Earlier:
-    """Read the scan, or the manifest of the same scan with the same options in `out`, where there is one."""
+def _fetch(scan: BatchScan, out: Path, config: RunConfig) -> Scan | Earlier:
+    """Read the scan, or return the manifest in `out` if it is of the same scan and options."""
     try:
         earlier = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         earlier = None
     if earlier is None or config.overwrite:
-        return read_scan(source.path, config.series, config.max_memory_gb, need_of(config))
+        return read_scan(scan.path, config.series, config.max_memory_gb, need_of(config))
     try:
-        same = earlier["input"]["sha256"] == read_digest(source.path, config.series)
+        same = earlier["input"]["sha256"] == read_digest(scan.path, config.series)
         same = same and _deciding(earlier["options"]) == _deciding(config.model_dump(mode="json"))
     except (KeyError, TypeError):
         same = False
@@ -101,28 +101,28 @@ def _deciding(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _row(
-    source: Source, out: Path, config: RunConfig, load: Callable[[], Models], fetched: Future[Scan | Earlier]
-) -> Row:
-    """Run one scan, or say why not: whatever happens to it must not end the others."""
+    scan: BatchScan, out: Path, config: RunConfig, load: Callable[[], Models], fetched: Future[Scan | Earlier]
+) -> BatchRow:
+    """Run one scan; any error becomes the error of its row, so that the other scans go on."""
     start = time.perf_counter()
     try:
         try:
             found = fetched.result()
-        except (ReadError, MemoryError):  # read ahead, it may have found no room beside the one before
-            found = _fetch(source, out, config)
+        except (ReadError, MemoryError):  # there may have been too little memory to read ahead
+            found = _fetch(scan, out, config)
         if isinstance(found, dict):
             _require_same_models(found, load(), out)
-            return _summary(source, "skipped", found)
+            return _summary(scan, "skipped", found)
         remove_leftovers(out)
         manifest = run_scan(lambda: found, out, config, load)
-        return _summary(source, "done", manifest, round(time.perf_counter() - start, 2))
+        return _summary(scan, "done", manifest, round(time.perf_counter() - start, 2))
     except VertebralError as error:
         reason = str(error)
     except MemoryError:
         reason = "out of memory: use fewer --jobs, crop the scan or run on a larger machine"
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-    return failed(source, reason, round(time.perf_counter() - start, 2))
+    return failed(scan, reason, round(time.perf_counter() - start, 2))
 
 
 def _require_same_models(earlier: Earlier, models: Models, out: Path) -> None:
@@ -135,11 +135,11 @@ def _require_same_models(earlier: Earlier, models: Models, out: Path) -> None:
         raise OutputExistsError(f"{out}: holds results of another model; add --overwrite, or choose another --out")
 
 
-def _summary(source: Source, status: Status, manifest: dict[str, Any], seconds: float | None = None) -> Row:
+def _summary(scan: BatchScan, status: Status, manifest: dict[str, Any], seconds: float | None = None) -> BatchRow:
     levels = manifest["levels"]
-    return Row(
-        source.name,
-        str(source.path),
+    return BatchRow(
+        scan.name,
+        str(scan.path),
         status,
         vertebrae=len(levels),
         to_review=sum(bool(level["needs_review"]) for level in levels),

@@ -1,4 +1,4 @@
-"""One result as a browser gets it: its page, its volumes at full resolution, and the files of its manifest."""
+"""One result as served to a browser: its page, its volumes at full resolution, and the files of its manifest."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,38 +20,38 @@ from vertebral.stages.report.html import page_html
 from vertebral.stages.report.result import Result, contents_of, read_ct, result_labels, stored_contents
 from vertebral.stages.report.volumes import CT, LABELS, around_spine, page_volumes
 
-# A browser holds a volume several times over: arms and table are left out, but no voxel is changed.
+# A browser keeps several copies of a volume, so arms and table are cropped away; no voxel is changed.
 _MARGIN_MM = 60.0
 _VOLUMES = {CT: "ct.nii", LABELS: "labels.nii"}
 
 
 @dataclass(frozen=True)
-class Shown:
-    """`volumes` maps the page's names to NIfTI files (none without a CT); `extra` are facts for the page."""
+class ServedResult:
+    """`volumes` maps names on the page to NIfTI files (none without a CT); `extra` are further facts for the page."""
 
     result: Result
-    made: Contents
+    contents: Contents
     volumes: Mapping[str, Path]
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-def make_shown(
+def prepare_result(
     result: Result, ct: Path | None, folder: Path, progress: Callable[[str, float], None] = lambda name, share: None
-) -> Shown:
-    """Prepare a result: the page from its `report.html`, or made anew; volumes written to `folder`.
+) -> ServedResult:
+    """Prepare a result: take the page from its `report.html`, or make it; write the volumes to `folder`.
 
-    Raises InputError where `ct` is not the CT that the result was made from.
+    Raises InputError if `ct` is not the CT that the result was made from.
     """
     progress("read", 0.0)
     scan = read_ct(ct, result) if ct is not None else None
     labels = result_labels(result)
     progress("read", 1.0)
-    made = stored_contents(result)
-    if made is None:
+    contents = stored_contents(result)
+    if contents is None:
         measurements = measure(labels, scan, lambda share: progress("measure", share))
-        made = contents_of(result, measurements, page_volumes(scan, labels))
+        contents = contents_of(result, measurements, page_volumes(scan, labels))
     volumes = _written(scan, labels, folder) if scan is not None else {}
-    return Shown(result, made, volumes)
+    return ServedResult(result, contents, volumes)
 
 
 def _written(ct: Volume, labels: Volume, folder: Path) -> dict[str, Path]:
@@ -65,29 +65,29 @@ def _written(ct: Volume, labels: Volume, folder: Path) -> dict[str, Path]:
     return files
 
 
-def result_routes(find: Callable[[Request], Awaitable[Shown]]) -> list[Route]:
-    """Routes of a page, its volumes and its files; `find` tells which result a request is about."""
+def result_routes(find: Callable[[Request], Awaitable[ServedResult]]) -> list[Route]:
+    """Return the routes of a page, its volumes and its files; `find` returns the result that a request refers to."""
 
     async def page(request: Request) -> Response:
-        shown = await find(request)
-        urls = {name: f"volumes/{path.name}" for name, path in shown.volumes.items()}
-        return HTMLResponse(page_html(shown.made, urls, {"files_at": "files/", **shown.extra}))
+        served = await find(request)
+        urls = {name: f"volumes/{path.name}" for name, path in served.volumes.items()}
+        return HTMLResponse(page_html(served.contents, urls, {"files_at": "files/", **served.extra}))
 
     async def volume(request: Request) -> Response:
-        shown = await find(request)
-        files = {path.name: path for path in shown.volumes.values()}
+        served = await find(request)
+        files = {path.name: path for path in served.volumes.values()}
         return _file(files, request.path_params["name"], "application/octet-stream")
 
     async def file(request: Request) -> Response:
-        shown = await find(request)
-        files = {name: shown.result.folder / name for name in (*shown.result.files, MANIFEST)}
+        served = await find(request)
+        files = {name: served.result.folder / name for name in (*served.result.files, MANIFEST)}
         return _file(files, request.path_params["name"], None)
 
     return [Route("/", page), Route("/volumes/{name}", volume), Route("/files/{name}", file)]
 
 
 def _file(files: Mapping[str, Path], name: str, media_type: str | None) -> Response:
-    """Give a file that is listed under `name`; a link is none, wherever it leads. A download is never run as a page."""
+    """Return the file listed as `name`, never a symbolic link; a download (no media type) is never run as a page."""
     path = files.get(name)
     if path is None or path.is_symlink() or not path.is_file():
         raise HTTPException(404)

@@ -1,9 +1,9 @@
-"""A web server for one person on one computer: loopback only, behind a secret address."""
+"""A web server for one user on this computer: loopback only, at a secret address."""
 
 import secrets
 import socket
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,26 +29,26 @@ _HEADERS = {
 
 
 @dataclass(frozen=True)
-class Address:
-    """Where a server listens: a bound socket, and the secret that its addresses begin with."""
+class ServerAddress:
+    """Where a server listens: a bound socket, and the secret first segment of its paths."""
 
     listening: socket.socket
     token: str
 
     @property
     def url(self) -> str:
-        """What to open in the browser."""
+        """The address to open in the browser."""
         return f"http://{HOST}:{self.listening.getsockname()[1]}/{self.token}/"
 
 
-class SafeHeaders:
-    """Adds to each answer what keeps other sites, frames and caches away from it; an answer's own headers stay."""
+class SecurityHeaders:
+    """Adds headers that keep other sites, frames and caches out; headers that a response has stay."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on; see the class."""
+        """Pass a request on and add headers to the response."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -60,8 +60,8 @@ class SafeHeaders:
         await self.app(scope, receive, send_with_headers)
 
 
-def listen(port: int) -> Address:
-    """Take `port` of the loopback address, or any free one for 0. Raises ConfigError where it is taken."""
+def listen(port: int) -> ServerAddress:
+    """Listen on `port` of the loopback address, 0 for any free one. Raises ConfigError if it is in use."""
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -69,22 +69,26 @@ def listen(port: int) -> Address:
         listening.listen(128)
     except (OSError, OverflowError) as error:
         listening.close()
-        raise ConfigError(f"--port {port}: cannot be listened on ({error}): choose another, or 0 for any") from error
-    return Address(listening, secrets.token_urlsafe(24))
+        raise ConfigError(f"--port {port}: cannot be used ({error}); choose another, or 0 for any free one") from error
+    return ServerAddress(listening, secrets.token_urlsafe(24))
 
 
-def guarded(routes: Sequence[BaseRoute], token: str, **options: Any) -> Starlette:
-    """Return the application: `routes` below the secret, nothing elsewhere, and no other Host than this computer.
+def protected_app(
+    routes: Sequence[BaseRoute], token: str, exception_handlers: Mapping[Any, Any] | None = None
+) -> Starlette:
+    """Return an application that serves `routes` below the secret `token` and nothing else.
 
-    The Host header is checked because a site may point its own name at 127.0.0.1 (DNS rebinding).
+    The Host header must name this computer, because a site may point its own name at 127.0.0.1 (DNS rebinding).
     """
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False)
     mount = Mount(f"/{token}", routes=list(routes))
-    return Starlette(routes=[mount], middleware=[Middleware(SafeHeaders), hosts], **options)
+    return Starlette(
+        routes=[mount], middleware=[Middleware(SecurityHeaders), hosts], exception_handlers=exception_handlers
+    )
 
 
-def serve(app: ASGIApp, address: Address, open_browser: bool, say: Callable[[str], None]) -> None:
-    """Serve until Ctrl-C or SIGTERM. Nothing is logged: addresses hold the secret."""
+def serve(app: ASGIApp, address: ServerAddress, open_browser: bool, say: Callable[[str], None]) -> None:
+    """Serve until Ctrl-C or SIGTERM. Nothing is logged: addresses contain the secret."""
     config = uvicorn.Config(
         app,
         access_log=False,

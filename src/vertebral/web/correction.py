@@ -1,4 +1,4 @@
-"""A result with levels put right by hand: names through `relabel`, shapes as they are."""
+"""Corrects levels of a result by hand: `relabel` names the vertebrae, their shapes stay."""
 
 import contextlib
 import json
@@ -22,79 +22,79 @@ from vertebral.stages.reconstruct import check_surface, fields_of_labels, mesh_f
 from vertebral.stages.reconstruct.config import MeshConfig
 from vertebral.stages.report import PAGE, page_volumes, write_report
 from vertebral.stages.report.result import Result, open_result, read_ct
-from vertebral.workflows.relabel import Pin, Request, relabel
+from vertebral.workflows.relabel import Pin, RelabelRequest, relabel
 
-# Below this share of voxels, a vertebra is another shape than it was and gets a new mesh.
+# A vertebra that shares less than this share of its voxels with one before has a new shape and gets a new mesh.
 _SAME_SHARE = 0.98
 
 
 @dataclass(frozen=True)
-class _Mended:
-    """What `relabel` made: its manifest, and the label map on the CT's grid."""
+class _Relabelled:
+    """Output of `relabel`: its manifest, and the label map on the grid of the CT."""
 
     manifest: Mapping[str, Any]
     labels: Volume
 
 
-def correct(result: Result, ct: Path, pins: Sequence[Pin], out: Path) -> Result:
-    """Write `result` to the new folder `out` with the level of each pin given by hand; return it.
+def correct_levels(result: Result, ct: Path, pins: Sequence[Pin], out: Path) -> Result:
+    """Write `result`, with the levels of `pins` set by hand, to the new folder `out`; return it.
 
-    Neighbours follow as `vertebral relabel` says. Vertebrae that keep their shape keep their mesh; others are meshed
-    from the label map. Everything is measured again. Raises ConfigError for pins that contradict each other.
+    Neighbours are renamed as `vertebral relabel` does. Vertebrae that keep their shape keep their mesh; others are
+    meshed from the label map. All measurements are repeated. Raises ConfigError if pins contradict each other.
     """
     scan = read_ct(ct, result)
     with staging_in(out) as staging:
-        request = Request(pins=tuple(pins))
+        request = RelabelRequest(pins=tuple(pins))
         manifest = relabel(result.labels_path, staging / "relabelled", request)
         made = staging / "made"
         (staging / "relabelled").rename(made)
         (made / MANIFEST).unlink()
         labels = read_labels(next(made.glob(f"*{LABELS_ENDING}")))
         with writing(out):
-            _complete(result, _Mended(manifest, labels), pins, made, scan)
+            _complete(result, _Relabelled(manifest, labels), pins, made, scan)
             for path in sorted(made.iterdir(), key=lambda path: path.name == MANIFEST):
                 path.replace(out / path.name)
     return open_result(out)
 
 
-def replace_result(made: Path, place: Path) -> None:
-    """Put the folder `made` in the place of another one, or of none."""
+def replace_folder(made: Path, place: Path) -> None:
+    """Move the folder `made` to `place`, replacing what is there."""
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(place)
     made.rename(place)
 
 
-def _complete(result: Result, mended: _Mended, pins: Sequence[Pin], folder: Path, ct: Volume) -> None:
+def _complete(result: Result, relabelled: _Relabelled, pins: Sequence[Pin], folder: Path, ct: Volume) -> None:
     """Add meshes, page and manifest to the label map and centroids in `folder`."""
     stem = str(result.manifest["input"]["name"])
-    names = renamed(mended.manifest["levels"])
-    surfaces = _surfaces(result, names, mended.labels)
+    names = new_names(relabelled.manifest["levels"])
+    surfaces = _surfaces(result, names, relabelled.labels)
     for surface in surfaces:
         write_stl(surface, folder / f"{stem}_{surface.name}.stl")
     if surfaces:
         write_glb(surfaces, folder / f"{stem}_spine.glb")
-    said = [f"{pin.level.name} at {', '.join(str(round(mm)) for mm in pin.point_mm)} mm (RAS)" for pin in pins]
+    corrections = [f"{pin.level.name} at {', '.join(str(round(mm)) for mm in pin.point_mm)} mm (RAS)" for pin in pins]
     manifest = {
         **result.manifest,
-        "levels": _rows(result, mended.manifest, names, surfaces),
-        "level_shift": mended.manifest["level_shift"],
-        "runner_up": mended.manifest["runner_up"],
-        "corrections": said,
-        "warnings": [*result.manifest["warnings"], *mended.manifest["warnings"]],
+        "levels": _rows(result, relabelled.manifest, names, surfaces),
+        "level_shift": relabelled.manifest["level_shift"],
+        "runner_up": relabelled.manifest["runner_up"],
+        "corrections": corrections,
+        "warnings": [*result.manifest["warnings"], *relabelled.manifest["warnings"]],
     }
-    measurements = measure(mended.labels, ct)
+    measurements = measure(relabelled.labels, ct)
     try:
         files = sorted(path.name for path in folder.iterdir())
-        write_report(folder, manifest, files, surfaces, measurements, page_volumes(ct, mended.labels))
+        write_report(folder, manifest, files, surfaces, measurements, page_volumes(ct, relabelled.labels))
     except OSError:
         raise
-    except Exception as error:  # the page is an extra: whatever fails there must not cost the result
-        manifest["warnings"].append(f"no {PAGE}: {type(error).__name__}: {error}")
+    except Exception as error:  # the page is optional: its failure must not cost the result
+        manifest["warnings"].append(f"{PAGE} was not written: {type(error).__name__}: {error}")
     write_json({**manifest, "outputs": file_rows(folder)}, folder / MANIFEST)
 
 
-def renamed(rows: Sequence[Mapping[str, Any]]) -> dict[str, str] | None:
-    """Map old names to new ones; None where vertebrae were joined, parted or cut, so that shapes changed too."""
+def new_names(rows: Sequence[Mapping[str, Any]]) -> dict[str, str] | None:
+    """Map old names to new ones; None if vertebrae were merged, split or cut, so that shapes changed too."""
     names: dict[str, str] = {}
     for row in rows:
         was = dict(row["was"])
@@ -108,20 +108,20 @@ def renamed(rows: Sequence[Mapping[str, Any]]) -> dict[str, str] | None:
 def _surfaces(result: Result, names: Mapping[str, str] | None, labels: Volume) -> tuple[Surface, ...]:
     old = result.surfaces()
     if names is not None and all(surface.level.name in names for surface in old):
-        moved = [replace(surface, level=BY_NAME[names[surface.level.name]]) for surface in old]
-        return tuple(sorted(moved, key=lambda surface: surface.level.rank))
+        named = [replace(surface, level=BY_NAME[names[surface.level.name]]) for surface in old]
+        return tuple(sorted(named, key=lambda surface: surface.level.rank))
     if not labels.array.any():
         return ()
     return mesh_fields(fields_of_labels(labels), MeshConfig()).surfaces
 
 
 def _rows(
-    result: Result, mended: Mapping[str, Any], names: Mapping[str, str] | None, surfaces: Sequence[Surface]
+    result: Result, relabelled: Mapping[str, Any], names: Mapping[str, str] | None, surfaces: Sequence[Surface]
 ) -> list[dict[str, Any]]:
     before = {} if names is None else {names.get(row["level"]): row for row in result.manifest["levels"]}
     meshes = {surface.level.name: surface for surface in surfaces}
     rows = []
-    for row in mended["levels"]:
+    for row in relabelled["levels"]:
         level = str(row["level"])
         mesh = asdict(check_surface(meshes[level])) if level in meshes else None
         kept = {"quality": row["quality"], "volume_ml": mesh["volume_ml"] if mesh else None, **before.get(level, {})}
@@ -131,9 +131,9 @@ def _rows(
 
 
 def parse_pins(text: bytes) -> tuple[tuple[Pin, ...], tuple[dict[str, Any], ...]]:
-    """Read `{"pins": [{"level": "L3", "point_mm": [r, a, s]}]}` as pins and as plain records of them.
+    """Read `{"pins": [{"level": "L3", "point_mm": [r, a, s]}]}` as pins, and as plain records of them.
 
-    Raises VertebralError for anything else.
+    Raises VertebralError for any other content.
     """
     try:
         given = json.loads(text)["pins"]
@@ -146,7 +146,7 @@ def parse_pins(text: bytes) -> tuple[tuple[Pin, ...], tuple[dict[str, Any], ...]
 def _vertebra(name: Any) -> Level:
     level = BY_NAME[name]
     if not level.is_vertebra:
-        raise ValueError(f"{name} is no vertebra")
+        raise ValueError(f"{name} is not a vertebra")
     return level
 
 

@@ -8,7 +8,7 @@ from vertebral.core.anatomy import BY_NAME
 from vertebral.core.errors import ConfigError, VertebralError
 from vertebral.io.ct.read import read_labels
 from vertebral.stages.report.result import open_result, stored_contents
-from vertebral.web.correct import correct, parse_pins, renamed, replace_result
+from vertebral.web.correction import correct_levels, new_names, parse_pins, replace_folder
 from vertebral.workflows.relabel import Pin
 
 
@@ -21,7 +21,7 @@ def middle_of(made: Made, name: str) -> tuple[float, float, float]:
 def test_a_level_and_its_neighbours_get_new_names(made: Made, tmp_path: Path) -> None:
     out, ct = write_result(made, tmp_path)
     before = open_result(out)
-    after = correct(before, ct, [Pin(BY_NAME["L2"], middle_of(made, "L1"))], tmp_path / "corrected")
+    after = correct_levels(before, ct, [Pin(BY_NAME["L2"], middle_of(made, "L1"))], tmp_path / "corrected")
     assert [row["level"] for row in after.manifest["levels"]] == ["L1", "L2", "L3"]
     labels = read_labels(after.labels_path)
     for old, new in (("T12", "L1"), ("L1", "L2"), ("L2", "L3")):
@@ -41,24 +41,24 @@ def test_contradictions_leave_nothing(made: Made, tmp_path: Path) -> None:
     out, ct = write_result(made, tmp_path)
     pins = [Pin(BY_NAME["L5"], middle_of(made, "T12")), Pin(BY_NAME["L1"], middle_of(made, "L2"))]
     with pytest.raises(ConfigError, match="contradict each other"):
-        correct(open_result(out), ct, pins, tmp_path / "corrected")
+        correct_levels(open_result(out), ct, pins, tmp_path / "corrected")
     assert not (tmp_path / "corrected").exists()
 
 
 def test_a_changed_shape_is_meshed_anew(made: Made, tmp_path: Path) -> None:
-    assert renamed([{"level": "L1", "was": {"T12": 99, "L1": 1}}, {"level": "L2", "was": {"L1": 50}}]) == {
+    assert new_names([{"level": "L1", "was": {"T12": 99, "L1": 1}}, {"level": "L2", "was": {"L1": 50}}]) == {
         "T12": "L1",
         "L1": "L2",
     }
-    assert renamed([{"level": "L1", "was": {"T12": 97, "L1": 3}}]) is None
-    assert renamed([{"level": "L1", "was": {"T12": 5}}, {"level": "L2", "was": {"T12": 5}}]) is None
+    assert new_names([{"level": "L1", "was": {"T12": 97, "L1": 3}}]) is None
+    assert new_names([{"level": "L1", "was": {"T12": 5}}, {"level": "L2", "was": {"T12": 5}}]) is None
 
 
 def test_a_folder_takes_the_place_of_another(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_text(name)
-    replace_result(tmp_path / "a", tmp_path / "b")
+    replace_folder(tmp_path / "a", tmp_path / "b")
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["a"]
 
 

@@ -1,4 +1,4 @@
-"""One run at a time, each in a process of its own, so that to cancel is to end it."""
+"""Runs jobs one at a time, each in its own process, so that ending the process cancels the job."""
 
 import contextlib
 import json
@@ -12,18 +12,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from vertebral.web.jobs import Job, Jobs
+from vertebral.web.jobs import Job, JobStore
 from vertebral.web.uploads import without_path
 
-_COMMAND = (sys.executable, "-c", "from vertebral.cli import app; app()", "run")
+_COMMAND = (sys.executable, "-m", "vertebral", "run")
 _ENDS_WITHIN_S = 10.0
 _PURGE_EVERY_S = 3600.0
 
 
-class Runner:
-    """A thread that takes the queued jobs of `jobs` one after the other; `options` go to `vertebral run`."""
+class JobRunner:
+    """A thread that runs the queued jobs one after another; `options` are passed to `vertebral run`."""
 
-    def __init__(self, jobs: Jobs, options: Sequence[str], keep_days: float) -> None:
+    def __init__(self, jobs: JobStore, options: Sequence[str], keep_days: float) -> None:
         self.jobs, self.options, self.keep_days = jobs, tuple(options), keep_days
         self._wake, self._stop = threading.Event(), threading.Event()
         self._lock = threading.Lock()
@@ -32,25 +32,25 @@ class Runner:
         self._thread = threading.Thread(target=self._work, name="runner", daemon=True)
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """End the run in progress, which is then interrupted, and stop."""
+        """End the run in progress, whose job becomes interrupted, and stop the thread."""
         self._stop.set()
         self._wake.set()
         self._end_child(None)
         self._thread.join(_ENDS_WITHIN_S + 5)
 
     def queue(self, job_id: str) -> None:
-        """Let a job run when its turn comes."""
+        """Queue a job."""
         with self._lock:
             self._cancelled.discard(job_id)
         self.jobs.update(job_id, state="queued", stage="", share=0.0, error="", ended_s=None)
         self._wake.set()
 
     def cancel(self, job_id: str) -> None:
-        """Stop a job, whether it waits or runs; when this returns it does neither."""
+        """Cancel a queued or running job; on return it is neither."""
         with self._lock:
             self._cancelled.add(job_id)
         self._end_child(job_id)
@@ -74,11 +74,11 @@ class Runner:
 
     def _run(self, job: Job) -> None:
         source, out = self.jobs.input_path(job.id), self.jobs.result_folder(job.id)
-        told = self.jobs.scratch_folder(job.id) / "told.json"
+        printed = self.jobs.scratch_folder(job.id) / "printed.json"
         command = [*_COMMAND, str(source), "--out", str(out), "--json", "--progress-json", "--overwrite", *self.options]
         shutil.rmtree(self.jobs.corrected_folder(job.id), ignore_errors=True)
         self.jobs.update(job.id, state="running", pins=())
-        with told.open("w", encoding="utf-8") as stdout:
+        with printed.open("w", encoding="utf-8") as stdout:
             child = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -95,24 +95,24 @@ class Runner:
         assert child.stderr is not None
         with child.stderr:
             for line in child.stderr:
-                _note(self.jobs, job.id, line)
+                _update_progress(self.jobs, job.id, line)
         code = child.wait()
         with self._lock:
             self._child = None
             cancelled = job.id in self._cancelled
-        self._finish(job.id, code, cancelled, told, source)
+        self._finish(job.id, code, cancelled, printed, source)
 
-    def _finish(self, job_id: str, code: int, cancelled: bool, told: Path, source: Path) -> None:
+    def _finish(self, job_id: str, code: int, cancelled: bool, printed: Path, source: Path) -> None:
         if code == 0:
             self.jobs.update(job_id, state="done", stage="", share=1.0, ended_s=time.time())
         elif cancelled or self._stop.is_set():
             state = "cancelled" if cancelled else "interrupted"
             self.jobs.update(job_id, state=state, ended_s=time.time())
         else:
-            self.jobs.update(job_id, state="failed", error=_reason(code, told, source), ended_s=time.time())
+            self.jobs.update(job_id, state="failed", error=_reason(code, printed, source), ended_s=time.time())
 
     def _end_child(self, job_id: str | None) -> None:
-        """End the run of `job_id`, or any for None: first so that it can tidy up, then by force."""
+        """End the run of `job_id`, or any run if None: SIGTERM first, so that it can clean up, then SIGKILL."""
         with self._lock:
             child = self._child
         if child is None or (job_id is not None and child[0] != job_id):
@@ -125,8 +125,8 @@ class Runner:
                 return
 
 
-def _note(jobs: Jobs, job_id: str, line: str) -> None:
-    """Take in a line of the run's progress; other lines (a library's warning) are passed over."""
+def _update_progress(jobs: JobStore, job_id: str, line: str) -> None:
+    """Parse a line of progress; other lines, such as warnings of a library, are ignored."""
     try:
         progress = json.loads(line)
         jobs.progress(job_id, str(progress["stage"]), float(progress["share"]))
@@ -134,11 +134,11 @@ def _note(jobs: Jobs, job_id: str, line: str) -> None:
         return
 
 
-def _reason(code: int, told: Path, source: Path) -> str:
-    """Why a run failed, in the run's own words; the path of the upload says nothing to anybody."""
+def _reason(code: int, printed: Path, source: Path) -> str:
+    """Return the error message of a failed run, without the path of the upload, which the user never saw."""
     try:
-        error = str(json.loads(told.read_text(encoding="utf-8"))["error"])
+        error = str(json.loads(printed.read_text(encoding="utf-8"))["error"])
     except (OSError, ValueError, KeyError, TypeError):
-        ended = f"by signal {-code}, perhaps for want of memory" if code < 0 else f"with code {code}"
-        return f"the run ended unexpectedly ({ended}): try again, or run it with `vertebral run`"
+        ended = f"signal {-code}, perhaps because memory ran out" if code < 0 else f"exit code {code}"
+        return f"the run ended unexpectedly ({ended}): try again, or use `vertebral run`"
     return without_path(error, source)

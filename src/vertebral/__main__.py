@@ -1,0 +1,5 @@
+"""`python -m vertebral`: the command line."""
+
+from vertebral.cli import app
+
+app(prog_name="vertebral")
