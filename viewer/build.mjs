@@ -1,21 +1,21 @@
-// Bundles the page and the app into the package: `make viewer`. The outputs are committed; no user needs npm.
+// Bundles the page and the app into the package (`make viewer`). The outputs are committed, so users do not need npm.
 import { build } from 'esbuild'
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs'
 
 const PAGE = '../src/vertebral/stages/report/static'
 const APP = '../src/vertebral/web/static'
 const options = { bundle: true, minify: true, format: 'iife', target: 'es2022', legalComments: 'none', metafile: true }
-// Zarr is a format for servers; its codecs would be two thirds of the page.
+// The page reads no Zarr, whose codecs would be two thirds of the page.
 const alias = { zarrita: './src/no_zarr.js' }
 
-// NiiVue works out gradients of every volume, for volume rendering, which the page never does: time and memory for all.
+// NiiVue computes gradients of every volume for volume rendering, which the page never uses: saves time and memory.
 const withoutGradients = {
   name: 'without-gradients',
   setup({ onLoad }) {
     onLoad({ filter: /@niivue\/niivue\/build\/niivue\/index\.js$/ }, ({ path }) => {
       const call = /(if \(layer === 0\) \{\s+this\.volumeTexture = outTexture;\s+)(this\.gradientTexture = gradientGL\(\{)/
       const text = readFileSync(path, 'utf8')
-      if (!call.test(text)) throw new Error('NiiVue changed: look at how it makes gradients')
+      if (!call.test(text)) throw new Error('NiiVue changed: check how it computes gradients')
       return { contents: text.replace(call, '$1if (this.opts.sliceType === 4) $2'), loader: 'js' }
     })
   },
@@ -26,7 +26,7 @@ await build({ ...options, entryPoints: ['src/page.css'], outfile: `${PAGE}/page.
 await build({ ...options, entryPoints: ['src/app.js'], outfile: `${APP}/app.js` })
 await build({ ...options, entryPoints: ['src/app.css'], outfile: `${APP}/app.css` })
 
-// A script ends at this, whatever stands around it.
+// These sequences would end the script element, even inside a string.
 for (const file of [`${PAGE}/page.js`, `${APP}/app.js`]) {
   const text = readFileSync(file, 'utf8').replaceAll('</script', '<\\/script').replaceAll('<!--', '<\\!--')
   writeFileSync(file, text)

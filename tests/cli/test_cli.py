@@ -97,7 +97,7 @@ def test_run_tells_what_was_found(finished_run: list[tuple[Any, ...]]) -> None:
         assert part in result.stdout
     last = result.stdout.splitlines()[-4:]
     assert last == [
-        f"4 s, 1.5 GB at most. {DISCLAIMER}",
+        f"4 s, 1.5 GB peak memory. {DISCLAIMER}",
         str(Path("result") / "a_seg-vert_msk.nii.gz"),
         str(Path("result") / "manifest.json"),
         f"{Path('result') / '*.stl'} (meshes: 1)",

@@ -69,7 +69,7 @@ def test_export_lists_its_files(labelled, tmp_path):
         (["--format", "seg,abc"], ["formats.1", "'abc'", "'rtstruct'"]),
         (["--format", "seg"], ["--format seg: needs the DICOM series", "--source"]),
         (["--format", "nifti", "--scheme", "abc"], ["unknown scheme 'abc'", "totalsegmentator"]),
-        (["--format", "seg", "--store"], ["--store: the CT comes from no PACS", "dicomwebs://"]),
+        (["--format", "seg", "--store"], ["--store: the CT is not on a PACS", "dicomwebs://"]),
         (["--format", "seg", "--source", "dicomweb://host/studies/1.2"], ["not the address of a series"]),
     ],
 )
@@ -130,14 +130,14 @@ def test_run_leaves_foreign_exports_alone(model, phantom, tmp_path):
     out.mkdir()
     (out / "case_seg.dcm").write_text("mine")
     words = ["run", ct, "--out", out, "--model", model, "--format", "seg", "-q"]
-    assert_one_line(invoke(*words), "case_seg.dcm: already exists")
+    assert_one_line(invoke(*words), "case_seg.dcm: is there already")
     assert (out / "case_seg.dcm").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["a.nii", "--store", "--format", "seg"], ["--store: the CT comes from no PACS"]),
+        (["a.nii", "--store", "--format", "seg"], ["--store: the CT is not on a PACS"]),
         (["dicomweb://h/studies/1/series/2", "--store"], ["--store: nothing to send", "seg, rtstruct"]),
         (["dicomweb://u:secret@h/studies/1/series/2"], ["VERTEBRAL_PACS_PASSWORD"]),
         (["dicomweb://h/studies/1"], ["not the address of a series"]),

@@ -11,7 +11,7 @@ import pytest
 
 from chromium import wait_until
 from results import Made, write_result
-from vertebral.web import runner as runner_module
+from vertebral.web import job_runner
 from vertebral.web.app import App, AppOptions
 from vertebral.web.job_runner import JobRunner
 from vertebral.web.jobs import JobStore
@@ -50,7 +50,7 @@ def running(made: Made, tmp_path_factory: pytest.TempPathFactory, serving: Calla
     root = tmp_path_factory.mktemp("app")
     _, ct = write_result(made, root / "ready")
     monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr(runner_module, "_COMMAND", (sys.executable, "-c", COPY, "run"))
+    monkeypatch.setattr(job_runner, "_COMMAND", (sys.executable, "-c", COPY, "run"))
     options = AppOptions(root / "jobs", max_upload_gb=0.001, keep_days=1)
     jobs = JobStore(options.data)
     runner = JobRunner(jobs, (), options.keep_days)

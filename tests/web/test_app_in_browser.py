@@ -80,7 +80,7 @@ def test_a_phantom_from_drop_to_download(page: Any, tmp_path: Path) -> None:
     download.value.save_as(tmp_path / "all.zip")
     names = zipfile.ZipFile(tmp_path / "all.zip").namelist()
     assert {"manifest.json", "report.html", "scan_spine.glb", "scan_seg-vert_msk.nii.gz"} <= set(names)
-    page.get_by_role("link", name="Look").click()
+    page.get_by_role("link", name="View").click()
     page.wait_for_selector("html[data-ready=yes]", state="attached")
     found = [row.get_attribute("data-level") for row in page.locator("tr[data-level]").all()]
     assert {"L1", "L2"} <= set(found)

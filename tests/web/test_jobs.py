@@ -7,10 +7,10 @@ import pytest
 
 from chromium import wait_until
 from vertebral.core.errors import InputError
-from vertebral.web import runner as runner_module
+from vertebral.web import job_runner
 from vertebral.web.job_runner import JobRunner
 from vertebral.web.jobs import JobStore
-from vertebral.web.uploads import MOST_FILES, require_space, stored_name
+from vertebral.web.uploads import MAX_FILES, require_space, stored_name
 
 GOOD = """
 import json, pathlib, sys
@@ -30,7 +30,7 @@ KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 
 
 def use(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    monkeypatch.setattr(runner_module, "_COMMAND", (sys.executable, "-c", code, "run"))
+    monkeypatch.setattr(job_runner, "_COMMAND", (sys.executable, "-c", code, "run"))
 
 
 def job_with_file(jobs: JobStore) -> str:
@@ -83,7 +83,9 @@ def test_a_failure_is_told_without_the_path(jobs: JobStore, runner: JobRunner, m
     assert job is not None and job.error == "not a CT"
     use(monkeypatch, KILLED)
     runner.queue(job_id)
-    wait_until(lambda: "signal 9, perhaps for want of memory" in (jobs.get(job_id) or job).error, "the other failure")
+    wait_until(
+        lambda: "signal 9, perhaps because memory ran out" in (jobs.get(job_id) or job).error, "the other failure"
+    )
 
 
 def test_cancel_ends_the_process(jobs: JobStore, runner: JobRunner, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,10 +169,10 @@ def test_names_of_uploads_are_not_kept(tmp_path: Path) -> None:
     assert stored_name(0, "Doe^Jane.nii.gz") == "scan.nii.gz"
     assert stored_name(7, "../../etc/passwd") == "scan-000007"
     assert stored_name(1, "IM0001.DCM") == "scan-000001.dcm"
-    with pytest.raises(InputError, match="pack both into one zip"):
+    with pytest.raises(InputError, match="upload both in one zip"):
         stored_name(0, "a.mhd")
     with pytest.raises(InputError, match="more than 20000 files"):
-        stored_name(MOST_FILES, "a")
+        stored_name(MAX_FILES, "a")
     (tmp_path / "a").write_bytes(bytes(600))
     require_space(tmp_path, 400, 1000)
     with pytest.raises(InputError, match=r"larger than 1e-06 GB: raise --max-upload-gb"):

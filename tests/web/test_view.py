@@ -127,7 +127,7 @@ def test_a_link_in_the_folder_is_not_followed(made: Made, tmp_path: Path, servin
 def test_it_listens_on_this_computer_only() -> None:
     address = listen(0)
     assert address.listening.getsockname()[0] == "127.0.0.1" and address.url.startswith("http://127.0.0.1:")
-    with pytest.raises(ConfigError, match=r"--port \d+: cannot be listened on"):
+    with pytest.raises(ConfigError, match=r"--port \d+: cannot be used"):
         listen(address.listening.getsockname()[1])
     address.listening.close()
 
@@ -143,7 +143,7 @@ def test_a_result_without_a_page_is_served_too(made: Made, tmp_path: Path) -> No
 
 def test_view_refuses_what_is_no_result(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["view", str(tmp_path), "--no-browser", "--quiet"])
-    assert done.exit_code == 2 and "holds no manifest.json" in done.stderr
+    assert done.exit_code == 2 and "no manifest.json" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

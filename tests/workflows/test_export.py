@@ -185,5 +185,5 @@ def test_no_level_gives_no_dicom_but_a_note(ct, tmp_path):
     nothing = Exportable("case", Volume(np.zeros(scan.grid.shape, np.uint8), scan.affine), (), scan)
     config = ExportConfig(formats=("seg", "sr", "nifti"))
     notes = write_exports(nothing, config, source_for(config, ct), tmp_path)
-    assert notes == ["the label map holds no vertebra: seg, sr not written"]
+    assert notes == ["the label map contains no vertebra: seg, sr not written"]
     assert [path.name for path in tmp_path.glob("case*")] == ["case_labels-verse.nii.gz"]

@@ -160,9 +160,9 @@ def test_claims_count_on_from_the_nearest_level_given_by_hand() -> None:
 
 def test_a_level_without_a_vertebra_is_refused() -> None:
     nothing = instances_from_labels(changed(RIGHT, np.zeros_like(RIGHT.array)), LEVELS)
-    with pytest.raises(ConfigError, match="--first L1: the label map holds no vertebra"):
+    with pytest.raises(ConfigError, match="--first L1: the label map contains no vertebra"):
         pinned(nothing, RelabelRequest(first=level_named("L1")))
-    with pytest.raises(ConfigError, match="holds none"):
+    with pytest.raises(ConfigError, match="contains none"):
         pinned(nothing, RelabelRequest(pins=(Pin(level_named("L1"), (0.0, 0.0, 0.0)),)))
 
 

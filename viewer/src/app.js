@@ -1,4 +1,4 @@
-// The app's own page: give it a CT, see the runs, go to the results.
+// Start page of the app: upload a CT, follow the runs, open the results.
 import { TEXTS } from './app_texts.js'
 import { el } from './dom.js'
 import { droppedFiles } from './dropped.js'
@@ -85,7 +85,7 @@ async function give(files) {
   refresh()
 }
 
-/** What tells the format; the rest of the name, which may be a patient's, stays in the browser. */
+/** The suffix tells the format; the rest of the name, which may identify a patient, stays in the browser. */
 function suffixOf(name) {
   return /(\.[A-Za-z]{1,5}(\.gz)?)$/.exec(name)?.[1] ?? ''
 }
@@ -113,11 +113,11 @@ async function refresh() {
   }
 }
 
-/** Cards keep their place in the document, so that focus stays where it was. */
+/** Existing cards stay in the document, so that they keep the focus. */
 function show(list) {
   const known = new Map([...jobs.querySelectorAll('article')].map((card) => [card.dataset.id, card]))
   const cards = list.map((job) => {
-    const card = card_(job)
+    const card = jobCard(job)
     const old = known.get(job.id)
     if (old && old.dataset.kind === card.dataset.kind) {
       old.querySelector('.state').textContent = card.querySelector('.state').textContent
@@ -134,7 +134,7 @@ function show(list) {
   }
 }
 
-function card_(job) {
+function jobCard(job) {
   const busy = ['uploading', 'queued', 'running'].includes(job.state)
   const button = (key, act, more = {}) => el('button', { type: 'button', onclick: act, ...more }, say(key))
   const act = (action, method = 'POST') => () => ask(`api/jobs/${job.id}${action}`, method).then(refresh, (error) => (notice.textContent = error.message))
@@ -181,5 +181,5 @@ function done(job) {
 draw()
 refresh()
 setInterval(refresh, POLL_MS)
-// A file that misses the zone must not make the browser leave the page.
+// A file dropped outside the zone must not make the browser leave the page.
 for (const kind of ['dragover', 'drop']) document.addEventListener(kind, (event) => event.preventDefault())

@@ -1,4 +1,4 @@
-// The name of a level put right, by the server that gave the page.
+// Corrects the level of a vertebra through the server of this page.
 import { facts } from './data.js'
 import { el } from './dom.js'
 
@@ -12,10 +12,10 @@ export function correction(name, say) {
   return el('div', { class: 'correction' }, el('label', { for: 'correct-to' }, say('correctHelp', name)), choice, go, undo, status)
 }
 
-// Two centroids this near are one vertebra's.
+// Centroids closer than this belong to the same vertebra.
 const SAME_MM = 5
 
-/** All that was given by hand so far and this; what was said of the same vertebra before no longer counts. */
+/** All levels set by hand so far and this one, which replaces an earlier one of the same vertebra. */
 function withPin(name, point) {
   const others = facts.pins.filter((pin) => Math.hypot(...pin.point_mm.map((value, n) => value - point[n])) > SAME_MM)
   return [...others, { level: name, point_mm: point }]

@@ -1,4 +1,4 @@
-// What the page holds: facts, and files that are inside it or are fetched from the server that gave the page.
+// Data of the page: facts, and files that are embedded in it or fetched from its server.
 export const facts = JSON.parse(document.getElementById('facts').textContent)
 
 export function has(name) {

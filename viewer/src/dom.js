@@ -1,4 +1,4 @@
-// Elements from code: text never becomes markup.
+// Creates elements; text is never parsed as markup.
 export function el(tag, attributes = {}, ...children) {
   const node = document.createElement(tag)
   for (const [key, value] of Object.entries(attributes)) {

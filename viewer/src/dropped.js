@@ -1,4 +1,4 @@
-// The files of a drop or of a chooser, folders and their folders included.
+// Collects the files of a drop, including those in nested folders.
 export async function droppedFiles(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean)
   if (!entries.length) return [...transfer.files]
@@ -14,7 +14,7 @@ async function collect(entry, files) {
   }
   const reader = entry.createReader()
   for (;;) {
-    // A reader gives some entries at a time, and none at the end.
+    // A reader returns entries in batches, and an empty batch at the end.
     const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject))
     if (!some.length) return
     for (const child of some) await collect(child, files)

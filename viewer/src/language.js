@@ -1,4 +1,4 @@
-// English or Spanish: the browser's language, unless the reader chose; the choice stays in the browser.
+// English or Spanish: the language of the browser, unless the user chose one; the choice is stored in the browser.
 const KEY = 'vertebral-language'
 
 export function language() {
@@ -6,7 +6,7 @@ export function language() {
     const chosen = localStorage.getItem(KEY)
     if (chosen === 'en' || chosen === 'es') return chosen
   } catch {
-    // A browser may refuse storage to a page from disk.
+    // A browser may refuse storage for a page opened from disk.
   }
   return (navigator.language || 'en').toLowerCase().startsWith('es') ? 'es' : 'en'
 }
@@ -15,11 +15,11 @@ export function choose(code) {
   try {
     localStorage.setItem(KEY, code)
   } catch {
-    // Then the choice lasts as long as the page.
+    // Then the choice lasts until the page is closed.
   }
 }
 
-/** say(key, ...values) in one language; `{0}` in a text stands for the first value. */
+/** Return say(key, ...values) for one language; `{0}` in a text is replaced by the first value. */
 export function speaker(texts, code) {
   return (key, ...values) => {
     const text = texts[code][key] ?? texts.en[key] ?? key

@@ -1,6 +1,6 @@
-// Stands in for zarrita, which NiiVue needs for Zarr volumes only.
+// Replaces zarrita, which NiiVue needs for Zarr volumes only.
 function absent() {
-  throw new Error('Zarr volumes are not read here')
+  throw new Error('Zarr volumes are not supported')
 }
 export const open = absent
 export const root = absent

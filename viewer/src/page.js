@@ -1,4 +1,4 @@
-// The page of one result: the views, the table, and what links them.
+// Page of one result: the views, the table, and the links between them.
 import { facts, has } from './data.js'
 import { el } from './dom.js'
 import { choose, language, speaker } from './language.js'
@@ -172,6 +172,6 @@ async function startSlices() {
   document.documentElement.dataset.slices = Math.round(performance.now())
 }
 
-// For tests and for the console: where the views are.
+// Access to the views for tests and for the console.
 window.vertebral = { state, select }
 start()

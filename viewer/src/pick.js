@@ -1,6 +1,6 @@
-// Where a point in mm lies on a canvas, and which mesh lies under a point of the canvas.
+// Projects points in mm to the canvas, and finds the mesh under a point of the canvas.
 
-/** `mvp` is column-major 4x4; returns [x, y, depth] in pixels of a canvas of `width` x `height`, or null behind it. */
+/** `mvp` is column-major 4x4; returns [x, y, depth] in pixels of a canvas of `width` x `height`, or null behind the camera. */
 export function project(mvp, [x, y, z], width, height) {
   const w = mvp[3] * x + mvp[7] * y + mvp[11] * z + mvp[15]
   if (Math.abs(w) < 1e-9) return null
@@ -10,7 +10,7 @@ export function project(mvp, [x, y, z], width, height) {
   return [(0.5 + clipX / 2) * width, (0.5 - clipY / 2) * height, depth]
 }
 
-/** Index of the visible mesh ({points, triangles, visible}) that is foremost at (x, y), or -1. */
+/** Index of the frontmost visible mesh ({points, triangles, visible}) at (x, y), or -1. */
 export function meshAt(meshes, mvp, x, y, width, height) {
   let found = -1
   let nearest = Infinity

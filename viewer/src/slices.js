@@ -1,4 +1,4 @@
-// Three slices through the CT with the labels on top.
+// Three slices through the CT with the labels overlaid.
 import { Niivue, NVImage, SLICE_TYPE } from '@niivue/niivue'
 import { blob, facts } from './data.js'
 
@@ -35,7 +35,7 @@ export class Slices {
     const image = await NVImage.new(await blob('ct.nii.gz', progress), 'ct.nii.gz', 'gray', 1, null, ...range(WINDOWS.bone))
     const labels = await NVImage.new(await blob('labels.nii.gz'), 'labels.nii.gz', 'gray', this.opacity)
     labels.setColormapLabel(colours())
-    // Both at once: each addVolume draws all volumes again.
+    // Assigned first: each addVolume redraws all volumes.
     this.nv.volumes = [image]
     this.nv.addVolume(labels)
     this.nv.onLocationChange = (place) => this.onMove([...place.mm].slice(0, 3), this.hu(place), this.labelAt(place))
@@ -45,7 +45,7 @@ export class Slices {
     this.canvas.parentElement.addEventListener('keydown', (event) => this.onKey(event), { capture: true })
   }
 
-  /** Crosshairs of one pixel and a bit, whatever a pixel shows. */
+  /** Keep the crosshairs just over one pixel wide at any zoom. */
   thin() {
     const tile = this.nv.screenSlices[0]
     if (!tile?.fovMM[0]) return
@@ -103,7 +103,7 @@ export class Slices {
     this.redraw()
   }
 
-  /** Once a frame at most, however fast a slider moves: all volumes are coloured anew. */
+  /** Recolour all volumes, at most once per frame, however fast a slider moves. */
   redraw() {
     cancelAnimationFrame(this.waiting)
     this.waiting = requestAnimationFrame(() => this.nv.updateGLVolume())

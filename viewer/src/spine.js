@@ -1,4 +1,4 @@
-// The spine in 3D: turn, zoom, hide, pick.
+// The spine in 3D: rotate, zoom, hide, pick.
 import { Niivue, NVMesh, SLICE_TYPE } from '@niivue/niivue'
 import { blob, facts } from './data.js'
 import { meshAt, project } from './pick.js'
@@ -58,7 +58,7 @@ export class Spine {
     for (const kind of ['pointermove', 'touchmove', 'wheel']) {
       this.canvas.addEventListener(kind, () => requestAnimationFrame(() => this.placeNames()), { passive: true })
     }
-    // NiiVue's own keys depend on where the mouse is; these do not.
+    // NiiVue's own keys depend on the position of the mouse; these do not.
     this.canvas.parentElement.addEventListener('keydown', (event) => this.onKey(event), { capture: true })
     new ResizeObserver(() => this.placeNames()).observe(this.canvas.parentElement)
   }
@@ -85,7 +85,7 @@ export class Spine {
     this.placeNames()
   }
 
-  /** As large as the canvas allows: NiiVue leaves room for the diagonal of the box. */
+  /** Fill the canvas: NiiVue leaves room for the diagonal of the bounding box. */
   fit() {
     const { clientWidth: width, clientHeight: height } = this.canvas
     const mvp = this.mvp()

@@ -1,4 +1,4 @@
-// Everything of the page that is text: levels, figures, warnings, provenance, files.
+// Tables and lists of the page: levels, measurements, warnings, provenance, files.
 import { facts } from './data.js'
 import { dot, el } from './dom.js'
 
@@ -65,7 +65,7 @@ function moveFocus(event, rows, { onSelect }) {
   }
 }
 
-/** One stop of the tab key for the table: the selected row, or the first; arrow keys go on from there. */
+/** Give the table one tab stop: the selected row, or the first; arrow keys move from there. */
 function reachable(rows) {
   const chosen = rows.find((row) => row.getAttribute('aria-selected') === 'true') ?? rows[0]
   for (const row of rows) {

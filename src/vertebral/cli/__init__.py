@@ -1,4 +1,4 @@
-"""The command line: arguments in, one line of text and an exit code out. Heavy imports happen inside commands."""
+"""The command line. Heavy imports happen inside the commands, so that help is quick."""
 
 from typing import Annotated
 
@@ -20,7 +20,7 @@ from vertebral.cli.synth import synth
 from vertebral.cli.train import train
 from vertebral.cli.view import app as web_app
 from vertebral.cli.view import view
-from vertebral.core.about import DISCLAIMER, __version__
+from vertebral.core.about import DISCLAIMER
 
 app = typer.Typer(
     name="vertebral",
@@ -46,8 +46,8 @@ app.command(epilog="Example: vertebral evaluate --pred result/a_seg-vert_msk.nii
 )
 app.command(epilog="Example: vertebral measure result --ct scan.nii.gz --out measured --format csv,json")(measure)
 app.command(
-    epilog="Examples: vertebral relabel seg.nii.gz --scheme totalsegmentator --out mended\n\n"
-    "vertebral relabel seg.nii.gz --out mended --set L3=40,-12,310"
+    epilog="Examples: vertebral relabel seg.nii.gz --scheme totalsegmentator --out corrected\n\n"
+    "vertebral relabel seg.nii.gz --out corrected --set L3=40,-12,310"
 )(relabel)
 app.command(
     epilog="Examples: vertebral mesh result --out meshes --format stl,3mf\n\n"
@@ -75,10 +75,12 @@ def main(
         typer.Option("--version", is_eager=True, callback=lambda on: _print_version(on), help="Print the version."),
     ] = False,
 ) -> None:
-    """Set nothing up: options of all commands live with the commands."""
+    """Options of `vertebral` itself; all others belong to the commands."""
 
 
 def _print_version(on: bool) -> None:
     if on:
+        from vertebral.core.about import __version__
+
         print(f"vertebral {__version__}")
         raise typer.Exit

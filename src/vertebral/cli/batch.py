@@ -1,4 +1,4 @@
-"""Many CTs from the command line."""
+"""`vertebral run --jobs`: many CTs."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from vertebral.workflows.batch.worker import BatchRow
     from vertebral.workflows.config import RunConfig
 
-_MOST_SHOWN = 100
+_MAX_ROWS = 100
 _COLOURS = {"done": "green", "skipped": "", "failed": "red"}
 
 
 @dataclass(frozen=True)
 class Printing:
-    """What is printed: nothing but errors, or one JSON document, or tables."""
+    """What to print: errors only, one JSON document, or tables."""
 
     quiet: bool
     as_json: bool
 
 
 def run_many(place: Path, out: Path, config: "RunConfig", jobs: int, printing: Printing) -> None:
-    """Run all scans of `place` and print what became of them. Raises Exit with code 1 where one failed."""
+    """Run all scans of `place` and print their outcome. Raises typer.Exit with code 1 if a scan failed."""
     from vertebral.workflows.batch import TABLE, counts, run_scans
 
     with counted(printing.quiet or printing.as_json) as show:
@@ -43,12 +43,12 @@ def run_many(place: Path, out: Path, config: "RunConfig", jobs: int, printing: P
 
 
 def _print_rows(rows: "list[BatchRow]") -> None:
-    """A table of all scans, or of those that failed where there are very many."""
+    """Print a table of all scans, or only of those that failed if there are very many."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    shown = rows if len(rows) <= _MOST_SHOWN else [row for row in rows if row.status == "failed"]
+    shown = rows if len(rows) <= _MAX_ROWS else [row for row in rows if row.status == "failed"]
     console, table = Console(), Table("scan", "", "vertebrae", "to review", "warnings", "seconds", "GB")
     for row in shown:
         status = f"[{_COLOURS[row.status]}]{row.status}[/]" if _COLOURS[row.status] else row.status

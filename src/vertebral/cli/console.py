@@ -1,6 +1,5 @@
-"""What all commands share: options, errors as one line, progress on standard error, results on standard output."""
+"""Shared by all commands: options, errors as one line, progress on standard error, results on standard output."""
 
-import json
 import math
 import signal
 import sys
@@ -14,22 +13,22 @@ import typer
 
 from vertebral.core.errors import ConfigError, VertebralError
 
-OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the results; made where it is missing.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU where there is one.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else.")]
+OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the results; created if missing.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto uses a GPU if there is one.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output and nothing else.")]
 
 
 def check_device(name: str) -> None:
-    """Refuse a --device that is none."""
+    """Raise ConfigError for an unknown --device."""
     if name not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"--device {name}: use auto, cpu or cuda")
 
 
 @contextmanager
 def errors(as_json: bool) -> Iterator[None]:
-    """Turn a foreseen error into one line on standard error (or JSON) and its exit code."""
+    """Turn a foreseen error into one line on standard error (or JSON on standard output) and its exit code."""
     try:
         yield
     except VertebralError as error:
@@ -39,8 +38,8 @@ def errors(as_json: bool) -> Iterator[None]:
     except MemoryError:
         _fail("out of memory: close other programs, crop the CT, or run on a larger machine", 1, as_json)
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        _fail(f"{place}{error.strerror or error}: check the place and its free space", 1, as_json)
+        path = f"{error.filename}: " if error.filename else ""
+        _fail(f"{path}{error.strerror or error}: check the path and the free disk space", 1, as_json)
 
 
 def _fail(message: str, code: int, as_json: bool) -> NoReturn:
@@ -54,7 +53,7 @@ def _fail(message: str, code: int, as_json: bool) -> NoReturn:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGTERM, which a cluster sends to end a job, tidy up as Ctrl-C does."""
+    """Let SIGTERM, which a cluster sends to end a job, clean up as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -67,7 +66,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def stages(silent: bool) -> Iterator[Callable[[str, float], None]]:
-    """Yield progress(stage, share), shown as one bar per stage on standard error."""
+    """Yield `progress(stage, share)`, shown as one bar per stage on standard error."""
     if silent:
         yield lambda name, share: None
         return
@@ -88,13 +87,15 @@ def stages(silent: bool) -> Iterator[Callable[[str, float], None]]:
 
 @contextmanager
 def stages_as_json() -> Iterator[Callable[[str, float], None]]:
-    """Yield progress(stage, share), told as one JSON document a line on standard error, for another program to read."""
+    """Yield `progress(stage, share)`, printed as JSON lines on standard error for another program to read."""
+    import json
+
     yield lambda name, share: print(json.dumps({"stage": name, "share": round(share, 4)}), file=sys.stderr, flush=True)
 
 
 @contextmanager
 def counted(silent: bool) -> Iterator[Callable[[int, int, str], None]]:
-    """Yield progress(done, total, text), shown as one bar on standard error, or as lines where that is no terminal."""
+    """Yield `progress(done, total, text)`, shown as a bar on standard error, or as lines if that is not a terminal."""
     if silent:
         yield lambda done, total, text: None
         return
@@ -113,7 +114,7 @@ def counted(silent: bool) -> Iterator[Callable[[int, int, str], None]]:
 
 @contextmanager
 def steps(silent: bool) -> Iterator[Callable[[str], None]]:
-    """Yield say(text), shown beside a spinner on standard error."""
+    """Yield `say(text)`, shown next to a spinner on standard error."""
     if silent:
         yield lambda text: None
         return
@@ -124,7 +125,9 @@ def steps(silent: bool) -> Iterator[Callable[[str], None]]:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Print one JSON document. JSON knows no NaN and no infinity: both become null."""
+    """Print one JSON document. NaN and infinity, which JSON does not have, become null."""
+    import json
+
     print(json.dumps(_finite(value), allow_nan=False))
 
 
@@ -137,7 +140,7 @@ def _finite(value: Any) -> Any:
 
 
 def print_files(files: dict[str, Path], quiet: bool, as_json: bool) -> None:
-    """Print the paths of what was made, a line each or as one JSON document."""
+    """Print the paths of the files that were written, one per line or as one JSON document."""
     if as_json:
         print_json({name: str(path) for name, path in files.items()})
     elif not quiet:

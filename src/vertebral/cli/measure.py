@@ -1,4 +1,4 @@
-"""Measurements from the command line."""
+"""`vertebral measure`: measurements of a labelled spine."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +8,6 @@ import typer
 from vertebral.cli.console import AsJson, OutFolder, Overwrite, Quiet, errors, interruptible, print_json, stages
 from vertebral.core.about import DISCLAIMER
 from vertebral.core.errors import ConfigError, InputError, OutputExistsError
-from vertebral.io.manifest import LABELS_ENDING, MANIFEST
 
 if TYPE_CHECKING:
     from vertebral.core.measurements import Measurements
@@ -26,15 +25,15 @@ _SHOWN = {
 
 
 def measure(
-    source: Annotated[Path, typer.Argument(help="A folder that `vertebral run` wrote, or a label map with VerSe ids.")],
+    source: Annotated[Path, typer.Argument(help="A result of `vertebral run`, or a label map with VerSe ids.")],
     out: OutFolder,
-    ct: Annotated[Path | None, typer.Option(help="The CT, for bone density: as for `vertebral run`.")] = None,
-    formats: Annotated[str, typer.Option("--format", help="csv, json, parquet, or several: csv,json.")] = "csv,json",
+    ct: Annotated[Path | None, typer.Option(help="The CT, for bone density; any input of `vertebral run`.")] = None,
+    formats: Annotated[str, typer.Option("--format", help="csv, json, parquet; separate by commas.")] = "csv,json",
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure vertebrae, discs and curves of a labelled spine; each figure has a quality, or a reason to be missing."""
+    """Measure vertebrae, discs and curves of a labelled spine; each value has a quality, or a reason to be missing."""
     with errors(as_json), interruptible():
         chosen = _formats(formats)
         labels_path = _label_map(source)
@@ -42,7 +41,7 @@ def measure(
         names = _file_names(stem, chosen)
         for name in names:
             if (out / name).exists() and not overwrite:
-                raise OutputExistsError(f"{out / name}: is there already; add --overwrite, or choose another --out")
+                raise OutputExistsError(f"{out / name}: already exists; add --overwrite, or choose another --out")
         with stages(quiet or as_json) as progress:
             progress("read", 0.0)
             from vertebral.io.ct.read import read_labels, read_scan
@@ -62,10 +61,10 @@ def measure(
 
 
 def _formats(text: str) -> tuple[str, ...]:
-    chosen = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",")))
+    chosen = tuple(dict.fromkeys(name.strip().lower() for name in text.split(",")))
     unknown = [name for name in chosen if name not in FORMATS]
     if unknown:
-        raise ConfigError(f"--format {text}: use one or several of {', '.join(FORMATS)}, with commas between")
+        raise ConfigError(f"--format {text}: use one or more of {', '.join(FORMATS)}, separated by commas")
     if "parquet" in chosen:
         from vertebral.io.tables import require_parquet
 
@@ -74,16 +73,18 @@ def _formats(text: str) -> tuple[str, ...]:
 
 
 def _label_map(source: Path) -> Path:
-    """Return the label map itself, or that of a folder of results."""
+    """Return `source` itself, or the label map of the result in the folder `source`."""
+    from vertebral.io.manifest import LABELS_ENDING, MANIFEST
+
     if not source.exists():
         raise InputError(f"{source}: no such file or folder: check the path")
     if not source.is_dir():
         return source
     if not (source / MANIFEST).is_file():
-        raise InputError(f"{source}: holds no {MANIFEST}; give a folder that `vertebral run` wrote, or a label map")
+        raise InputError(f"{source}: contains no {MANIFEST}; give a result of `vertebral run`, or a label map")
     found = sorted(source.glob(f"*{LABELS_ENDING}"))
     if len(found) != 1:
-        raise InputError(f"{source}: holds {len(found)} files *{LABELS_ENDING}; give the one to measure")
+        raise InputError(f"{source}: contains {len(found)} files *{LABELS_ENDING}; give the one to measure")
     return found[0]
 
 

@@ -1,4 +1,4 @@
-"""Surfaces from the command line."""
+"""`vertebral mesh`: surfaces from a label map or a result."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,30 +9,31 @@ from vertebral.cli.console import AsJson, OutFolder, Overwrite, Quiet, errors, i
 
 
 def mesh(
-    source: Annotated[Path, typer.Argument(help="A label map with VerSe ids, or a folder that `vertebral run` wrote.")],
+    source: Annotated[Path, typer.Argument(help="A label map with VerSe ids, or a result of `vertebral run`.")],
     out: OutFolder,
-    levels: Annotated[str | None, typer.Option(help="Mesh these levels only, as in L1-L5 or T12,L1.")] = None,
+    levels: Annotated[str | None, typer.Option(help="Mesh only these levels, as in L1-L5 or T12,L1.")] = None,
     formats: Annotated[
-        str, typer.Option("--format", help="Of stl, ply, obj (a file each), glb, 3mf (one for all); several by comma.")
+        str,
+        typer.Option("--format", help="stl, ply, obj (one per vertebra), glb, 3mf (one for all); separate by commas."),
     ] = "stl,glb",
-    smooth: Annotated[float, typer.Option(help="From 0, the voxels' stairs, to 1.")] = 1.0,
+    smooth: Annotated[float, typer.Option(help="Smoothing, from 0 (none: the steps of the voxels) to 1.")] = 1.0,
     max_error_mm: Annotated[
-        float, typer.Option(help="How far fewer triangles may move 999 of 1000 points; 0 keeps all.")
+        float, typer.Option(help="How far decimation may move 99.9 % of the points; 0 keeps all triangles.")
     ] = 0.15,
     target_edge_mm: Annotated[
-        float | None, typer.Option(help="Even triangles of about this edge, none removed.")
+        float | None, typer.Option(help="Make even triangles with about this edge length, without decimation.")
     ] = None,
-    clearance_mm: Annotated[float, typer.Option(help="Least gap between neighbours.")] = 0.1,
-    lps: Annotated[bool, typer.Option("--lps", help="Write LPS+ (DICOM, ITK) in place of RAS+.")] = False,
+    clearance_mm: Annotated[float, typer.Option(help="Minimum gap between neighbouring vertebrae.")] = 0.1,
+    lps: Annotated[bool, typer.Option("--lps", help="Write LPS+ coordinates (DICOM, ITK) instead of RAS+.")] = False,
     cut: Annotated[
         str | None,
-        typer.Option(help="Cut in two closed parts: sagittal, coronal or axial, or as in axial@-120.5 (RAS+ mm)."),
+        typer.Option(help="Cut into two closed halves: sagittal, coronal or axial, or as in axial@-120.5 (RAS+ mm)."),
     ] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make closed, printable surfaces of the vertebrae of a label map or a result."""
+    """Make closed, printable surfaces from a label map or a result."""
     with errors(as_json), interruptible():
         from vertebral.core.anatomy import parse_levels
         from vertebral.core.config import parse_config
@@ -40,7 +41,7 @@ def mesh(
 
         options = {
             "levels": None if levels is None else tuple(level.name for level in parse_levels(levels)),
-            "formats": tuple(part.strip().lower() for part in formats.split(",")),
+            "formats": tuple(name.strip().lower() for name in formats.split(",")),
             "smooth": smooth,
             "max_error_mm": 0.0 if target_edge_mm is not None else max_error_mm,
             "target_edge_mm": target_edge_mm,

@@ -1,7 +1,5 @@
-"""What commands share that take a path or the address of a series on a PACS."""
+"""Shared by commands whose input is a path or the address of a series on a PACS."""
 
-import hashlib
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,51 +14,52 @@ Credentials = Annotated[
     Path | None,
     typer.Option("--pacs-credentials", help="File with `user = ...` and `password = ...`, or `token = ...`."),
 ]
-CaBundle = Annotated[Path | None, typer.Option("--pacs-ca", help="Certificates that the PACS's must lead to.")]
+CaBundle = Annotated[Path | None, typer.Option("--pacs-ca", help="CA certificates to verify the PACS with.")]
 Store = Annotated[bool, typer.Option("--store", help="Send the DICOM results to the PACS that the CT came from.")]
 Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the CT lies: `path` on this machine, and how to send results back (None where it came from no PACS)."""
+class LocalCt:
+    """A CT on this machine, and a function that sends results to the PACS it came from (None if from no PACS)."""
 
     path: Path
     send: Callable[[Sequence[Path]], None] | None
 
 
 @contextmanager
-def brought(
+def fetched(
     source: str, credentials: Path | None, ca_bundle: Path | None, progress: Progress = lambda name, share: None
-) -> Iterator[Place]:
-    """Give `source` as a path; a series on a PACS is fetched into a private folder that goes at the end."""
+) -> Iterator[LocalCt]:
+    """Yield `source` as a local path; a series on a PACS is fetched into a private folder, deleted at the end."""
     from vertebral.io.dicom.pacs_access import is_address, parse_address, read_access
 
     if not is_address(source):
-        yield Place(Path(source), None)
+        yield LocalCt(Path(source), None)
         return
+    import hashlib
+    import tempfile
+
     from vertebral.io.dicom.dicomweb import fetch_series, store_files
 
     address, access = parse_address(source), read_access(credentials, ca_bundle)
-    # Results are named after the folder; a UID is a kind of name, so a hash of it.
+    # Results are named after this folder; a UID can identify a patient, so a hash of it is used.
     name = "ct_" + hashlib.sha256(address.series_uid.encode()).hexdigest()[:8]
     with tempfile.TemporaryDirectory(prefix="vertebral-") as root:
         progress("fetch", 0.0)
         fetch_series(address, access, Path(root) / name, lambda share: progress("fetch", share))
-        yield Place(
+        yield LocalCt(
             Path(root) / name,
             lambda files: store_files(address, access, files, lambda share: progress("store", share)),
         )
 
 
 def check_store(store: bool, source: str | None, formats: Sequence[str]) -> None:
-    """Refuse a --store for which there is no PACS, or nothing to send."""
+    """Raise ConfigError for --store without a PACS, or without anything to send."""
     if not store:
         return
     if source is None or "://" not in source:
-        raise ConfigError(
-            "--store: the CT comes from no PACS; give its address, dicomwebs://host/studies/UID/series/UID"
-        )
+        raise ConfigError("--store: the CT is not on a PACS; give its address, dicomwebs://host/studies/UID/series/UID")
     from vertebral.workflows.config import DICOM_FORMATS
 
     if not set(formats) & set(DICOM_FORMATS):
@@ -69,4 +68,4 @@ def check_store(store: bool, source: str | None, formats: Sequence[str]) -> None
 
 def formats_of(text: str | None) -> tuple[str, ...]:
     """Return the formats of a comma-separated option."""
-    return () if text is None else tuple(dict.fromkeys(part.strip().lower() for part in text.split(",")))
+    return () if text is None else tuple(dict.fromkeys(name.strip().lower() for name in text.split(",")))

@@ -1,4 +1,4 @@
-"""Label maps of other tools from the command line."""
+"""`vertebral relabel`: correct label maps of any tool."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 
 def relabel(
-    seg: Annotated[Path, typer.Argument(help="Label map: NIfTI, NRRD or MetaImage, of any tool.")],
+    seg: Annotated[Path, typer.Argument(help="Label map of any tool: NIfTI, NRRD or MetaImage.")],
     out: OutFolder,
     ct: Annotated[
-        Path | None, typer.Option(help="Its CT, to check that both fit: one grid, and labels on bone. Changes nothing.")
+        Path | None, typer.Option(help="Its CT, only to check that the grids agree and labels cover bone.")
     ] = None,
     scheme: Annotated[
         str,
         typer.Option(
-            help="Ids of the map: verse, totalsegmentator (v2), totalsegmentator-v1, vista3d, monailabel, cads, "
-            "cads-vertebrae or plain (1, 2, 3, ... from C1)."
+            help="Label ids of the input: verse, totalsegmentator (v2), totalsegmentator-v1, vista3d, monailabel, "
+            "cads, cads-vertebrae or plain (1, 2, 3, ... from C1)."
         ),
     ] = "verse",
-    out_scheme: Annotated[str, typer.Option(help="Ids to write.")] = "verse",
+    out_scheme: Annotated[str, typer.Option(help="Label ids of the output.")] = "verse",
     pins: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Give a level by hand at a point in mm (RAS): --set L3=40,-12,310. Repeatable."),
+        typer.Option("--set", help="Set the level at a point in mm (RAS): --set L3=40,-12,310. Repeatable."),
     ] = None,
     first: Annotated[str | None, typer.Option(help="Level of the topmost vertebra.")] = None,
     last: Annotated[str | None, typer.Option(help="Level of the bottommost vertebra.")] = None,
@@ -37,14 +37,14 @@ def relabel(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Mend a label map: one vertebra a label, in an order that anatomy allows; what is right stays as it is.
+    """Correct a label map: one label per vertebra, in anatomical order; what is right stays unchanged.
 
-    Writes the map on its own grid, its centroids and a manifest that says what was changed.
+    Writes the label map on its own grid, its centroids, and a manifest that lists the changes.
     """
     with errors(as_json), interruptible():
         from vertebral.core.anatomy import level_named
         from vertebral.workflows.relabel import RelabelRequest
-        from vertebral.workflows.relabel import relabel as mend
+        from vertebral.workflows.relabel import relabel as relabel_map
 
         request = RelabelRequest(
             scheme,
@@ -55,8 +55,8 @@ def relabel(
             overwrite,
         )
         with steps(quiet or as_json) as say:
-            say(f"mending {seg.name}")
-            manifest = mend(seg, out, request, ct)
+            say(f"relabelling {seg.name}")
+            manifest = relabel_map(seg, out, request, ct)
     if as_json:
         print_json({"out": str(out), **manifest})
     elif not quiet:
@@ -64,13 +64,13 @@ def relabel(
 
 
 def _pin(text: str) -> "Pin":
-    """`L3=40,-12,310` -> level and point."""
+    """Parse `L3=40,-12,310` as a level and a point."""
     from vertebral.core.anatomy import level_named
     from vertebral.workflows.relabel import Pin
 
     name, equals, point = text.partition("=")
     try:
-        x, y, z = (float(part) for part in point.split(","))
+        x, y, z = (float(value) for value in point.split(","))
     except ValueError:
         equals = ""
     if not equals:

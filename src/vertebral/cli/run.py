@@ -1,4 +1,4 @@
-"""One CT from the command line."""
+"""`vertebral run`: one CT, or many."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ from vertebral.cli.console import (
     stages_as_json,
 )
 from vertebral.cli.export import Scheme
-from vertebral.cli.pacs import CaBundle, Credentials, Store, brought, check_store, formats_of
+from vertebral.cli.pacs import CaBundle, Credentials, Store, check_store, fetched, formats_of
 from vertebral.core.about import DISCLAIMER
 from vertebral.core.errors import ConfigError
 
@@ -29,35 +29,40 @@ def run(
     ct: Annotated[
         str,
         typer.Argument(
-            help="NIfTI, NRRD, MHA, a DICOM folder, a zip of one, or dicomwebs://.../series/UID. With --jobs a folder "
-            "of such scans, or a .txt file with a path a line."
+            help="NIfTI, NRRD or MHA file, DICOM folder, zip of one of these, or dicomwebs://.../series/UID. "
+            "With --jobs: a folder of scans, or a .txt file with one path per line."
         ),
     ],
     out: OutFolder,
-    model: Annotated[str, typer.Option(help="A shipped model's name, or a model folder.")] = "default",
+    model: Annotated[str, typer.Option(help="Name of a model, or a model folder.")] = "default",
     device: Device = "auto",
     backend: Annotated[
-        str, typer.Option(help="auto, torch or openvino; auto takes OpenVINO on a CPU where it is installed.")
+        str, typer.Option(help="auto, torch or openvino; auto uses OpenVINO on a CPU if installed.")
     ] = "auto",
-    levels: Annotated[str | None, typer.Option(help="Keep these levels only, as in L1-L5 or T12,L1.")] = None,
-    spacing_mm: Annotated[float | None, typer.Option(help="Working spacing; the model's own is best.")] = None,
-    refine: Annotated[bool, typer.Option(help="Refine each vertebra, if the model can; without it is faster.")] = True,
+    levels: Annotated[str | None, typer.Option(help="Keep only these levels, as in L1-L5 or T12,L1.")] = None,
+    spacing_mm: Annotated[float | None, typer.Option(help="Working spacing in mm; the model's own is best.")] = None,
+    refine: Annotated[bool, typer.Option(help="Refine each vertebra, if the model can; slower.")] = True,
     exact: Annotated[
-        bool, typer.Option(help="Look at all of the scan, not only where a spine may be; somewhat slower.")
+        bool, typer.Option(help="Search all of the scan, not only where a spine is likely; slower.")
     ] = False,
     overlap: Annotated[
-        float | None, typer.Option(min=0, max=0.9, help="How much windows overlap, as a fraction; more is slower.")
+        float | None,
+        typer.Option(min=0, max=0.9, help="Overlap of the sliding windows, a fraction; more is slower."),
     ] = None,
     mirror: Annotated[
-        bool, typer.Option("--mirror", help="Average over the scan and its mirror image: networks take twice as long.")
+        bool,
+        typer.Option("--mirror", help="Average over the scan and its mirror image; inference takes twice as long."),
     ] = False,
-    series: Annotated[str | None, typer.Option(help="SeriesInstanceUID (or its start) of a DICOM folder.")] = None,
-    max_memory_gb: Annotated[float | None, typer.Option(help="Refuse a CT that would need more.")] = None,
+    series: Annotated[
+        str | None, typer.Option(help="SeriesInstanceUID, or its first characters, in a DICOM folder.")
+    ] = None,
+    max_memory_gb: Annotated[float | None, typer.Option(help="Refuse a CT that would need more memory.")] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Run many scans, so many at once; what is done already is skipped.")
+        int | None, typer.Option(min=1, help="Run many scans, this many at once; finished ones are skipped.")
     ] = None,
     formats: Annotated[
-        str | None, typer.Option("--format", help="Write these too: formats of `vertebral export`, by comma.")
+        str | None,
+        typer.Option("--format", help="Also write these formats of `vertebral export`; separate by commas."),
     ] = None,
     scheme: Scheme = "verse",
     store: Store = False,
@@ -67,13 +72,13 @@ def run(
     quiet: Quiet = False,
     as_json: AsJson = False,
     progress_json: Annotated[
-        bool, typer.Option("--progress-json", help="Tell progress as JSON lines on standard error.")
+        bool, typer.Option("--progress-json", help="Print progress as JSON lines on standard error.")
     ] = False,
 ) -> None:
     """Find, name and mesh the vertebrae of one CT, or of many.
 
-    Of many, each has a folder of its own in --out, beside scans.csv and scans.jsonl, which tell what became of each.
-    The exit code is 1 where one failed; the same command then runs what is missing.
+    With --jobs, each scan gets its own folder in --out; scans.csv and scans.jsonl list the outcome of each. The exit
+    code is 1 if a scan failed; the same command then runs the missing ones.
     """
     with errors(as_json), interruptible():
         from vertebral.core.anatomy import parse_levels
@@ -101,19 +106,19 @@ def run(
         config = parse_config(RunConfig, options, "command line")
         if jobs is not None or ct.lower().endswith(".txt"):
             if store:
-                raise ConfigError("--store: is for one scan; leave out --jobs")
+                raise ConfigError("--store: works for a single scan only; leave out --jobs")
             run_many(Path(ct), out, config, jobs or 1, Printing(quiet, as_json))
             return
         check_store(store, ct, config.formats)
-        told = stages_as_json() if progress_json else stages(quiet or as_json)
-        with told as progress, brought(ct, pacs_credentials, pacs_ca, progress) as place:
+        reporting = stages_as_json() if progress_json else stages(quiet or as_json)
+        with reporting as progress, fetched(ct, pacs_credentials, pacs_ca, progress) as source:
             progress("start", 0.0)
             from vertebral.workflows import run as pipeline
 
             progress("start", 1.0)
-            manifest = pipeline.run(place.path, out, config, progress)
-            if store and place.send is not None:
-                place.send([out / row["file"] for row in manifest["outputs"] if row["file"].endswith(".dcm")])
+            manifest = pipeline.run(source.path, out, config, progress)
+            if store and source.send is not None:
+                source.send([out / row["file"] for row in manifest["outputs"] if row["file"].endswith(".dcm")])
     if as_json:
         print_json({"out": str(out), **manifest})
     elif not quiet:
@@ -135,7 +140,7 @@ def _print_summary(out: Path, manifest: dict[str, Any]) -> None:
     for warning in manifest["warnings"]:
         console.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
     seconds = sum(manifest["seconds"].values())
-    memory = f", {manifest['peak_memory_gb']} GB at most" if manifest["peak_memory_gb"] else ""
+    memory = f", {manifest['peak_memory_gb']} GB peak memory" if manifest["peak_memory_gb"] else ""
     print(f"{seconds:.0f} s{memory}. {DISCLAIMER}")
     names = [row["file"] for row in manifest["outputs"]]
     meshes = [name for name in names if name.endswith(".stl")]

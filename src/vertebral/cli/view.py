@@ -1,4 +1,4 @@
-"""Results and runs in the browser, from the command line."""
+"""`vertebral view` and `vertebral app`: results and runs in the browser."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,18 +8,18 @@ import typer
 from vertebral.cli.console import Device, Quiet, check_device, errors, interruptible, stages
 from vertebral.core.errors import ConfigError
 
-Port = Annotated[int, typer.Option(min=0, max=65535, help="Port of 127.0.0.1; 0 takes any free one.")]
-NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Print the address and open no browser.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes any free one.")]
+NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Print the address without opening a browser.")]
 
 
 def view(
-    result: Annotated[Path, typer.Argument(metavar="RESULT", help="A folder that `vertebral run` wrote.")],
-    ct: Annotated[Path | None, typer.Option(help="The CT that it was made from: shown at full resolution.")] = None,
+    result: Annotated[Path, typer.Argument(metavar="RESULT", help="A result of `vertebral run`.")],
+    ct: Annotated[Path | None, typer.Option(help="Its CT, to show it at full resolution.")] = None,
     port: Port = 0,
     no_browser: NoBrowser = False,
     quiet: Quiet = False,
 ) -> None:
-    """Look at a result in the browser; it is served on this computer only, until Ctrl-C."""
+    """View a result in the browser, on this computer only, until Ctrl-C."""
     with errors(as_json=False), interruptible():
         _require_server()
         from vertebral.web.view import view as show
@@ -29,16 +29,16 @@ def view(
 
 
 def app(
-    data: Annotated[Path, typer.Option("--data", help="Folder for uploads and results; made where it is missing.")],
-    model: Annotated[str, typer.Option(help="A shipped model's name, or a model folder.")] = "default",
+    data: Annotated[Path, typer.Option("--data", help="Folder for uploads and results; created if missing.")],
+    model: Annotated[str, typer.Option(help="Name of a model, or a model folder.")] = "default",
     device: Device = "auto",
-    refine: Annotated[bool, typer.Option(help="Refine each vertebra, if the model can; without it is faster.")] = True,
-    max_upload_gb: Annotated[float, typer.Option(min=0.001, help="Largest CT that is taken.")] = 4.0,
-    keep_days: Annotated[float, typer.Option(min=0, help="Uploads and results are deleted after so many days.")] = 30.0,
+    refine: Annotated[bool, typer.Option(help="Refine each vertebra, if the model can; slower.")] = True,
+    max_upload_gb: Annotated[float, typer.Option(min=0.001, help="Largest upload, in GB.")] = 4.0,
+    keep_days: Annotated[float, typer.Option(min=0, help="Days after which uploads and results are deleted.")] = 30.0,
     port: Port = 0,
     no_browser: NoBrowser = False,
 ) -> None:
-    """Run CTs from the browser: drop one, see it run, look, put levels right, download; on this computer only."""
+    """Run CTs from the browser, on this computer only: upload, follow the run, view, correct levels, download."""
     with errors(as_json=False), interruptible():
         check_device(device)
         _require_server()
@@ -54,4 +54,4 @@ def _require_server() -> None:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ModuleNotFoundError as error:
-        raise ConfigError(f"this needs {error.name}: pip install 'vertebral[app]'") from None
+        raise ConfigError(f"the browser view needs {error.name}: pip install 'vertebral[app]'") from None

@@ -1,1 +1,1 @@
-"""What everybody speaks in: errors, anatomy, volumes, and the records that stages hand over."""
+"""Types shared by all rooms: errors, anatomy, volumes, and the records passed between stages."""

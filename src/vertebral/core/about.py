@@ -1,6 +1,12 @@
-"""What the program says of itself."""
+"""Version and disclaimer."""
 
-from importlib.metadata import version
-
-__version__ = version("vertebral")
 DISCLAIMER = "Research use only. Not for diagnosis."
+
+
+def __getattr__(name: str) -> str:
+    """Look up `__version__` when it is first used: importing importlib.metadata is slow."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import version
+
+    return version("vertebral")

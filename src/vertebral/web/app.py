@@ -31,7 +31,7 @@ from vertebral.web.served_result import ServedResult, prepare_result, result_rou
 from vertebral.web.uploads import check_upload, receive_file, require_space, stored_name
 
 _STATIC = Path(__file__).parent / "static"
-_MOST_JSON_BYTES = 100_000
+_MAX_JSON_BYTES = 100_000
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class App:
     async def correct(self, request: Request) -> Response:
         """Correct levels. The request holds all levels set by hand; an empty list restores the original result."""
         job = self._job(request, "done")
-        if int(request.headers.get("content-length", "0")) > _MOST_JSON_BYTES:
+        if int(request.headers.get("content-length", "0")) > _MAX_JSON_BYTES:
             raise HTTPException(413)
         pins, records = parse_pins(await request.body())
         if pins:

@@ -1,1 +1,1 @@
-"""What a command does with the stages."""
+"""Combines the stages to what a command does: run, batch, relabel, mesh, export, evaluate, benchmark."""

@@ -91,7 +91,7 @@ def write_exports(
     if source is None or not dicom:
         return []
     if not result.labels.array.any():
-        return [f"the label map holds no vertebra: {', '.join(dicom)} not written"]
+        return [f"the label map contains no vertebra: {', '.join(dicom)} not written"]
     aligned(result.labels, source)
     try:
         _write_dicom(result, dicom, source, folder)

@@ -72,7 +72,7 @@ def relabel(source: Path, out: Path, request: RelabelRequest, ct: Path | None = 
     before = Volume(converted.array, labels.affine)
     instances = instances_from_labels(before, LEVELS)
     if not instances.items:
-        notes.append(f"the label map holds no vertebra under the ids of scheme {request.scheme}: check --scheme")
+        notes.append(f"the label map contains no vertebra under the ids of scheme {request.scheme}: check --scheme")
     pins = pinned(instances, request)
     instances = renumbered(instances, pins)
     spine = identify(instances, pins=pins)
@@ -117,7 +117,7 @@ def pinned(instances: Instances, request: RelabelRequest) -> dict[int, Level]:
     for level, place, option in ((request.first, 0, "--first"), (request.last, -1, "--last")):
         if level is not None:
             if not vertebrae:
-                raise ConfigError(f"{option} {level.name}: the label map holds no vertebra")
+                raise ConfigError(f"{option} {level.name}: the label map contains no vertebra")
             requested.append((level, vertebrae[place], f"{option} {level.name}"))
     for level, n, option in requested:
         other = pins.get(n)
@@ -168,7 +168,7 @@ def _place(level: Level) -> float | None:
 def _nearest(instances: Instances, pin: Pin) -> int:
     distances = [_distance_mm(item, instances, pin) for item in instances.items]
     if not distances or min(distances) > PIN_REACH_MM:
-        near = f"the nearest is {min(distances):.0f} mm away" if distances else "the label map holds none"
+        near = f"the nearest is {min(distances):.0f} mm away" if distances else "the label map contains none"
         raise ConfigError(f"{_text(pin)}: no vertebra within {PIN_REACH_MM:g} mm of this point (RAS, mm); {near}")
     return int(np.argmin(distances))
 

@@ -91,7 +91,7 @@ def _fetch(scan: BatchScan, out: Path, config: RunConfig) -> Scan | Earlier:
         same = False
     if not same:
         raise OutputExistsError(
-            f"{out}: holds results of another scan or other options; add --overwrite, or choose another --out"
+            f"{out}: contains results of another scan or other options; add --overwrite, or choose another --out"
         )
     return dict(earlier)
 
@@ -132,7 +132,7 @@ def _require_same_models(earlier: Earlier, models: Models, out: Path) -> None:
     except (KeyError, TypeError):
         before = []
     if used != before:
-        raise OutputExistsError(f"{out}: holds results of another model; add --overwrite, or choose another --out")
+        raise OutputExistsError(f"{out}: contains results of another model; add --overwrite, or choose another --out")
 
 
 def _summary(scan: BatchScan, status: Status, manifest: dict[str, Any], seconds: float | None = None) -> BatchRow:
