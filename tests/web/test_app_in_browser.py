@@ -58,7 +58,7 @@ def test_it_says_what_to_do_first(page: Any) -> None:
 
 def test_a_bad_file_shows_its_error_and_goes(page: Any) -> None:
     drop(page, "Doe^Jane.mhd", b"x")
-    wait_until(lambda: "pack both into one zip" in page.locator("#notice").inner_text(), "the refusal")
+    wait_until(lambda: "upload both in one zip" in page.locator("#notice").inner_text(), "the refusal")
     drop(page, "Doe^Jane.nii.gz", b"this is no image")
     wait_until(lambda: "not gzip-compressed" in page.locator("#notice").inner_text(), "the other refusal")
     text = page.locator("#notice").inner_text()
@@ -103,5 +103,5 @@ def _check_that_deleting_asks_first(page: Any) -> None:
     asked: list[str] = []
     page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
     page.get_by_role("button", name="Delete").click()
-    assert asked == ["Delete this CT and its results for good?"]
+    assert asked == ["Delete this CT and its results permanently?"]
     assert page.locator("article").count() == 1
