@@ -1,10 +1,10 @@
 """Version and disclaimer."""
 
 DISCLAIMER = "Research use only. Not for diagnosis."
+__version__: str  # looked up when it is first used, because importing importlib.metadata is slow
 
 
 def __getattr__(name: str) -> str:
-    """Look up `__version__` when it is first used: importing importlib.metadata is slow."""
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib.metadata import version
