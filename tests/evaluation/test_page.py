@@ -77,7 +77,7 @@ def test_pictures_lie_beside_the_markdown(report: tuple[dict[str, Any], dict[str
     worst = next(link for link in links if link.startswith("figures/worst_1_1"))
     with Image.open(files["markdown"].parent / worst) as picture:
         colours = np.asarray(picture.convert("RGB")).reshape(-1, 3).astype(int)
-    # Wrong names everywhere: the yellow of "wrong level", not the blue of "missed".
+    # Wrong names everywhere: the yellow of "wrong level", not the blue of "missing".
     yellow, blue = ((np.abs(colours - rgb).sum(1) < 120).sum() for rgb in ((240, 228, 66), (86, 180, 233)))
     assert yellow > 5000 and yellow > 3 * blue
 

@@ -1,4 +1,4 @@
-"""Counting and measuring triangle meshes: closed or not, manifold or not, how many pieces, how large."""
+"""Checks of triangle meshes: closed, manifold, number of pieces, volume and area."""
 
 from dataclasses import dataclass
 
@@ -17,10 +17,10 @@ _MIN_AREA_MM2 = 1e-9
 
 @dataclass(frozen=True)
 class SurfaceCheck:
-    """What can be said of a triangle mesh by counting.
+    """Properties of a triangle mesh.
 
-    `watertight`: each edge has exactly two faces, which run along it in opposite directions. `manifold`: besides, the
-    faces around each vertex form one fan and no triangle has an area of zero. `volume_ml` is signed: positive where
+    `watertight`: each edge has exactly two faces, which run along it in opposite directions. `manifold`: in addition,
+    the faces around each vertex form one fan and no triangle has an area of zero. `volume_ml` is signed: positive if
     the faces look outward. `euler_number` is V - E + F: 2 for a ball, 0 for one ring.
     """
 
@@ -71,7 +71,7 @@ def open_edges(faces: Faces) -> NDArray[np.int64]:
 
 
 def split_vertices(faces: Faces) -> NDArray[np.int64]:
-    """Return the vertices whose faces form more than one fan. Needs a mesh without open edges to be meaningful.
+    """Return the vertices whose faces form more than one fan. It is meaningful only for a mesh without open edges.
 
     The graph's nodes are the corners of all faces; an edge between two faces joins their corners at both of its ends.
     """
@@ -85,14 +85,14 @@ def split_vertices(faces: Faces) -> NDArray[np.int64]:
         (np.ones(3 * count, bool), (corner_at_start[order], corner_at_end[mirror])), shape=(3 * count, 3 * count)
     )
     fans = connected_components(links, directed=False)[1]
-    # Each fan has one vertex: where there are more fans than vertices, a vertex has several.
+    # Each fan belongs to one vertex; a vertex with several fans is split.
     vertex_of_fan = np.zeros(int(fans.max(initial=-1)) + 1, np.int64)
     vertex_of_fan[fans] = start
     return np.flatnonzero(np.bincount(vertex_of_fan) > 1)
 
 
 def face_normals(vertices: Points, faces: Faces) -> Points:
-    """Return the normals (F, 3), as long as their triangles are large."""
+    """Return the normals (F, 3); their lengths are the areas of the triangles."""
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
     return np.asarray(np.cross(b - a, c - a) / 2, np.float64)
 
@@ -103,7 +103,7 @@ def areas(vertices: Points, faces: Faces) -> NDArray[np.float64]:
 
 
 def has_flat_faces(vertices: Points, faces: Faces) -> bool:
-    """True where a triangle has no area: its corners are one point or on one line."""
+    """Tell whether a triangle has no area: its corners are on one point or line."""
     return bool((areas(vertices, faces) <= _MIN_AREA_MM2).any())
 
 
@@ -117,7 +117,7 @@ def vertex_normals(vertices: Points, faces: Faces) -> Points:
 
 
 def volume(vertices: Points, faces: Faces) -> float:
-    """Return the enclosed volume, positive where faces look outward (sum of signed tetrahedra about the centre)."""
+    """Return the enclosed volume, positive if faces look outward (sum of signed tetrahedra about the centre)."""
     centred = vertices - vertices.mean(axis=0) if len(vertices) else vertices
     a, b, c = (centred[faces[:, corner]] for corner in range(3))
     return float(np.einsum("ij,ij->", a, np.cross(b, c))) / 6

@@ -1,8 +1,9 @@
 """Where the triangles of a mesh cut each other.
 
-Around a vertex whose faces all look one way and go round it once, none can cut another: seen from there they lie
-side by side. All other pairs come from a uniform grid of cells, then bounding boxes, then planes; the last word has the
-test of segments against triangles, in double precision. Triangles that only touch do not count as cutting.
+Around a vertex whose faces all face one direction and go round it once, none can cut another: seen from that direction
+they are side by side. Other candidate pairs come from a uniform grid of cells; bounding boxes and planes rule most of
+them out, and the rest are tested as segments against triangles, in double precision. Triangles that only touch do not
+count as cutting.
 """
 
 import numpy as np
@@ -15,7 +16,7 @@ Pairs = NDArray[np.int64]
 _EPSILON = 1e-9
 _FOLD = -1 + 1e-10
 _CELL_EXTENTS = 1.3
-# Cosine between a face and the mean direction of those around its corner, from which it is seen from its front.
+# Least cosine between a face and the mean normal around its corner for which the face is seen from its front.
 _LEAST_FACING = 0.02
 _TURN_ROUNDING = 1e-6
 
@@ -23,8 +24,8 @@ _TURN_ROUNDING = 1e-6
 def self_intersections(vertices: Points, faces: Faces, moved: NDArray[np.bool_] | None = None) -> Pairs:
     """Return the pairs (P, 2) of faces that cut each other, or lie folded onto each other along a common edge.
 
-    `vertices` (V, 3) in mm, `faces` (F, 3). Of a mesh that had none, `moved` (V,) tells which vertices have moved
-    since: pairs of faces without any of these are passed over.
+    `vertices` (V, 3) in mm, `faces` (F, 3). For a mesh that had no such pairs, `moved` (V,) tells which vertices have
+    moved since: pairs of faces without any of these are skipped.
     """
     changed = None if moved is None else np.asarray(moved[faces].any(axis=1))
     corners = vertices[faces]
@@ -43,9 +44,9 @@ def self_intersections(vertices: Points, faces: Faces, moved: NDArray[np.bool_] 
 
 
 def _flat_fans(corners: Points, normals: Points, faces: Faces, count: int) -> NDArray[np.bool_]:
-    """Return for each of `count` vertices whether its faces, seen from their mean normal, lie side by side.
+    """Return for each of `count` vertices whether its faces, seen along their mean normal, are side by side.
 
-    They do where each shows its front and their angles at the vertex make one turn: each lies within its own sector.
+    They are if each shows its front and their angles at the vertex sum to one turn: each is within its own sector.
     """
     flat = faces.ravel()
     mean: Points = np.column_stack([np.bincount(flat, np.repeat(normals[:, axis], 3), count) for axis in range(3)])
@@ -64,7 +65,7 @@ def _flat_fans(corners: Points, normals: Points, faces: Faces, count: int) -> ND
 
 
 def _unsettled(faces: Faces, pairs: Pairs, flat: NDArray[np.bool_]) -> tuple[Pairs, NDArray[np.int64]]:
-    """Return the pairs that share no vertex whose faces cannot cut (`flat`), and how many vertices each shares."""
+    """Return the pairs without a common vertex whose faces cannot cut (`flat`), and how many vertices each shares."""
     a, b = faces[pairs[:, 0]], faces[pairs[:, 1]]
     count = np.zeros(len(pairs), np.int64)
     settled = np.zeros(len(pairs), bool)
@@ -78,8 +79,8 @@ def _unsettled(faces: Faces, pairs: Pairs, flat: NDArray[np.bool_]) -> tuple[Pai
 def _close_pairs(corners: Points, changed: NDArray[np.bool_] | None) -> Pairs:
     """Return the pairs of triangles (T, 3, 3) whose bounding boxes meet, each once; of `changed` (T,) ones only.
 
-    Triangles are entered in all cells of a grid that their boxes touch; a pair counts in the lowest cell of the two
-    boxes' common part only.
+    Triangles are entered in all cells of a grid that their boxes touch; a pair counts only in the lowest cell of the
+    intersection of the two boxes.
     """
     a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
     low, high = np.minimum(np.minimum(a, b), c), np.maximum(np.maximum(a, b), c)
@@ -137,7 +138,7 @@ def _cut(corners: Points, normals: Points, pairs: Pairs) -> NDArray[np.bool_]:
 
 
 def _straddles(corners: Points, normals: Points, pairs: Pairs) -> NDArray[np.bool_]:
-    """True where the second triangle of a pair is not wholly on one side of the first one's plane."""
+    """Return which pairs have a second triangle that is not wholly on one side of the first one's plane."""
     away = np.einsum("pnc,pc->pn", corners[pairs[:, 1]] - corners[pairs[:, 0], :1], normals[pairs[:, 0]])
     return np.asarray((away.min(axis=1) < _EPSILON) & (away.max(axis=1) > -_EPSILON))
 
@@ -159,7 +160,7 @@ def _fan_cut(vertices: Points, faces: Faces, normals: Points, pairs: Pairs) -> N
 
 
 def _pierces(start: Points, end: Points, triangles: Points) -> NDArray[np.bool_]:
-    """True where a segment crosses its triangle (N, 3, 3) from one side to the other, borders included."""
+    """Return which segments cross their triangle (N, 3, 3) from one side to the other, borders included."""
     a, b, c = (triangles[:, n] for n in range(3))
     normal = np.cross(b - a, c - a)
     length = np.maximum(np.linalg.norm(normal, axis=1), 1e-30)

@@ -149,7 +149,7 @@ def test_a_page_can_be_read_back(made: Made, tmp_path: Path) -> None:
         and "connect-src 'self'" in served.replace("&#39;", "'")
     )
     (tmp_path / "other.html").write_text("<html></html>")
-    with pytest.raises(ReadError, match=r"other\.html: not a page of `vertebral run`"):
+    with pytest.raises(ReadError, match=r"other\.html: not a report.html of `vertebral run`"):
         read_page(tmp_path / "other.html")
 
 

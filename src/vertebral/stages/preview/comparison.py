@@ -1,4 +1,4 @@
-"""Overlays of a prediction and its reference, sagittal and coronal: CT, both, and where they differ."""
+"""Overlays of a prediction and its reference, sagittal and coronal: CT, reference, prediction, and differences."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from vertebral.core.anatomy import BY_VERSE_ID, Level
 from vertebral.core.volume import Volume
 from vertebral.stages.preview.curved_slices import (
     WINDOW_HU,
-    Course,
     CurvedSlice,
-    Framed,
+    FramedSlice,
+    SpineCourse,
     coronal_slice,
     framed,
     sagittal_slice,
@@ -35,7 +35,7 @@ _LABEL_ALPHA = 0.45
 _ERROR_ALPHA = 0.85
 _COLUMNS = ("CT", "reference", "prediction", "errors")
 # Sky blue, vermillion and yellow of Okabe and Ito (2008).
-_ERRORS = {"missed": (86, 180, 233), "too much": (213, 94, 0), "wrong level": (240, 228, 66)}
+_ERRORS = {"missing": (86, 180, 233), "excess": (213, 94, 0), "wrong level": (240, 228, 66)}
 # An A4 page with margins; all in inches.
 _WIDTH, _HEIGHT, _EDGE, _GAP, _HEAD, _ROW_HEAD, _FOOT = 6.7, 9.4, 0.28, 0.06, 0.54, 0.24, 0.62
 _DPI = 200
@@ -43,20 +43,20 @@ _NAME_PT = 6.0
 _LEAST_NAMED_MM2 = 40.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Compared:
-    """A scan cut to its labels: HU, reference and prediction (VerSe ids; 100 where a network knows the spine only)."""
+    """A scan cropped to its labels: HU, reference and prediction (VerSe ids; 100 if a network knows only the spine)."""
 
     ct: Volume
     reference: Volume
     prediction: Volume
-    course: Course
+    course: SpineCourse
 
 
 def cut_to_labels(ct: Volume, reference: Volume, prediction: Volume, known: Volume | None = None) -> Compared:
-    """Cut volumes on one RAS grid to what is labelled, with a margin; everything where nothing is.
+    """Crop volumes on one RAS grid to their labels with a margin; keep them whole if nothing is labelled.
 
-    `known` are labels that say where the spine runs, by default the reference or, if that is empty, the prediction.
+    The slices follow the spine in `known`, by default the reference or, if that is empty, the prediction.
     """
     box = _box((reference.array > 0) | (prediction.array > 0), reference.spacing_mm)
     pieces = [volume.cropped(box) for volume in (ct, reference, prediction, known or reference)]
@@ -64,12 +64,12 @@ def cut_to_labels(ct: Volume, reference: Volume, prediction: Volume, known: Volu
 
 
 def draw_comparison(compared: Compared, title: str, subtitle: str, path: Path) -> None:
-    """Write the picture of one scan as wide as the text of an A4 page."""
+    """Write the picture of one scan, as wide as the text of an A4 page."""
     rows = _slices(compared)
     column = (_WIDTH - 2 * _EDGE - 3 * _GAP) / 4
     sizes_mm = [(piece.hu.shape[1] * piece.spacing_mm[1], piece.hu.shape[0] * piece.spacing_mm[0]) for piece, _ in rows]
-    room = (_HEIGHT - _HEAD - _FOOT) / len(rows) - _ROW_HEAD
-    scale = min(column / max(width for width, _ in sizes_mm), room / max(height for _, height in sizes_mm))
+    available = (_HEIGHT - _HEAD - _FOOT) / len(rows) - _ROW_HEAD
+    scale = min(column / max(width for width, _ in sizes_mm), available / max(height for _, height in sizes_mm))
     height = _HEAD + _FOOT + sum(_ROW_HEAD + size[1] * scale for size in sizes_mm)
     with mpl.rc_context({"font.size": 8}):
         figure = Figure(figsize=(_WIDTH, height), facecolor="white")
@@ -126,7 +126,7 @@ def draw_figure(compared: Compared, rendered: Sequence[Picture | None], title: s
 
 
 def _slices(compared: Compared) -> list[tuple[CurvedSlice, CurvedSlice]]:
-    """Sagittal and coronal, each with the reference's labels and with the predicted ones."""
+    """Return sagittal and coronal slices, each with the labels of the reference and of the prediction."""
     pairs = []
     for cut in (sagittal_slice, coronal_slice):
         one, other = (cut(compared.ct, labels, compared.course) for labels in (compared.reference, compared.prediction))
@@ -134,16 +134,16 @@ def _slices(compared: Compared) -> list[tuple[CurvedSlice, CurvedSlice]]:
     return pairs
 
 
-def _framed(piece: CurvedSlice, size_mm: tuple[float, float], scale: float) -> Framed:
-    """The whole slice, at the pixels that it has in the picture."""
+def _framed(piece: CurvedSlice, size_mm: tuple[float, float], scale: float) -> FramedSlice:
+    """Return the whole slice at the resolution of the picture."""
     rows, columns = piece.hu.shape
     whole = CurvedSlice(piece.hu, piece.label, piece.spacing_mm, (0, 0), (rows - 1, columns - 1))
     px_per_mm = scale * _DPI
     return framed(whole, (max(1, round(size_mm[0] * px_per_mm)), max(1, round(size_mm[1] * px_per_mm))), px_per_mm)
 
 
-def _pictures(reference: Framed, prediction: Framed) -> tuple[Picture, Picture, Picture, Picture]:
-    """CT, reference, prediction, errors, (height, width, 3)."""
+def _pictures(reference: FramedSlice, prediction: FramedSlice) -> tuple[Picture, Picture, Picture, Picture]:
+    """Return CT, reference, prediction and errors, (height, width, 3) each."""
     grey = np.repeat(reference.grey[:, :, None], 3, axis=2)
     wrong = dict(zip(_ERRORS, _differences(reference.label, prediction.label), strict=True))
     errors = _tinted(grey * np.float32(0.8), [(wrong[name], rgb) for name, rgb in _ERRORS.items()], _ERROR_ALPHA)
@@ -151,21 +151,21 @@ def _pictures(reference: Framed, prediction: Framed) -> tuple[Picture, Picture, 
 
 
 def _differences(reference: NDArray[Any], prediction: NDArray[Any]) -> tuple[NDArray[np.bool_], ...]:
-    """Missed, too much, wrong level."""
+    """Return where the prediction is missing, in excess, and of the wrong level."""
     found, there = prediction > 0, reference > 0
     return there & ~found, found & ~there, found & there & (prediction != reference)
 
 
 def _coloured(grey: Picture, labels: Labels) -> Picture:
-    parts = [(labels == level.verse_id, level.rgb) for level in _levels(labels)]
-    return _tinted(grey, parts, _LABEL_ALPHA)
+    regions = [(labels == level.verse_id, level.rgb) for level in _levels(labels)]
+    return _tinted(grey, regions, _LABEL_ALPHA)
 
 
 def _tinted(
-    picture: NDArray[Any], parts: list[tuple[NDArray[np.bool_], tuple[int, int, int]]], alpha: float
+    picture: NDArray[Any], regions: list[tuple[NDArray[np.bool_], tuple[int, int, int]]], alpha: float
 ) -> Picture:
     shown = picture.astype(np.float32)
-    for inside, rgb in parts:
+    for inside, rgb in regions:
         shown[inside] += alpha * (np.array(rgb, np.float32) - shown[inside])
     return np.clip(np.rint(shown), 0, 255).astype(np.uint8)
 
@@ -175,7 +175,7 @@ def _levels(labels: Labels) -> list[Level]:
 
 
 def _write_names(panel: Axes, labels: Labels, least_px: float) -> None:
-    """The names of the levels at the left edge, at the height of their middles; those of specks are left out."""
+    """Write the names of the levels at the left edge, each at the height of its middle; leave out those of islands."""
     places = {level.name: np.nonzero(labels == level.verse_id)[0] for level in _levels(labels)}
     sizes = {name: len(rows) for name, rows in places.items() if len(rows) >= least_px}
     height, gap = labels.shape[0], 1.15 * _NAME_PT * _DPI / 72
@@ -219,7 +219,7 @@ def _write_on(panel: Axes, x: float, y: float, text: str, size: float, across: s
 def _write_footer(figure: Figure, compared: Compared) -> None:
     reference, prediction = compared.reference.array, compared.prediction.array
     total = int(np.count_nonzero(reference))
-    counts = [int(np.count_nonzero(part)) for part in _differences(reference, prediction)]
+    counts = [int(np.count_nonzero(wrong)) for wrong in _differences(reference, prediction)]
     names = [f"{name} ({n / total:.1%})" if total else name for name, n in zip(_ERRORS, counts, strict=True)]
     colours = [(red / 255, green / 255, blue / 255) for red, green, blue in _ERRORS.values()]
     patches = [Patch(color=colour, label=name) for name, colour in zip(names, colours, strict=True)]
@@ -242,16 +242,16 @@ def _write_footer(figure: Figure, compared: Compared) -> None:
 
 
 def _text(figure: Figure, x: float, y: float, text: str, size: float, **kwargs: Any) -> None:
-    """Write at a place in inches from the lower left corner."""
+    """Write at a position in inches from the lower left corner."""
     figure.text(x / _WIDTH, y / figure.get_figheight(), text, fontsize=size, ha="left", va="center", **kwargs)
 
 
 def _box(inside: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> tuple[slice, slice, slice]:
-    """What is labelled, with a margin; everything where nothing is."""
-    parts = []
+    """Return the box of the labels with a margin; the whole grid if nothing is labelled."""
+    box = []
     for axis in range(3):
         margin = int(np.ceil(_MARGIN_MM / spacing_mm[axis]))
         hit = np.flatnonzero(inside.any(tuple(other for other in range(3) if other != axis)))
         low, high = (int(hit[0]), int(hit[-1]) + 1) if len(hit) else (0, inside.shape[axis])
-        parts.append(slice(max(0, low - margin), min(inside.shape[axis], high + margin)))
-    return parts[0], parts[1], parts[2]
+        box.append(slice(max(0, low - margin), min(inside.shape[axis], high + margin)))
+    return box[0], box[1], box[2]

@@ -1,7 +1,7 @@
-"""Two slices of a scan that follow the spine, so that a bent spine stays in the picture.
+"""Two slices of a scan that follow the spine, so that a curved spine stays in the picture.
 
-Each axial level of the sagittal slice is cut at its own x, each one of the coronal slice at its own y. Only the picture
-is resampled, never the volume.
+At each axial position, the sagittal slice is cut at its own x and the coronal slice at its own y. Only the picture is
+resampled, never the volume.
 """
 
 from collections.abc import Iterator
@@ -24,9 +24,9 @@ _CONTEXT_ACROSS_MM = 25.0
 _BLOCK_VOXELS = 20_000_000
 
 
-@dataclass(frozen=True)
-class Course:
-    """Where the spine runs in a RAS volume: voxel x and y for each axial level (K,), and what the labels span.
+@dataclass(frozen=True, eq=False)
+class SpineCourse:
+    """The course of the spine in a RAS volume: voxel x and y at each axial position (K,), and the labels' extent.
 
     `low` and `high` are the first and last labelled voxel (i, j, k).
     """
@@ -38,12 +38,12 @@ class Course:
     levels: tuple[Level, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CurvedSlice:
-    """A slice as it is shown: row 0 is superior; column 0 is anterior (sagittal) or the patient's right (coronal).
+    """A slice as shown: row 0 is superior; column 0 is anterior (sagittal) or the patient's right (coronal).
 
-    `hu` and `label` are (rows, columns), `label` with VerSe ids; `low` and `high` are (row, column) of what the labels
-    span; `spacing_mm` is that of rows and columns.
+    `hu` and `label` (VerSe ids) are (rows, columns); `low` and `high` are the first and last (row, column) of the
+    labels; `spacing_mm` is that of rows and columns.
     """
 
     hu: NDArray[Any]
@@ -53,8 +53,8 @@ class CurvedSlice:
     high: tuple[int, int]
 
 
-@dataclass(frozen=True)
-class Framed:
+@dataclass(frozen=True, eq=False)
+class FramedSlice:
     """A slice in pixels: `grey` (height, width) uint8 and `label` (height, width) VerSe ids, at `px_per_mm`."""
 
     grey: NDArray[np.uint8]
@@ -62,7 +62,7 @@ class Framed:
     px_per_mm: float
 
 
-def trace_course(labels: Volume) -> Course:
+def trace_course(labels: Volume) -> SpineCourse:
     """Follow the labels of a RAS volume; without labels the course is the straight middle of the volume."""
     shape = labels.array.shape
     i, j, k, value = _labelled_voxels(labels.array)
@@ -75,7 +75,7 @@ def trace_course(labels: Volume) -> Course:
         centres.append((float(k[chosen].mean()), x, float(j[chosen].mean())))
     if not centres:
         middle = [np.full(shape[2], n // 2) for n in shape[:2]]
-        return Course(middle[0], middle[1], (0, 0, 0), (shape[0] - 1, shape[1] - 1, shape[2] - 1), ())
+        return SpineCourse(middle[0], middle[1], (0, 0, 0), (shape[0] - 1, shape[1] - 1, shape[2] - 1), ())
     along, across_x, across_y = np.array(sorted(centres)).T
     sigma = _SMOOTHING_MM / labels.spacing_mm[2]
     x, y = (
@@ -83,17 +83,17 @@ def trace_course(labels: Volume) -> Course:
         for across in (across_x, across_y)
     )
     low, high = ((int(f(i)), int(f(j)), int(f(k))) for f in (np.min, np.max))
-    return Course(x, y, low, high, sort_levels(BY_VERSE_ID[int(verse_id)] for verse_id in np.unique(value)))
+    return SpineCourse(x, y, low, high, sort_levels(BY_VERSE_ID[int(verse_id)] for verse_id in np.unique(value)))
 
 
-def sagittal_slice(scan: Volume, labels: Volume, course: Course) -> CurvedSlice:
+def sagittal_slice(scan: Volume, labels: Volume, course: SpineCourse) -> CurvedSlice:
     """Cut RAS volumes at `course.x`; columns run from anterior to posterior."""
     k = np.arange(scan.array.shape[2])
     hu, label = (volume.array[course.x, :, k][::-1, ::-1] for volume in (scan, labels))
     return _shown(hu, label, (scan.spacing_mm[2], scan.spacing_mm[1]), course, axis=1)
 
 
-def coronal_slice(scan: Volume, labels: Volume, course: Course) -> CurvedSlice:
+def coronal_slice(scan: Volume, labels: Volume, course: SpineCourse) -> CurvedSlice:
     """Cut RAS volumes at `course.y`; columns run from the patient's right to left."""
     k = np.arange(scan.array.shape[2])
     hu, label = (volume.array[:, course.y, k].T[::-1, ::-1] for volume in (scan, labels))
@@ -101,15 +101,15 @@ def coronal_slice(scan: Volume, labels: Volume, course: Course) -> CurvedSlice:
 
 
 def largest_scale(piece: CurvedSlice, size_px: tuple[int, int]) -> float:
-    """Return the pixels per mm at which the labelled part of a slice, with some context, fills `size_px`."""
+    """Return the pixels per mm at which the labelled region of a slice, with some context, fills `size_px`."""
     left, top, right, bottom = _focus_mm(piece)
     return min(size_px[0] / (right - left), size_px[1] / (bottom - top))
 
 
-def framed(piece: CurvedSlice, size_px: tuple[int, int], px_per_mm: float) -> Framed:
-    """Show a slice around its labelled part in a picture of `size_px` (width, height).
+def framed(piece: CurvedSlice, size_px: tuple[int, int], px_per_mm: float) -> FramedSlice:
+    """Show a slice around its labelled region in a picture of `size_px` (width, height).
 
-    Pixels are square in mm; what lies beyond the scan is black.
+    Pixels are square in mm; outside the scan they are black.
     """
     left, top, right, bottom = _focus_mm(piece)
     half_width, half_height = size_px[0] / px_per_mm / 2, size_px[1] / px_per_mm / 2
@@ -128,11 +128,11 @@ def framed(piece: CurvedSlice, size_px: tuple[int, int], px_per_mm: float) -> Fr
         share = _resized((piece.label == verse_id).astype(np.float32), box, size_px, Image.Resampling.BILINEAR)
         label[share > best] = verse_id
         best = np.maximum(best, share)
-    return Framed(shown, label, px_per_mm)
+    return FramedSlice(shown, label, px_per_mm)
 
 
 def _focus_mm(piece: CurvedSlice) -> tuple[float, float, float, float]:
-    """Return left, top, right and bottom of what is to be seen, in mm from the slice's upper left corner."""
+    """Return left, top, right and bottom of the region to show, in mm from the slice's upper left corner."""
     row_mm, column_mm = piece.spacing_mm
     rows, columns = piece.hu.shape
     return (
@@ -144,7 +144,7 @@ def _focus_mm(piece: CurvedSlice) -> tuple[float, float, float, float]:
 
 
 def _labelled_voxels(array: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-    """Return i, j, k and value of all voxels with the id of a level, block by block along the slowest axis."""
+    """Return i, j, k and value of all voxels with a VerSe id, block by block along the slowest axis."""
     found = [np.zeros((4, 0), np.int32)]
     known = np.zeros(256, bool)
     known[list(BY_VERSE_ID)] = True
@@ -168,7 +168,7 @@ def _blocks(array: NDArray[Any]) -> Iterator[tuple[int, int, NDArray[Any]]]:
 
 
 def _shown(
-    hu: NDArray[Any], label: NDArray[Any], spacing_mm: tuple[float, float], course: Course, axis: int
+    hu: NDArray[Any], label: NDArray[Any], spacing_mm: tuple[float, float], course: SpineCourse, axis: int
 ) -> CurvedSlice:
     rows, columns = hu.shape
     low = (rows - 1 - course.high[2], columns - 1 - course.high[axis])
@@ -179,7 +179,7 @@ def _shown(
 def _resized(
     image: NDArray[Any], box: tuple[float, float, float, float], size_px: tuple[int, int], how: Image.Resampling
 ) -> NDArray[np.float32]:
-    """Resample the part `box` (left, top, right, bottom; it may reach beyond the image) to `size_px`; zero outside."""
+    """Resample the region `box` (left, top, right, bottom; it may exceed the image) to `size_px`; zero outside."""
     left, top = (int(np.floor(min(0.0, side))) for side in box[:2])
     right, bottom = (int(np.ceil(max(n, side))) for n, side in zip(image.shape[::-1], box[2:], strict=True))
     rows, columns = image.shape

@@ -1,7 +1,7 @@
 # mypy: allow-untyped-calls
-"""The process in which `rendering` lets VTK draw: `python offscreen.py job.npz pictures.npz`.
+"""The process in which `rendering` draws with VTK: `python offscreen.py job.npz pictures.npz`.
 
-Alone in its process, since VTK ends the process where a machine cannot render without a screen.
+It is a process of its own because VTK crashes on a machine that cannot render off screen.
 """
 
 import sys

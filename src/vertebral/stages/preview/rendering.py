@@ -1,7 +1,7 @@
-"""Pictures of surfaces: VTK without a screen, in a process of its own, and a plain z-buffer where that fails.
+"""Pictures of surfaces: VTK off screen, in a process of its own, and a simple z-buffer if that fails.
 
-Where a machine has neither EGL nor OSMesa, VTK ends its process with signal 11 and raises nothing; hence the process.
-Both renderers project in parallel and frame alike, so that whoever draws beside a picture can use `View.pixels`.
+On a machine without EGL and OSMesa, VTK crashes its process (signal 11) instead of raising an error; hence the process.
+Both renderers use the same parallel projection, so annotations can be placed with `View.pixels`.
 """
 
 import subprocess
@@ -23,7 +23,7 @@ Picture = NDArray[np.uint8]
 
 BACKGROUND_RGB = (17, 20, 26)
 _TIMEOUT_S = 120.0
-# The share of the picture that the surfaces fill along R, A and S; the rest is for names.
+# The share of the picture that the surfaces fill along R, A and S; the rest is for the names of the levels.
 _FILLED = (0.78, 0.78, 0.92)
 _AMBIENT = 0.25
 _LIGHT = (-0.35, 0.45, 0.82)  # towards image right, up, and towards the viewer
@@ -33,7 +33,7 @@ _LARGEST_TRIANGLE_PX = 12
 
 @dataclass(frozen=True)
 class View:
-    """A parallel projection: RAS+ directions of image right and up, the mm point in the middle, and its scale."""
+    """A parallel projection: RAS+ directions of image right and up, the point in the middle in mm, and the scale."""
 
     name: str
     right: tuple[float, float, float]
@@ -73,12 +73,12 @@ def lateral_and_posterior(surfaces: Sequence[Surface], size_px: tuple[int, int])
 def render(surfaces: Sequence[Surface], views: Sequence[View], timeout_s: float = _TIMEOUT_S) -> tuple[Picture, ...]:
     """Render with VTK in another process; one uint8 picture (height, width, 3) per view.
 
-    Raises RenderError where that process fails or takes longer than `timeout_s`.
+    Raises RenderError if that process fails or takes longer than `timeout_s`.
     """
     with tempfile.TemporaryDirectory(prefix="vertebral-") as folder:
         job, result = Path(folder) / "job.npz", Path(folder) / "pictures.npz"
         np.savez(job, **_packed(surfaces, views))  # type: ignore[arg-type]  # numpy types keywords as allow_pickle
-        # As a file and not as a module of the package, whose imports would take longer than the drawing.
+        # Run as a file, not as a module: importing the package would take longer than drawing.
         command = [sys.executable, str(Path(__file__).with_name("offscreen.py")), str(job), str(result)]
         try:
             done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False)
@@ -95,7 +95,7 @@ def render(surfaces: Sequence[Surface], views: Sequence[View], timeout_s: float 
 
 
 def render_plainly(surfaces: Sequence[Surface], view: View) -> Picture:
-    """Render with a z-buffer in numpy: slower and less fine than VTK, needs nothing; (height, width, 3) uint8."""
+    """Render with a z-buffer in numpy, (height, width, 3) uint8: slower and coarser than VTK, but without OpenGL."""
     width, height = (side * _SUPERSAMPLING for side in view.size_px)
     corners, colours = _shaded_triangles(surfaces, view)
     pixel, depth, triangle = _fragments(corners * _SUPERSAMPLING, width, height)
@@ -156,7 +156,7 @@ def _fragments(corners: Points, width: int, height: int) -> tuple[Faces, NDArray
 
 
 def _split_large(corners: Points) -> tuple[Points, Faces]:
-    """Quarter triangles until all are small; also return which triangle each one came from."""
+    """Quarter triangles until all are small; also return the original triangle of each."""
     source = np.arange(len(corners))
     while True:
         large = (np.ptp(corners[:, :, :2], axis=1) > _LARGEST_TRIANGLE_PX).any(axis=1)
@@ -170,12 +170,12 @@ def _split_large(corners: Points) -> tuple[Points, Faces]:
 
 
 def _barycentric(corners: Points, at: Points) -> Points:
-    """Weights (T, 3) of the corners at the pixel centres (T, 2); negative outside, or where a triangle has no area."""
+    """Weights (T, 3) of the corners at the pixel centres (T, 2); negative outside, or if a triangle has no area."""
     a, b, c = (corners[:, n, :2] for n in range(3))
     area = _cross2(b - a, c - a)
     sound = np.abs(area) > 1e-12
-    parts = np.stack([_cross2(b - at, c - at), _cross2(c - at, a - at), _cross2(a - at, b - at)], axis=1)
-    return np.where(sound[:, None], parts / np.where(sound, area, 1.0)[:, None], -1.0)
+    areas = np.stack([_cross2(b - at, c - at), _cross2(c - at, a - at), _cross2(a - at, b - at)], axis=1)
+    return np.where(sound[:, None], areas / np.where(sound, area, 1.0)[:, None], -1.0)
 
 
 def _cross2(a: Points, b: Points) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""What a page says and shows: facts as json, and the volumes and meshes as bytes."""
+"""The contents of a page: facts for JSON, and the volumes and meshes as bytes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from vertebral.io.embedded import mz3_bytes
 from vertebral.io.manifest import MANIFEST
 from vertebral.io.write import plain
 
-_MOST_FACES = 160_000
+_MAX_FACES = 160_000
 _LEVEL_KEYS = ("confidence", "quality", "needs_review", "volume_ml", "centroid_ras_mm", "touches_border")
 _SHOWN = (
     "height_anterior_mm",
@@ -73,7 +73,7 @@ def _level(row: Mapping[str, Any], measured: MeasurementRow | None) -> dict[str,
 
 
 def _middle(row: Mapping[str, Any], measured: MeasurementRow | None) -> list[float]:
-    """The middle of the body, where it was measured: the views show most there."""
+    """Return the middle of the body if it was measured, else the centroid: there the views show most of a vertebra."""
     if measured is not None:
         found = [measured.figures.get(f"body_centre_{axis}_mm") for axis in "ras"]
         values = [figure.value for figure in found if figure is not None and isinstance(figure.value, (int, float))]
@@ -83,16 +83,16 @@ def _middle(row: Mapping[str, Any], measured: MeasurementRow | None) -> list[flo
 
 
 def _light(surfaces: Sequence[Surface]) -> list[Surface]:
-    """Fewer faces where all together are too many to look at; the files beside the page keep theirs."""
+    """Return the surfaces with fewer faces if there are too many for a page; the mesh files keep all of theirs."""
     total = sum(len(surface.faces) for surface in surfaces)
-    if total <= _MOST_FACES:
+    if total <= _MAX_FACES:
         return list(surfaces)
     lighter = []
     for surface in surfaces:
         points, faces = fast_simplification.simplify(
             surface.vertices_mm.astype(np.float32),
             surface.faces.astype(np.int32),
-            target_reduction=1 - _MOST_FACES / total,
+            target_reduction=1 - _MAX_FACES / total,
         )
         points, faces = np.asarray(points, np.float64), np.asarray(faces, np.int64)
         lighter.append(Surface(surface.level, points, faces, surface.part))

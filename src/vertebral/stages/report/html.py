@@ -1,4 +1,4 @@
-"""One HTML file: facts and bytes inside, scripts and styles inside, nothing fetched from anywhere."""
+"""`report.html` as one file: facts, volumes, meshes, scripts and styles are inside, and nothing is fetched."""
 
 import base64
 import binascii
@@ -42,13 +42,13 @@ def write_report(
 
 
 def write_page(made: Contents, path: Path) -> None:
-    """Write the page as one file that opens from disk without a network. Raises InputError where it cannot."""
+    """Write the page as one file that opens without a network. Raises InputError if it cannot be written."""
     with atomic_write(path) as temporary:
         temporary.write_text(page_html(made), encoding="utf-8")
 
 
 def page_html(made: Contents, urls: Mapping[str, str] | None = None, extra: Mapping[str, Any] | None = None) -> str:
-    """Return the page. A blob named in `urls` is fetched from there instead; `extra` facts are for a server's page."""
+    """Return the page as HTML. Blobs named in `urls` are fetched from there; `extra` facts are for a served page."""
     urls = urls or {}
     facts = {**made.facts, **(extra or {}), "urls": dict(urls)}
     script, style = _static("page.js"), _static("page.css")
@@ -76,22 +76,22 @@ def page_html(made: Contents, urls: Mapping[str, str] | None = None, extra: Mapp
 
 
 def read_page(path: Path) -> Contents:
-    """Read back what `write_page` wrote. Raises ReadError for another file."""
+    """Read the contents of a page that `write_page` wrote. Raises ReadError for any other file."""
     try:
         text = path.read_text(encoding="utf-8")
         found = _FACTS.search(text)
         if found is None:
-            raise ReadError(f"{path}: not a page of `vertebral run`")
+            raise ReadError(f"{path}: not a report.html of `vertebral run`")
         facts = json.loads(found[1])
         blobs = {match[1]: base64.b64decode(match[2], validate=True) for match in _BLOB.finditer(text)}
     except (OSError, ValueError, binascii.Error) as error:
-        raise ReadError(f"{path}: not a page of `vertebral run` ({error})") from error
+        raise ReadError(f"{path}: not a report.html of `vertebral run` ({error})") from error
     facts.pop("urls", None)
     return Contents(facts, blobs)
 
 
 def _script_json(value: Any) -> str:
-    """Json that no parser of HTML can take for the end of its script, or for a comment."""
+    """Return JSON that an HTML parser cannot mistake for the end of its script, or for a comment."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -102,5 +102,5 @@ def _static(name: str) -> str:
 
 
 def csp_source(text: str) -> str:
-    """What a content security policy calls a script or style with this text."""
+    """Return the hash source of a script or style with this text, for a content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,4 +1,4 @@
-"""Which part of a CT a page shows, and how fine: around the spine, in whole voxels, within a budget."""
+"""The volumes of a page: CT and labels cropped to the spine, in blocks of whole voxels, within a size limit."""
 
 from math import prod
 
@@ -12,9 +12,9 @@ from vertebral.io.embedded import nifti_bytes
 CT, LABELS = "ct.nii.gz", "labels.nii.gz"
 
 MARGIN_MM = 35.0
-MOST_VOXELS = 11_000_000
-"""Of a page that holds its CT: with the noise of a CT 5 to 8 MB."""
-_HU_PER_STEP, _LEAST_HU = 7.0, -400.0
+# With the noise of a CT, so many voxels take 5 to 8 MB.
+MAX_VOXELS = 11_000_000
+_HU_PER_STEP, _LOWEST_HU = 7.0, -400.0
 
 
 def page_volumes(ct: Volume | None, labels: Volume) -> dict[str, bytes]:
@@ -33,7 +33,7 @@ def page_volumes(ct: Volume | None, labels: Volume) -> dict[str, bytes]:
 
 
 def around_spine(labels: Volume, margin_mm: float = MARGIN_MM) -> Box:
-    """Return the box (slices along I, J, K) of all labels and `margin_mm` around; all of the grid without labels."""
+    """Return the box (slices along I, J, K) of all labels with a margin; the whole grid without labels."""
     box = []
     for axis in range(3):
         inside = np.flatnonzero(labels.array.any(axis=tuple(other for other in range(3) if other != axis)))
@@ -43,10 +43,10 @@ def around_spine(labels: Volume, margin_mm: float = MARGIN_MM) -> Box:
     return box[0], box[1], box[2]
 
 
-def factors_for(grid: Grid, most_voxels: int = MOST_VOXELS) -> tuple[int, int, int]:
-    """How many voxels along I, J, K become one so that at most `most_voxels` are left: the finest axis first."""
+def factors_for(grid: Grid, max_voxels: int = MAX_VOXELS) -> tuple[int, int, int]:
+    """Return how many voxels along I, J, K to join so that at most `max_voxels` remain: the finest axis first."""
     factors = [1, 1, 1]
-    while prod(_blocks(grid.shape, factors)) > most_voxels:
+    while prod(_blocks(grid.shape, factors)) > max_voxels:
         steps = [mm * factor for mm, factor in zip(grid.spacing_mm, factors, strict=True)]
         axis = min((n for n in range(3) if grid.shape[n] > factors[n]), key=lambda n: steps[n])
         factors[axis] += 1
@@ -54,7 +54,7 @@ def factors_for(grid: Grid, most_voxels: int = MOST_VOXELS) -> tuple[int, int, i
 
 
 def averaged(volume: Volume, factors: tuple[int, int, int]) -> Volume:
-    """Join blocks of `factors` voxels to their mean (float32); what is left over at the far ends is dropped."""
+    """Join blocks of `factors` voxels to their mean (float32); incomplete blocks at the far ends are dropped."""
     if factors == (1, 1, 1):
         return Volume(volume.array.astype(np.float32), volume.affine)
     a, b, c = _blocks(volume.array.shape, factors)
@@ -67,7 +67,7 @@ def averaged(volume: Volume, factors: tuple[int, int, int]) -> Volume:
 
 
 def picked(labels: Volume, factors: tuple[int, int, int]) -> Volume:
-    """As `averaged`, for labels: each block becomes its middle voxel (the later one of two)."""
+    """As `averaged`, for labels: each block becomes its middle voxel (the second of two)."""
     a, b, c = _blocks(labels.array.shape, factors)
     i, j, k = factors
     middles = labels.array[i // 2 : a * i : i, j // 2 : b * j : j, k // 2 : c * k : k]
@@ -75,9 +75,9 @@ def picked(labels: Volume, factors: tuple[int, int, int]) -> Volume:
 
 
 def as_bytes(ct: Volume) -> tuple[Volume, float, float]:
-    """HU as uint8 in steps of 7 HU from -400 to 1385, with slope and intercept; what lies beyond takes the ends."""
-    steps = np.rint((ct.array - np.float32(_LEAST_HU)) / np.float32(_HU_PER_STEP))
-    return Volume(np.clip(steps, 0, 255).astype(np.uint8), ct.affine), _HU_PER_STEP, _LEAST_HU
+    """Return HU as uint8 in steps of 7 HU, clipped to -400 ... 1385, with slope and intercept."""
+    steps = np.rint((ct.array - np.float32(_LOWEST_HU)) / np.float32(_HU_PER_STEP))
+    return Volume(np.clip(steps, 0, 255).astype(np.uint8), ct.affine), _HU_PER_STEP, _LOWEST_HU
 
 
 def _blocks(shape: tuple[int, ...], factors: list[int] | tuple[int, int, int]) -> list[int]:

@@ -9,8 +9,9 @@ from vertebral.core.anatomy import BY_NAME, BY_VERSE_ID
 from vertebral.core.errors import GeometryError, RenderError
 from vertebral.core.records import Surface
 from vertebral.core.volume import Volume
-from vertebral.stages import preview as report
-from vertebral.stages.preview import _spread, preview
+from vertebral.stages.preview import picture as preview_picture
+from vertebral.stages.preview import preview
+from vertebral.stages.preview.picture import _spread
 from vertebral.stages.preview.rendering import Picture, View
 from vertebral.stages.reconstruct import surface_from_mask
 
@@ -47,7 +48,7 @@ def has_colour(picture: np.ndarray, rgb: tuple[int, int, int]) -> bool:
 
 @pytest.fixture(autouse=True)
 def _quick_renderer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "render", red_renderer)
+    monkeypatch.setattr(preview_picture, "render", red_renderer)
 
 
 def test_every_level_is_contoured_in_its_colour_in_both_slices(tmp_path: Path) -> None:
@@ -60,12 +61,12 @@ def test_every_level_is_contoured_in_its_colour_in_both_slices(tmp_path: Path) -
 
 
 def test_without_a_renderer_the_surfaces_are_drawn_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "render", no_renderer)
+    monkeypatch.setattr(preview_picture, "render", no_renderer)
     preview(*small_case(), tmp_path / "preview.png", "a scan")
     picture = drawn(tmp_path / "preview.png")
     for columns in (slice(900, 1340), slice(1346, 1790)):
-        part = picture[120:900, columns]
-        assert (part.max(axis=2) > 100).mean() > 0.1
+        panel = picture[120:900, columns]
+        assert (panel.max(axis=2) > 100).mean() > 0.1
 
 
 @pytest.mark.parametrize("axcodes", ["LPS", "SAR"])
