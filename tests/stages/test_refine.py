@@ -74,8 +74,8 @@ def spaced_phantom(names: str) -> Phantom:
     labels = made.labels.array.copy()
     for level in levels:
         own = labels == level.verse_id
-        rivals = (labels > 0) & ~own
-        labels[own & ndimage.binary_dilation(rivals, np.ones((3, 3, 3)))] = 0
+        neighbours = (labels > 0) & ~own
+        labels[own & ndimage.binary_dilation(neighbours, np.ones((3, 3, 3)))] = 0
     hu = np.where(labels > 0, 500, 40).astype(np.int16)
     return replace(made, ct=Volume(hu, made.ct.affine), labels=Volume(labels, made.labels.affine))
 
@@ -245,7 +245,7 @@ def test_a_vertebra_missing_between_two_others_is_found() -> None:
 
 
 def test_two_vertebrae_that_were_merged_are_separated() -> None:
-    """T12 and L1 are one instance, whose centroid lies between them; the network draws one of them from there."""
+    """T12 and L1 are one instance, whose centroid lies between them; from there the network segments one of them."""
     phantom = spaced_phantom("T11,T12,L1,L2,L3")
 
     def joined(instances: Instances) -> Instances:

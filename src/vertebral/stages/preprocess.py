@@ -27,17 +27,16 @@ _SAME_POSITION_VOXELS = 1e-3
 _NEGLIGIBLE_WEIGHT = 1e-6
 _ROWS_PER_BAND = 32
 _VALUES_PER_BLOCK = 2**21
+# Guided networks are trained with it: about half the distance between cervical vertebrae.
+MARK_SIGMA_MM = 8.0
 
 
 @dataclass(frozen=True)
 class PreprocessRules:
-    """What the network's input is made by, besides the `PreprocessConfig` that travels with its weights."""
+    """How the network's input is made, besides the `PreprocessConfig` that travels with its weights."""
 
     # Metal far above this range would make the spline swing below the window around an implant.
     ct_range_hu: tuple[float, float] = rule((-1024.0, 3071.0), "HU", "the range of a 12-bit CT")
-    mark_sigma_mm: float = rule(
-        8.0, "mm", "about half the distance of cervical vertebrae; the refiner was trained with it"
-    )
 
 
 def prepare(scan: Volume, config: PreprocessConfig, rules: PreprocessRules = PreprocessRules()) -> Prepared:
@@ -75,17 +74,15 @@ def prepare_labels(labels: Volume, spacing_mm: float) -> Volume:
     return Volume(np.ascontiguousarray(array), grid.affine)
 
 
-def centre_mark(
-    shape: tuple[int, int, int], spacing_mm: float, rules: PreprocessRules = PreprocessRules()
-) -> NDArray[np.float32]:
+def centre_mark(shape: tuple[int, int, int], spacing_mm: float, sigma_mm: float = MARK_SIGMA_MM) -> NDArray[np.float32]:
     """Return the input channel of a guided network that marks its vertebra: the one in the middle of the window.
 
-    (I, J, K) float32: a Gaussian with a standard deviation of `mark_sigma_mm`, 1 in the middle.
+    (I, J, K) float32: a Gaussian with a standard deviation of `sigma_mm`, 1 in the middle.
     """
     mark = np.ones(shape, np.float32)
     for axis, size in enumerate(shape):
         offset_mm = (np.arange(size) - (size - 1) / 2) * spacing_mm
-        line = np.exp(-0.5 * (offset_mm / rules.mark_sigma_mm) ** 2).astype(np.float32)
+        line = np.exp(-0.5 * (offset_mm / sigma_mm) ** 2).astype(np.float32)
         mark *= line.reshape([-1 if n == axis else 1 for n in range(3)])
     return mark
 

@@ -221,9 +221,9 @@ def test_no_evidence_at_all_names_in_order() -> None:
 
 
 def test_nothing_in_nothing_out() -> None:
-    spine = identify(Instances((), NETWORK, GRID, ("told before",)))
+    spine = identify(Instances((), NETWORK, GRID, ("an earlier warning",)))
     assert spine.vertebrae == () and spine.shift_probability == {} and spine.runner_up == ()
-    assert spine.warnings == ("told before", "no vertebrae were found")
+    assert spine.warnings == ("an earlier warning", "no vertebrae were found")
 
 
 def test_the_spine_as_a_whole_has_one_name() -> None:

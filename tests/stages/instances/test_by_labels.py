@@ -35,17 +35,17 @@ def truth(volume: Volume, *names: str) -> Array:
     return sum(((volume.array == value) * np.uint8(n) for n, value in enumerate(ids(*names), 1)), np.uint8(0))
 
 
-def mended(array: Array) -> Array:
+def owners_after(array: Array) -> Array:
     return owners(instances_from_labels(changed(SPINE_MAP, array), LEVELS))
 
 
 def share_right(array: Array) -> float:
     expected = truth(SPINE_MAP, *LUMBAR)
     bone = array > 0
-    return float((mended(array) == expected)[bone].mean())
+    return float((owners_after(array) == expected)[bone].mean())
 
 
-def test_a_right_map_stays_as_it_is() -> None:
+def test_a_correct_map_stays_as_it_is() -> None:
     found = instances_from_labels(SPINE_MAP, LEVELS)
     assert found.warnings == ()
     assert found.levels == LEVELS
@@ -99,18 +99,18 @@ def test_two_that_touch_under_one_label_are_cut_at_the_disc() -> None:
     array[array == ids("L2")] = ids("L1")[0]
     low, high = span(SPINE_MAP, ids("L2")[0])[1], span(SPINE_MAP, ids("L1")[0])[0]
     array[12:28, 14:16, low - 3 : high + 4] = ids("L1")[0]  # the arches grow together
-    owner = mended(array)
+    owner = owners_after(array)
     expected = truth(SPINE_MAP, *LUMBAR)
     bodies = (slice(14, 26), slice(26, 36))
     assert np.array_equal(owner[bodies], expected[bodies])
     assert (owner == expected)[(expected > 0)].mean() > 0.98
 
 
-def test_where_no_disc_is_seen_labels_decide() -> None:
+def test_where_no_disc_is_visible_labels_decide() -> None:
     array = SPINE_MAP.array.copy()
     low, high = span(SPINE_MAP, ids("L2")[0])[1], span(SPINE_MAP, ids("L1")[0])[0]
     array[14:26, 26:36, low:high] = ids("L2")[0]  # ankylosed
-    owner = mended(array)
+    owner = owners_after(array)
     assert owner.max() == len(LUMBAR)
     assert (owner[array == ids("L2")] == 4).all()
     assert (owner[array == ids("L1")] == 3).all()
@@ -121,11 +121,11 @@ def test_a_fractured_vertebra_is_not_merged_away() -> None:
     low, high = span(SPINE_MAP, ids("L1")[0])
     array[14:26, 26:36, low : low + 4] = 0
     array[14:26, 26:36, high - 3 : high] = 0  # 5 of 12 planes of the body are left
-    assert np.array_equal(mended(array), np.where(array > 0, truth(SPINE_MAP, *LUMBAR), 0))
+    assert np.array_equal(owners_after(array), np.where(array > 0, truth(SPINE_MAP, *LUMBAR), 0))
 
 
 @pytest.mark.parametrize("other", ["T12", "L2"])
-def test_an_arch_under_a_neighbours_label_comes_home(other: str) -> None:
+def test_an_arch_under_a_neighbours_label_returns_to_its_vertebra(other: str) -> None:
     array = SPINE_MAP.array.copy()
     arch = (array == ids("L1")[0]) & (np.arange(array.shape[1])[None, :, None] < 24)
     array[arch] = ids(other)[0]
@@ -149,16 +149,16 @@ def test_islands() -> None:
     array = SPINE_MAP.array.copy()
     low, _ = span(SPINE_MAP, ids("L1")[0])
     near, far = array.copy(), array.copy()
-    near[30:32, 30:32, low + 5 : low + 7] = ids("L1")[0]  # 0.06 ml, 8 mm beside L1
-    assert mended(near)[30, 30, low + 5] == 3
-    far[0, 0, 0] = ids("C3")[0]  # 8 mm3 of a label that no vertebra carries, 50 mm away
+    near[30:32, 30:32, low + 5 : low + 7] = ids("L1")[0]  # 0.06 ml, 8 mm from L1
+    assert owners_after(near)[30, 30, low + 5] == 3
+    far[0, 0, 0] = ids("C3")[0]  # 8 mm3 of a label that no vertebra has, 50 mm away
     found = instances_from_labels(changed(SPINE_MAP, far), LEVELS)
     assert owners(found)[0, 0, 0] == 0
     assert found.warnings == ("0.01 ml in fragments far from any vertebra was dropped",)
 
 
 def test_a_piece_of_the_last_vertebra_under_the_next_label_is_no_vertebra() -> None:
-    """0.9 ml of T11's arch say T10, which nothing else does; they touch the rest of the arch on a whole side."""
+    """0.9 ml of T11's arch are labelled T10, as nothing else is; one whole side touches the rest of the arch."""
     array = SPINE_MAP.array.copy()
     low, _ = span(SPINE_MAP, ids("T11")[0])
     array[12:16, 14:18, low + 3 : low + 10] = ids("T10")[0]

@@ -154,7 +154,7 @@ def test_a_fragment_out_of_reach_is_dropped() -> None:
 
 
 def test_a_far_blob_is_dropped_with_a_warning() -> None:
-    """5 x 10 x 13 voxels are 5.2 ml, more than enough for a vertebra, but 14 % of what lies together elsewhere."""
+    """5 x 10 x 13 voxels are 5.2 ml, more than enough for a vertebra, but 14 % of the largest group."""
     bodies = [column("L1", 66, 78), column("L2", 52, 64), column("L3", 38, 50), column("L4", 24, 36)]
     blob = ("L5", slice(0, 5), slice(0, 10), slice(0, 13))
     found = find_instances(evidence(*bodies, blob))

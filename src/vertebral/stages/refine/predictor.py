@@ -40,7 +40,7 @@ class Predictor:
             region.append(slice(max(0, low - margin), min(size, high + margin)))
         self._volume = prepare(ras.cropped((region[0], region[1], region[2])), config.preprocess).volume
         self.scan, self.rules = ras.grid, rules
-        self._mark = centre_mark(config.inference.window, config.preprocess.spacing_mm)
+        self._mark = centre_mark(config.inference.window, config.preprocess.spacing_mm, rules.mark_sigma_mm)
 
     @property
     def grid(self) -> Grid:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from vertebral.core.rules import rule
+from vertebral.stages.preprocess import MARK_SIGMA_MM
 
 _BY_HAND = "chosen by hand on the validation scans"
 _TRIED = 'the validation scans (docs/model-card.md, "What was tried")'
@@ -12,6 +13,7 @@ _TRIED = 'the validation scans (docs/model-card.md, "What was tried")'
 class RefineRules:
     """Shares are of a vertebra's voxels; a step is the distance between neighbouring vertebrae of the same scan."""
 
+    mark_sigma_mm: float = rule(MARK_SIGMA_MM, "mm, standard deviation", "the refiner was trained with it")
     min_dice: float = rule(0.25, "Dice with the coarse vertebra", _BY_HAND)
     same_dice: float = rule(0.5, "Dice of two answers", _TRIED)
     moved_mm: float = rule(2.0, "mm", _BY_HAND)
