@@ -46,17 +46,17 @@ def block(path: Path, level_id: int = 20) -> Path:
 @pytest.fixture
 def finished_run(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Put a finished run in the place of the work; what it was asked for is noted."""
-    from vertebral.workflows import run as pipeline
+    from vertebral.workflows import run as workflow
 
     calls: list[tuple[Any, ...]] = []
 
-    def run(source: Path, out: Path, config: Any, progress: Any) -> dict[str, Any]:
+    def run(source: Path, out: Path, config: Any, progress: Any, tasks: Any) -> dict[str, Any]:
         calls.append((source, out, config))
         for share in (0.0, 0.5, 1.0):
             progress("infer", share)
         return MANIFEST
 
-    monkeypatch.setattr(pipeline, "run", run)
+    monkeypatch.setattr(workflow, "run", run)
     return calls
 
 
@@ -162,25 +162,25 @@ def test_run_names_a_missing_file(tmp_path: Path) -> None:
 def test_trouble_on_the_way_is_one_line(
     error: BaseException, code: int, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vertebral.workflows import run as pipeline
+    from vertebral.workflows import run as workflow
 
-    def run(*_: object) -> None:
+    def run(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(pipeline, "run", run)
+    monkeypatch.setattr(workflow, "run", run)
     assert_one_line(invoke("run", "a.nii", "--out", "out", "--quiet"), text, code=code)
     result = invoke("run", "a.nii", "--out", "out", "--json")
     assert json.loads(result.stdout)["exit_code"] == result.exit_code == code
 
 
 def test_a_terminated_job_tidies_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vertebral.workflows import run as pipeline
+    from vertebral.workflows import run as workflow
 
-    def run(*_: object) -> None:
+    def run(*_: object, **__: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(pipeline, "run", run)
+    monkeypatch.setattr(workflow, "run", run)
     assert_one_line(invoke("run", "a.nii", "--out", "out", "--quiet"), "interrupted", code=130)
     assert signal.getsignal(signal.SIGTERM) == before
 

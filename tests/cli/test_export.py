@@ -25,7 +25,8 @@ from vertebral.models.config import InferenceConfig, ModelConfig
 from vertebral.models.networks import UNetConfig, build_network
 from vertebral.models.weights import save_model
 from vertebral.stages.preprocess import prepare_labels
-from vertebral.workflows import run as pipeline
+from vertebral.workflows import run as workflow
+from vertebral.workflows import write_result as writer
 
 LEVELS = ("T12", "L1", "L2")
 CONFIG = ModelConfig(
@@ -90,8 +91,8 @@ def phantom(monkeypatch):
         rest = np.zeros_like(first)
         return Evidence(first, rest, np.full_like(first, 255), rest, parse_levels("T12,L1,L2"), prepared.volume.grid)
 
-    monkeypatch.setattr(pipeline, "infer", infer)
-    monkeypatch.setattr(pipeline, "preview", lambda *args: args[3].write_bytes(b"picture"))
+    monkeypatch.setattr(workflow, "infer", infer)
+    monkeypatch.setattr(writer, "preview", lambda *args: args[3].write_bytes(b"picture"))
     return made
 
 

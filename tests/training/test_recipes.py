@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from vertebral import training
 from vertebral.cli import app
 from vertebral.core.anatomy import parse_levels
 from vertebral.core.config import load_config
@@ -16,7 +17,8 @@ from vertebral.io.write import write_image
 from vertebral.training.config import TrainConfig
 from vertebral.training.run_folder import RunFolder
 from vertebral.training.variants import as_binary, smoke
-from vertebral.workflows import run as pipeline
+from vertebral.workflows import run as workflow
+from vertebral.workflows import write_result as writer
 
 RECIPES = ("unet", "resunet", "swinunetr")
 
@@ -59,9 +61,9 @@ def test_a_recipe_runs_from_scans_to_a_model_that_runs(
     assert [(row.phase, row.epoch, row.step) for row in rows] == [(1, 1, 2), (2, 1, 4)]
     assert all(np.isfinite([row.loss, row.loss_validation, row.dice_spine]).all() for row in rows)
     assert str(run.root / "report" / "report.md") in command("report", run.root, "--worst", "1", "--device", "cpu")
-    monkeypatch.setattr(pipeline, "preview", lambda *a: a[3].write_bytes(b"png"))
+    monkeypatch.setattr(writer, "preview", lambda *a: a[3].write_bytes(b"png"))
     # What a network finds after four steps is noise, and its surface takes minutes.
-    monkeypatch.setattr(pipeline, "reconstruct", lambda spine, **_: ())
+    monkeypatch.setattr(workflow, "reconstruct", lambda spine, **_: ())
     ct, _ = small_phantom(9)
     write_image(ct, tmp_path / "case_ct.nii.gz")
     words = (
@@ -81,7 +83,7 @@ def test_a_recipe_runs_from_scans_to_a_model_that_runs(
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_smoke_changes_sizes_and_nothing_else(name: str) -> None:
-    config = load_config(TrainConfig, Path(pipeline.__file__).parent / "configs" / f"{name}.yaml")
+    config = load_config(TrainConfig, Path(training.__file__).parent / "configs" / f"{name}.yaml")
     small = smoke(config)
     assert TrainConfig.model_validate(small.model_dump()) == small
     assert (small.loss, small.optimizer, small.validation, small.data, small.phases) == (
@@ -92,7 +94,7 @@ def test_smoke_changes_sizes_and_nothing_else(name: str) -> None:
 
 
 def test_binary_changes_levels_and_name() -> None:
-    config = load_config(TrainConfig, Path(pipeline.__file__).parent / "configs" / "unet.yaml")
+    config = load_config(TrainConfig, Path(training.__file__).parent / "configs" / "unet.yaml")
     binary = as_binary(config)
     assert binary.model.network.levels == ("spine",) and binary.model.name == "unet-binary"
     assert TrainConfig.model_validate(binary.model_dump()) == binary

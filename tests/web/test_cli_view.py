@@ -16,13 +16,13 @@ def invoke(*words: object) -> Any:
 
 
 def test_progress_as_json_is_a_document_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vertebral.workflows import run as pipeline
+    from vertebral.workflows import run as workflow
 
-    def run(source: Path, out: Path, config: object, progress: Any) -> dict[str, Any]:
+    def run(source: Path, out: Path, config: object, progress: Any, tasks: object) -> dict[str, Any]:
         progress("infer", 0.33333333)
         return {"levels": []}
 
-    monkeypatch.setattr(pipeline, "run", run)
+    monkeypatch.setattr(workflow, "run", run)
     done = invoke("run", "a.nii", "--out", tmp_path / "out", "--json", "--progress-json")
     assert done.exit_code == 0 and json.loads(done.stdout)["levels"] == []
     lines = [json.loads(line) for line in done.stderr.splitlines()]

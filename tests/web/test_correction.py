@@ -7,7 +7,8 @@ from results import Made, read_manifest, write_result
 from vertebral.core.anatomy import BY_NAME
 from vertebral.core.errors import ConfigError, VertebralError
 from vertebral.io.ct.read import read_labels
-from vertebral.stages.report.result import open_result, stored_contents
+from vertebral.io.result_folder import open_complete_result
+from vertebral.stages.report.result import stored_contents
 from vertebral.web.correction import correct_levels, new_names, parse_pins, replace_folder
 from vertebral.workflows.relabel import Pin
 
@@ -20,7 +21,7 @@ def middle_of(made: Made, name: str) -> tuple[float, float, float]:
 
 def test_a_level_and_its_neighbours_get_new_names(made: Made, tmp_path: Path) -> None:
     out, ct = write_result(made, tmp_path)
-    before = open_result(out)
+    before = open_complete_result(out)
     after = correct_levels(before, ct, [Pin(BY_NAME["L2"], middle_of(made, "L1"))], tmp_path / "corrected")
     assert [row["level"] for row in after.manifest["levels"]] == ["L1", "L2", "L3"]
     labels = read_labels(after.labels_path)
@@ -41,7 +42,7 @@ def test_contradictions_leave_nothing(made: Made, tmp_path: Path) -> None:
     out, ct = write_result(made, tmp_path)
     pins = [Pin(BY_NAME["L5"], middle_of(made, "T12")), Pin(BY_NAME["L1"], middle_of(made, "L2"))]
     with pytest.raises(ConfigError, match="contradict each other"):
-        correct_levels(open_result(out), ct, pins, tmp_path / "corrected")
+        correct_levels(open_complete_result(out), ct, pins, tmp_path / "corrected")
     assert not (tmp_path / "corrected").exists()
 
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from results import Made, write_result
 from vertebral.cli import app
 from vertebral.core.errors import ConfigError, InputError
-from vertebral.stages.report.result import open_result
+from vertebral.io.result_folder import open_complete_result
 from vertebral.stages.report.volumes import CT, LABELS
 from vertebral.web.local_server import listen
 from vertebral.web.served_result import prepare_result
@@ -30,7 +30,7 @@ def server(made: Made, tmp_path_factory: pytest.TempPathFactory, serving: Callab
     out, ct = write_result(made, tmp_path / "r", stem="ca se")
     (tmp_path / "cache").mkdir()
     (out / "secret.txt").write_text("not of the manifest")
-    served = prepare_result(open_result(out), ct, tmp_path / "cache")
+    served = prepare_result(open_complete_result(out), ct, tmp_path / "cache")
     return serving(lambda token: view_app(served, token))
 
 
@@ -119,7 +119,7 @@ def test_a_link_in_the_folder_is_not_followed(made: Made, tmp_path: Path, servin
     (tmp_path / "elsewhere").write_text("secret")
     (out / "case_L1.stl").unlink()
     (out / "case_L1.stl").symlink_to(tmp_path / "elsewhere")
-    server = serving(lambda token: view_app(prepare_result(open_result(out), None, tmp_path), token))
+    server = serving(lambda token: view_app(prepare_result(open_complete_result(out), None, tmp_path), token))
     assert server.ask("files/case_L1.stl").status == 404
     assert server.ask("files/case_L2.stl").status == 200
 
@@ -134,11 +134,11 @@ def test_it_listens_on_this_computer_only() -> None:
 
 def test_a_result_without_a_page_is_served_too(made: Made, tmp_path: Path) -> None:
     out, ct = write_result(made, tmp_path, page=False)
-    served = prepare_result(open_result(out), None, tmp_path)
+    served = prepare_result(open_complete_result(out), None, tmp_path)
     assert set(served.contents.blobs) == {"T12.mz3", "L1.mz3", "L2.mz3"} and not served.volumes
-    assert set(prepare_result(open_result(out), ct, tmp_path).volumes) == {CT, LABELS}
+    assert set(prepare_result(open_complete_result(out), ct, tmp_path).volumes) == {CT, LABELS}
     with pytest.raises(InputError, match="check the path"):
-        prepare_result(open_result(out), tmp_path / "none.nii.gz", tmp_path)
+        prepare_result(open_complete_result(out), tmp_path / "none.nii.gz", tmp_path)
 
 
 def test_view_refuses_what_is_no_result(tmp_path: Path) -> None:

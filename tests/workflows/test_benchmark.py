@@ -23,7 +23,9 @@ from vertebral.models.config import InferenceConfig, ModelConfig
 from vertebral.models.networks import UNetConfig, build_network
 from vertebral.models.weights import save_model
 from vertebral.stages.preprocess import prepare_labels
-from vertebral.workflows import run as pipeline
+from vertebral.workflows import benchmark
+from vertebral.workflows import run as workflow
+from vertebral.workflows import write_result as writer
 
 SPACING_MM = 4.0
 LEVELS = ("T10", "T11", "T12", "L1", "L2", "L3")
@@ -56,9 +58,9 @@ def cohort(tmp_path: Path, phantoms: Sequence[Phantom], monkeypatch: pytest.Monk
         )
         torch.manual_seed(0)
         save_model(tmp_path / name, config, build_network(config.network).state_dict(), {"licence": "CC0-1.0"})
-    monkeypatch.setattr(pipeline, "infer", knowing(phantoms))
-    monkeypatch.setattr(pipeline, "reconstruct", lambda spine, **_: ())  # meshes have tests of their own
-    monkeypatch.setattr(pipeline, "preview", lambda *arguments: arguments[3].write_bytes(b"png"))
+    monkeypatch.setattr(workflow, "infer", knowing(phantoms))
+    monkeypatch.setattr(workflow, "reconstruct", lambda spine, **_: ())  # meshes have tests of their own
+    monkeypatch.setattr(writer, "preview", lambda *arguments: arguments[3].write_bytes(b"png"))
     return tmp_path
 
 
@@ -96,8 +98,8 @@ def test_a_cohort_of_phantoms(cohort: Path) -> None:
 
 def test_what_was_predicted_is_kept(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = []
-    real = pipeline.run
-    monkeypatch.setattr(pipeline, "run", lambda ct, out, config: done.append(ct.name) or real(ct, out, config))
+    real = benchmark.run
+    monkeypatch.setattr(benchmark, "run", lambda ct, out, config: done.append(ct.name) or real(ct, out, config))
     words = [cohort / "validation", "--model", cohort / "right", "--out", cohort / "out", "--in-process", "--quiet"]
     words += ["--jobs", 1, "--worst", 0]
     assert invoke(*words, "--limit", 1).exit_code == 0

@@ -3,7 +3,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from tiny_run import CONFIG, SPACING_MM, perfect_inference, stub_preview
 from vertebral.cli import app
 from vertebral.core.about import __version__
-from vertebral.core.anatomy import BY_NAME, Level, parse_levels
+from vertebral.core.anatomy import BY_NAME, parse_levels
 from vertebral.core.config import PreprocessConfig
 from vertebral.core.errors import (
     ConfigError,
@@ -27,29 +27,22 @@ from vertebral.core.errors import (
 )
 from vertebral.core.records import Evidence, Prepared
 from vertebral.core.volume import Volume
-from vertebral.data.patches.network_input import class_of_verse_id
 from vertebral.data.phantom import Phantom, make_phantom
 from vertebral.evaluation.evaluate import evaluate
 from vertebral.evaluation.metrics import dice
+from vertebral.io import result_folder
 from vertebral.io.ct.read import read_labels
 from vertebral.io.write import atomic_write, read_centroids, write_image, write_labels
 from vertebral.models.config import InferenceConfig, ModelConfig
 from vertebral.models.mirrored import Mirrored
 from vertebral.models.networks import UNetConfig, build_network
 from vertebral.models.weights import save_model
-from vertebral.stages.preprocess import prepare_labels
-from vertebral.workflows import run as pipeline
+from vertebral.runtime.forked_tasks import ForkedTasks
+from vertebral.workflows import run as workflow
+from vertebral.workflows import write_result as writer
 from vertebral.workflows.config import RunConfig
 from vertebral.workflows.run import run
 
-SPACING_MM = 4.0
-LEVELS = ("T11", "T12", "L1", "L2", "L3")
-CONFIG = ModelConfig(
-    name="tiny",
-    network=UNetConfig(kind="unet", levels=LEVELS, channels=(2, 4), strides=(2,), residual_units=0),
-    preprocess=PreprocessConfig(spacing_mm=SPACING_MM),
-    inference=InferenceConfig(window=(32, 32, 32)),
-)
 STAGES = [
     "load model",
     "read",
@@ -59,11 +52,12 @@ STAGES = [
     "identify",
     "restore",
     "reconstruct",
+    "measure",
     "write",
     "preview",
-    "page",
+    "report",
 ]
-OUTPUTS = ["L1.stl", "L2.stl", "T12.stl", "occupancy.npz", "preview.png"]
+OUTPUTS = ["L1.stl", "L2.stl", "T12.stl", "measurements.csv", "measurements.json", "occupancy.npz", "preview.png"]
 OUTPUTS += ["seg-subreg_ctd.json", "seg-vert_msk.nii.gz", "spine.glb"]
 PAGE = "report.html"
 
@@ -81,39 +75,11 @@ def phantom() -> Phantom:
     return make_phantom(parse_levels("T12,L1,L2"), SPACING_MM)
 
 
-def perfect_inference(labels: Volume) -> Callable[..., Evidence]:
-    """What a network without fault would say of the scan that `labels` belongs to."""
-
-    def infer(
-        prepared: Prepared,
-        network: object,
-        config: object,
-        levels: tuple[Level, ...],
-        device: object,
-        progress: Any,
-        offsets: bool,
-        follow: bool,
-    ) -> Evidence:
-        truth = prepare_labels(labels, prepared.config.spacing_mm)
-        assert truth.grid.matches(prepared.volume.grid)
-        classes = class_of_verse_id(tuple(level.name for level in levels)).numpy()
-        first, rest = classes[truth.array], np.zeros(truth.array.shape, np.uint8)
-        progress(0.5)
-        return Evidence(first, rest, np.full_like(first, 255), rest, levels, prepared.volume.grid)
-
-    return infer
-
-
-def stub_preview(scan: Volume, labels: Volume, surfaces: object, path: Path, title: str) -> None:
-    assert scan.grid.matches(labels.grid)
-    path.write_bytes(title.encode())
-
-
 @pytest.fixture
 def scan(tmp_path: Path, phantom: Phantom, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A CT whose vertebrae the network finds without fault, and a picture that takes no time."""
-    monkeypatch.setattr(pipeline, "infer", perfect_inference(phantom.labels))
-    monkeypatch.setattr(pipeline, "preview", stub_preview)
+    monkeypatch.setattr(workflow, "infer", perfect_inference(phantom.labels))
+    monkeypatch.setattr(writer, "preview", stub_preview)
     path = tmp_path / "case_ct.nii.gz"
     write_image(phantom.ct, path)
     return path
@@ -176,7 +142,7 @@ def test_the_manifest_tells_all(scan: Path, model: str, tmp_path: Path) -> None:
 
 def test_progress_follows_the_stages(scan: Path, model: str, tmp_path: Path) -> None:
     calls: list[tuple[str, float]] = []
-    run(scan, tmp_path / "out", RunConfig(model=model), lambda name, share: calls.append((name, share)))
+    run(scan, tmp_path / "out", RunConfig(model=model), progress=lambda name, share: calls.append((name, share)))
     assert list(dict.fromkeys(name for name, _ in calls)) == STAGES
     assert [share for name, share in calls if name == "infer"] == [0.0, 0.5, 1.0]
     assert all([share for other, share in calls if other == name][-1] == 1.0 for name in STAGES)
@@ -190,8 +156,8 @@ def test_labels_lie_on_the_grid_of_the_input(
 ) -> None:
     made = make_phantom(parse_levels("T12,L1"), spacing_mm)
     ct, labels = made.ct.reoriented(axcodes), made.labels.reoriented(axcodes)
-    monkeypatch.setattr(pipeline, "infer", perfect_inference(labels))
-    monkeypatch.setattr(pipeline, "preview", stub_preview)
+    monkeypatch.setattr(workflow, "infer", perfect_inference(labels))
+    monkeypatch.setattr(writer, "preview", stub_preview)
     write_image(ct, tmp_path / "case.nii")
     manifest = run(tmp_path / "case.nii", tmp_path / "out", RunConfig(model=model))
     assert manifest["input"]["orientation"] == axcodes
@@ -213,7 +179,7 @@ def test_results_are_not_replaced_unless_asked(scan: Path, model: str, tmp_path:
     run(scan, out, RunConfig(model=model))
     (out / "notes.txt").write_text("mine")
     before = files_in(out)
-    with pytest.raises(OutputExistsError, match=r"out: holds results already; add --overwrite"):
+    with pytest.raises(OutputExistsError, match=r"out: already holds results; add --overwrite"):
         run(scan, out, RunConfig(model=model))
     assert files_in(out) == before
     manifest = run(scan, out, RunConfig(model=model, overwrite=True, levels=("L1",)))
@@ -240,30 +206,36 @@ def test_a_reference_beside_the_scan_is_not_replaced(
 ) -> None:
     reference = tmp_path / "case_seg-vert_msk.nii.gz"
     reference.write_text("reference")
-    monkeypatch.setattr(pipeline, "infer", None)  # refused before the work starts
-    with pytest.raises(OutputExistsError, match=r"case_seg-vert_msk\.nii\.gz: is there already; add --overwrite"):
+    monkeypatch.setattr(workflow, "infer", None)  # refused before the work starts
+    with pytest.raises(OutputExistsError, match=r"case_seg-vert_msk\.nii\.gz: already exists; add --overwrite"):
         run(scan, tmp_path, RunConfig(model=model))
     assert set(files_in(tmp_path)) == {"case_ct.nii.gz", reference.name}
 
 
 @pytest.mark.parametrize(
-    ("name", "error"),
+    ("module", "name", "error"),
     [
-        ("load_models", VertebralError("broken")),
-        ("infer", KeyboardInterrupt()),
-        ("reconstruct", RuntimeError("broken")),
-        ("write_glb", KeyboardInterrupt()),
-        ("preview", RuntimeError("broken")),
-        ("write_json", VertebralError("broken")),
+        (workflow, "load_models", VertebralError("broken")),
+        (workflow, "infer", KeyboardInterrupt()),
+        (workflow, "reconstruct", RuntimeError("broken")),
+        (workflow, "measure", RuntimeError("broken")),
+        (writer, "write_glb", KeyboardInterrupt()),
+        (result_folder, "write_json", VertebralError("broken")),
     ],
 )
 def test_a_failed_run_leaves_no_trace(
-    name: str, error: BaseException, scan: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: Any,
+    name: str,
+    error: BaseException,
+    scan: Path,
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(pipeline, name, fail)
+    monkeypatch.setattr(module, name, fail)
     with pytest.raises(type(error)):
         run(scan, tmp_path / "new" / "out", RunConfig(model=model))
     assert set(files_in(tmp_path)) == {scan.name}
@@ -279,7 +251,7 @@ def test_a_failed_run_leaves_earlier_results(
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device", str(out / "case_spine.glb"))
 
-    monkeypatch.setattr(pipeline, "write_glb", full_disk)
+    monkeypatch.setattr(writer, "write_glb", full_disk)
     with pytest.raises(VertebralError, match=r"out: .*No space left on device.*choose another --out") as caught:
         run(scan, out, RunConfig(model=model, overwrite=True))
     assert caught.value.exit_code == 1
@@ -305,8 +277,8 @@ def test_with_two_processors_the_results_are_the_same(
 ) -> None:
     made = []
     for processors in (1, 2):
-        monkeypatch.setattr(torch, "get_num_threads", lambda n=processors: n)
-        run(scan, tmp_path / str(processors), RunConfig(model=model))
+        with ForkedTasks(processors) as tasks:
+            run(scan, tmp_path / str(processors), RunConfig(model=model), tasks=tasks)
         made.append(files_in(tmp_path / str(processors)))
     for files in made:
         del files["manifest.json"], files[PAGE]  # these tell how long it took
@@ -327,9 +299,9 @@ def test_what_a_killed_copy_left_is_no_result(
                 os.kill(os.getpid(), signal.SIGKILL)
         write_labels(labels, path)
 
-    monkeypatch.setattr(pipeline, "write_labels", killed)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    manifest = run(scan, tmp_path / "out", RunConfig(model=model))
+    monkeypatch.setattr(writer, "write_labels", killed)
+    with ForkedTasks(2) as tasks:
+        manifest = run(scan, tmp_path / "out", RunConfig(model=model), tasks=tasks)
     assert {row["file"] for row in manifest["outputs"]} | {"manifest.json"} == {*files_in(tmp_path / "out")}
     assert not [name for name in files_in(tmp_path / "out") if name.startswith(".")]
     assert read_labels(tmp_path / "out" / "case_seg-vert_msk.nii.gz").array.any()
@@ -337,7 +309,7 @@ def test_what_a_killed_copy_left_is_no_result(
 
 def test_overlap_and_mirror_are_heeded(scan: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    perfect = pipeline.infer
+    perfect = workflow.infer
 
     def watched(
         prepared: Prepared, network: torch.nn.Module, config: InferenceConfig, *rest: Any, **more: Any
@@ -345,7 +317,7 @@ def test_overlap_and_mirror_are_heeded(scan: Path, model: str, tmp_path: Path, m
         seen.append((config.overlap, isinstance(network, Mirrored)))
         return perfect(prepared, network, config, *rest, **more)
 
-    monkeypatch.setattr(pipeline, "infer", watched)
+    monkeypatch.setattr(workflow, "infer", watched)
     run(scan, tmp_path / "as the model says", RunConfig(model=model))
     run(scan, tmp_path / "as asked", RunConfig(model=model, overlap=0.6, mirror=True))
     assert seen == [(InferenceConfig().overlap, False), (0.6, True)]
@@ -357,7 +329,7 @@ def test_what_is_too_large_for_a_vertebra_has_no_surface(
     whole = run(scan, tmp_path / "whole", RunConfig(model=model))
     sizes = {row["level"]: row["volume_ml"] for row in whole["levels"]}
     largest = max(sizes, key=lambda name: sizes[name])
-    monkeypatch.setattr(pipeline, "_MOST_PLAUSIBLE_ML", sizes[largest] - 0.001)
+    monkeypatch.setattr(workflow, "_MOST_PLAUSIBLE_ML", sizes[largest] - 0.001)
     manifest = run(scan, tmp_path / "out", RunConfig(model=model))
     assert [row["level"] for row in manifest["levels"] if row["mesh"] is None] == [largest]
     assert manifest["warnings"] == [
@@ -386,15 +358,19 @@ def test_only_the_levels_that_were_asked_for(
     assert (tmp_path / "out" / "case_spine.glb").exists() == bool(found)
 
 
+@pytest.mark.parametrize("error", [RenderError("broken"), ValueError("broken"), OSError("broken")])
 def test_without_a_picture_the_results_are_still_there(
-    scan: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception, scan: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise RenderError("no preview: this machine cannot render")
+    def fail(scan: Volume, labels: Volume, surfaces: object, path: Path, title: str) -> None:
+        path.write_bytes(b"half")
+        raise error
 
-    monkeypatch.setattr(pipeline, "preview", fail)
+    monkeypatch.setattr(writer, "preview", fail)
     manifest = run(scan, tmp_path / "out", RunConfig(model=model))
-    assert manifest["warnings"] == ["no preview: this machine cannot render"]
+    assert manifest["warnings"] == [
+        f"case_preview.png was not written ({type(error).__name__}: broken); the other results are complete"
+    ]
     assert len(manifest["levels"]) == 3
     assert not (tmp_path / "out" / "case_preview.png").exists()
 
@@ -405,16 +381,18 @@ def test_without_a_page_the_results_are_still_there(
     def fail(*_: object) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(pipeline, "page_volumes", fail)
+    monkeypatch.setattr(writer, "page_volumes", fail)
     manifest = run(scan, tmp_path / "out", RunConfig(model=model))
-    assert manifest["warnings"] == ["no report.html: RuntimeError: broken"]
+    assert manifest["warnings"] == [
+        "report.html was not written (RuntimeError: broken); the other results are complete"
+    ]
     assert len(manifest["levels"]) == 3
     assert not (tmp_path / "out" / PAGE).exists()
 
 
 def test_another_spacing_is_warned_of(scan: Path, model: str, tmp_path: Path) -> None:
     manifest = run(scan, tmp_path / "out", RunConfig(model=model, spacing_mm=5))
-    assert manifest["warnings"] == ["run at 5 mm, but model tiny was trained at 4 mm: expect worse"]
+    assert manifest["warnings"] == ["run at 5 mm, but model tiny was trained at 4 mm: results may be worse"]
     assert manifest["preprocess"]["spacing_mm"] == 5
 
 
@@ -426,7 +404,7 @@ def test_a_gpu_is_not_replaced_in_silence(scan: Path, model: str, tmp_path: Path
 
 def test_a_scan_without_a_spine(scan: Path, model: str, phantom: Phantom, tmp_path: Path, monkeypatch: Any) -> None:
     nothing = Volume(np.zeros_like(phantom.labels.array), phantom.labels.affine)
-    monkeypatch.setattr(pipeline, "infer", perfect_inference(nothing))
+    monkeypatch.setattr(workflow, "infer", perfect_inference(nothing))
     done = CliRunner().invoke(app, ["run", str(scan), "--out", str(tmp_path / "out"), "--model", model, "--json"])
     assert done.exit_code == 0
     assert json.loads(done.stdout)["levels"] == []
@@ -436,6 +414,8 @@ def test_a_scan_without_a_spine(scan: Path, model: str, phantom: Phantom, tmp_pa
     assert not labels.array.any()
     assert read_centroids(tmp_path / "out" / "case_seg-subreg_ctd.json", phantom.ct.grid) == []
     assert sorted(files_in(tmp_path / "out")) == [
+        "case_measurements.csv",
+        "case_measurements.json",
         "case_preview.png",
         "case_seg-subreg_ctd.json",
         "case_seg-vert_msk.nii.gz",
@@ -448,7 +428,7 @@ def test_noise_as_evidence_gives_results(
     model: str, phantom: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An untrained network: all stages with their own code but the picture."""
-    monkeypatch.setattr(pipeline, "preview", stub_preview)
+    monkeypatch.setattr(writer, "preview", stub_preview)
     part = (slice(28, 52), slice(4, 36), slice(0, 24))
     write_image(phantom.ct.cropped(part), tmp_path / "part.nii.gz")
     manifest = run(tmp_path / "part.nii.gz", tmp_path / "out", RunConfig(model=model))

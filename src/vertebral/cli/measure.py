@@ -7,7 +7,7 @@ import typer
 
 from vertebral.cli.console import AsJson, OutFolder, Overwrite, Quiet, errors, interruptible, print_json, stages
 from vertebral.core.about import DISCLAIMER
-from vertebral.core.errors import ConfigError, InputError, OutputExistsError
+from vertebral.core.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from vertebral.core.measurements import Measurements
@@ -35,13 +35,13 @@ def measure(
 ) -> None:
     """Measure vertebrae, discs and curves of a labelled spine; each value has a quality, or a reason to be missing."""
     with errors(as_json), interruptible():
+        from vertebral.io.result_folder import refuse_files
+
         chosen = _formats(formats)
         labels_path = _label_map(source)
         stem = _stem(labels_path)
         names = _file_names(stem, chosen)
-        for name in names:
-            if (out / name).exists() and not overwrite:
-                raise OutputExistsError(f"{out / name}: already exists; add --overwrite, or choose another --out")
+        refuse_files([out / name for name in names], overwrite)
         with stages(quiet or as_json) as progress:
             progress("read", 0.0)
             from vertebral.io.ct.read import read_labels, read_scan
@@ -74,18 +74,11 @@ def _formats(text: str) -> tuple[str, ...]:
 
 def _label_map(source: Path) -> Path:
     """Return `source` itself, or the label map of the result in the folder `source`."""
-    from vertebral.io.manifest import LABELS_ENDING, MANIFEST
+    from vertebral.io.result_folder import open_result
 
     if not source.exists():
         raise InputError(f"{source}: no such file or folder: check the path")
-    if not source.is_dir():
-        return source
-    if not (source / MANIFEST).is_file():
-        raise InputError(f"{source}: contains no {MANIFEST}; give a result of `vertebral run`, or a label map")
-    found = sorted(source.glob(f"*{LABELS_ENDING}"))
-    if len(found) != 1:
-        raise InputError(f"{source}: contains {len(found)} files *{LABELS_ENDING}; give the one to measure")
-    return found[0]
+    return open_result(source).labels_path if source.is_dir() else source
 
 
 def _stem(path: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from vertebral.cli.console import AsJson, Device, Overwrite, Quiet, check_device, counted, errors, print_files, stages
-from vertebral.core.errors import ConfigError, OutputExistsError
+from vertebral.core.errors import ConfigError
 
 
 def report(
@@ -33,26 +33,27 @@ def report(
 
 
 def _page(folder: Path, out: Path | None, ct: Path | None, overwrite: bool, silent: bool) -> Path:
+    from vertebral.io.ct.read import read_labels
+    from vertebral.io.result_folder import REPORT, open_complete_result, refuse_files, update_file
     from vertebral.stages.measure import measure
-    from vertebral.stages.report import PAGE, page_volumes
+    from vertebral.stages.report import page_volumes
     from vertebral.stages.report.html import write_page
-    from vertebral.stages.report.result import contents_of, list_page, open_result, read_ct, result_labels
+    from vertebral.stages.report.result import contents_of, read_ct_of
 
-    path = (out or folder) / PAGE
-    if path.exists() and not overwrite:
-        raise OutputExistsError(f"{path}: is there already; add --overwrite, or choose another --out")
+    path = (out or folder) / REPORT
+    refuse_files([path], overwrite)
     with stages(silent) as progress:
         progress("read", 0.0)
-        result = open_result(folder)
-        scan = read_ct(ct, result) if ct is not None else None
-        labels = result_labels(result)
+        result = open_complete_result(folder)
+        scan = read_ct_of(result, ct) if ct is not None else None
+        labels = read_labels(result.labels_path)
         progress("read", 1.0)
         measurements = measure(labels, scan, lambda share: progress("measure", share))
         made = contents_of(result, measurements, page_volumes(scan, labels))
         path.parent.mkdir(parents=True, exist_ok=True)
         write_page(made, path)
         if path.parent == folder:
-            list_page(result)
+            update_file(result, REPORT)
     return path
 
 

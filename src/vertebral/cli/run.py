@@ -113,10 +113,14 @@ def run(
         reporting = stages_as_json() if progress_json else stages(quiet or as_json)
         with reporting as progress, fetched(ct, pacs_credentials, pacs_ca, progress) as source:
             progress("start", 0.0)
-            from vertebral.workflows import run as pipeline
+            import torch
+
+            from vertebral.runtime.forked_tasks import ForkedTasks
+            from vertebral.workflows import run as workflow
 
             progress("start", 1.0)
-            manifest = pipeline.run(source.path, out, config, progress)
+            with ForkedTasks(torch.get_num_threads()) as tasks:
+                manifest = workflow.run(source.path, out, config, progress=progress, tasks=tasks)
             if store and source.send is not None:
                 source.send([out / row["file"] for row in manifest["outputs"] if row["file"].endswith(".dcm")])
     if as_json:

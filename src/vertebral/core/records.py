@@ -130,6 +130,12 @@ class Surface:
         """What files and objects are called after: the level, and the part where it is one."""
         return f"{self.level.name}-{self.part}" if self.part else self.level.name
 
+    def to_trimesh(self) -> Any:
+        """Return a `trimesh.Trimesh` with the same vertices (RAS+ mm) and faces."""
+        import trimesh
+
+        return trimesh.Trimesh(self.vertices_mm, self.faces, process=False, metadata={"name": self.name})
+
 
 @dataclass(frozen=True)
 class Segmentation:

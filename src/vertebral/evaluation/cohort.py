@@ -3,12 +3,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
-from multiprocessing import get_context
 from pathlib import Path
 
 from vertebral.core.errors import VertebralError
@@ -17,10 +14,10 @@ from vertebral.evaluation.evaluate import evaluate
 from vertebral.evaluation.pairing import CasePaths, read_run
 from vertebral.evaluation.settings import Settings
 from vertebral.io.ct.read import free_memory_gb, read_geometry
-from vertebral.io.manifest import MANIFEST
+from vertebral.io.result_folder import MANIFEST
 from vertebral.io.write import write_json
 from vertebral.runtime.hashing import file_sha256
-from vertebral.runtime.processes import ignore_interrupts
+from vertebral.runtime.worker_pool import ProcessDied, map_in_processes
 
 Progress = Callable[[int, int, str], None]
 Outcome = ScoredCase | FailedCase
@@ -55,48 +52,12 @@ def score_cases(
     work = [_Job(paths, settings, cache) for paths in cases]
     count = min(jobs or os.cpu_count() or 1, len(work), _fitting(cases))
     outcomes: dict[int, Outcome] = {}
-    for n, outcome in _run(work, count):
-        outcomes[n] = outcome
+    for n, result in map_in_processes(_score, work, count):
+        if isinstance(result, ProcessDied):
+            result = work[n].paths.failed(f"{result.reason}; free memory, or crop the case")
+        outcomes[n] = result
         progress(len(outcomes), len(work), work[n].paths.case)
     return [outcomes[n] for n in range(len(work))]
-
-
-def _run(work: list[_Job], count: int) -> Iterator[tuple[int, Outcome]]:
-    if count <= 1:
-        for n, job in enumerate(work):
-            yield n, _score(job)
-        return
-    left = dict(enumerate(work))
-    try:
-        for n, outcome in _in_processes(work, count):
-            del left[n]
-            yield n, outcome
-    except BrokenProcessPool:
-        # A process was killed, and the results of the others are lost: one by one shows which case it was.
-        for n, job in left.items():
-            yield n, _alone(job)
-
-
-def _in_processes(work: list[_Job], count: int) -> Iterator[tuple[int, Outcome]]:
-    pool = ProcessPoolExecutor(count, get_context("spawn"), ignore_interrupts)
-    try:
-        waiting: dict[Future[Outcome], int] = {pool.submit(_score, job): n for n, job in enumerate(work)}
-        while waiting:
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                n = waiting.pop(future)
-                yield n, future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _alone(job: _Job) -> Outcome:
-    with ProcessPoolExecutor(1, get_context("spawn"), ignore_interrupts) as pool:
-        try:
-            return pool.submit(_score, job).result()
-        except BrokenProcessPool:
-            return job.paths.failed(
-                "its process was killed, perhaps because memory ran out; free memory, or crop the case"
-            )
 
 
 def _score(job: _Job) -> Outcome:

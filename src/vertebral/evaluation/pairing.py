@@ -9,8 +9,8 @@ from pathlib import Path
 from vertebral.core.errors import InputError
 from vertebral.evaluation.case import FailedCase, RunRecord
 from vertebral.io.ct.image_header import IMAGE_SUFFIXES, suffix_of
-from vertebral.io.manifest import MANIFEST
 from vertebral.io.names import case_of, subject_of
+from vertebral.io.result_folder import MANIFEST
 
 _IMAGE_FOLDERS = {"images", "imagesTr", "imagesTs", "rawdata"}
 _USUAL_ENDING = "_seg-vert_msk"

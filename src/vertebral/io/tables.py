@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vertebral.core.about import DISCLAIMER
 from vertebral.core.errors import ConfigError
-from vertebral.io.write import atomic_write
+from vertebral.core.measurements import Measurements, flat_rows, nested
+from vertebral.io.write import atomic_write, write_json
 
 Record = dict[str, Any]
 
@@ -32,6 +34,12 @@ def write_parquet(records: Sequence[Record], path: Path) -> None:
     table = pyarrow.table({name: [record[name] for record in records] for name in columns})
     with atomic_write(Path(path)) as temporary:
         pyarrow.parquet.write_table(table, temporary)
+
+
+def write_measurements(measurements: Measurements, csv_path: Path, json_path: Path) -> None:
+    """Write a row per vertebra as CSV, and all tables as json."""
+    write_csv(flat_rows(measurements.vertebrae), csv_path)
+    write_json({"disclaimer": DISCLAIMER, **nested(measurements)}, json_path)
 
 
 def require_parquet() -> None:

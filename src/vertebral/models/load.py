@@ -9,11 +9,12 @@ import torch
 from vertebral.core.errors import ConfigError, ModelError, VertebralError
 from vertebral.models.backends import openvino as openvino_network
 from vertebral.models.backends.openvino import as_openvino
-from vertebral.models.cards import check_weights, find_model, read_card
+from vertebral.models.cards import check_weights, find_model, find_refiner, read_card
 from vertebral.models.config import ModelsConfig
 from vertebral.models.devices import choose_device
 from vertebral.models.mirrored import Mirrored
 from vertebral.models.weights import Model, for_inference, load_model, load_refiner
+from vertebral.runtime.hashing import file_sha256
 
 Backend = Literal["torch", "openvino"]
 
@@ -50,6 +51,19 @@ def load_models(config: ModelsConfig) -> Models:
             raise
         models = _load(config, device, "torch")
         return Models(models.finder, models.refiner, device, "torch", (f"run with PyTorch instead: {error}",))
+
+
+def weights_of(config: ModelsConfig) -> list[str | None]:
+    """Return the SHA-256 of the weights of the coarse network and of the refiner (or None), without loading them.
+
+    Raises ModelError for a model that does not exist or is damaged.
+    """
+    place, _ = find_model(config.model)
+    if not place.is_dir():
+        return [file_sha256(place), None]
+    card = read_card(place)
+    refined = find_refiner(config.model, card.config) if config.refine else None
+    return [check_weights(card), check_weights(read_card(refined)) if refined is not None else None]
 
 
 def load_for_openvino(name_or_path: str | Path) -> Model:

@@ -10,6 +10,10 @@ from vertebral.runtime.memory import peak_memory_gb, reset_peak
 Progress = Callable[[str, float], None]
 
 
+def no_progress(stage: str, share: float) -> None:
+    """Take the place of a progress bar where nobody looks."""
+
+
 @dataclass
 class StageTimer:
     """Seconds and, on Linux, peak memory (GB) of each stage, in the order in which they ran.
@@ -17,7 +21,7 @@ class StageTimer:
     Calls `progress(stage, share)` as the run advances; `share` runs from 0 to 1.
     """
 
-    progress: Progress
+    progress: Progress = no_progress
     seconds: dict[str, float] = field(default_factory=dict)
     memory_gb: dict[str, float] = field(default_factory=dict)
 

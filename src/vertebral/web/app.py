@@ -20,9 +20,8 @@ from starlette.routing import Mount, Route
 
 from vertebral.core.about import DISCLAIMER
 from vertebral.core.errors import VertebralError
-from vertebral.io.manifest import MANIFEST
+from vertebral.io.result_folder import MANIFEST, open_complete_result
 from vertebral.stages.report.html import csp_source
-from vertebral.stages.report.result import open_result
 from vertebral.web.correction import correct_levels, parse_pins, replace_folder
 from vertebral.web.job_runner import JobRunner
 from vertebral.web.jobs import ENDED, Job, JobStore
@@ -143,7 +142,7 @@ class App:
         with self._lock:
             if self._latest is None or self._latest[:2] != (job.id, folder):
                 scratch = self.jobs.scratch_folder(job.id)
-                served = prepare_result(open_result(folder), self.jobs.input_path(job.id), scratch)
+                served = prepare_result(open_complete_result(folder), self.jobs.input_path(job.id), scratch)
                 extra = {
                     "jobs_at": "../../",
                     "zip_at": "all.zip",
@@ -178,7 +177,7 @@ class App:
         return JSONResponse({})
 
     def _correct(self, job: Job, pins: Sequence[object]) -> None:
-        result = open_result(self.jobs.result_folder(job.id))
+        result = open_complete_result(self.jobs.result_folder(job.id))
         with tempfile.TemporaryDirectory(dir=self.jobs.folder / job.id) as folder:
             correct_levels(result, self.jobs.input_path(job.id), pins, Path(folder) / "made")  # type: ignore[arg-type]
             replace_folder(Path(folder) / "made", self.jobs.corrected_folder(job.id))
@@ -201,7 +200,7 @@ def _record(job: Job, keep_days: float) -> dict[str, object]:
 def _zip(served: ServedResult, folder: Path) -> Path:
     path = folder / "all.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for name in (*served.result.files, MANIFEST):
+        for name in (*served.result.hashes, MANIFEST):
             if (served.result.folder / name).is_file():
                 archive.write(served.result.folder / name, name)
     return path

@@ -4,7 +4,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,47 +13,35 @@ from vertebral.core.errors import VertebralError
 from vertebral.core.records import Surface
 from vertebral.core.volume import Volume
 from vertebral.io.ct.read import read_labels
-from vertebral.io.manifest import LABELS_ENDING, MANIFEST, file_rows
 from vertebral.io.meshes import write_glb, write_stl
-from vertebral.io.staging import staging_in, writing
-from vertebral.io.write import write_json
+from vertebral.io.result_folder import REPORT, StoredResult, open_result, staging_in, writing
+from vertebral.io.tables import write_measurements
 from vertebral.stages.measure import measure
 from vertebral.stages.reconstruct import check_surface, fields_of_labels, mesh_fields
 from vertebral.stages.reconstruct.config import MeshConfig
-from vertebral.stages.report import PAGE, page_volumes, write_report
-from vertebral.stages.report.result import Result, open_result, read_ct
+from vertebral.stages.report import page_volumes, write_report
+from vertebral.stages.report.result import read_ct_of
 from vertebral.workflows.relabel import Pin, RelabelRequest, relabel
 
 # A vertebra that shares less than this share of its voxels with one before has a new shape and gets a new mesh.
 _SAME_SHARE = 0.98
 
 
-@dataclass(frozen=True)
-class _Relabelled:
-    """Output of `relabel`: its manifest, and the label map on the grid of the CT."""
-
-    manifest: Mapping[str, Any]
-    labels: Volume
-
-
-def correct_levels(result: Result, ct: Path, pins: Sequence[Pin], out: Path) -> Result:
+def correct_levels(result: StoredResult, ct: Path, pins: Sequence[Pin], out: Path) -> StoredResult:
     """Write `result`, with the levels of `pins` set by hand, to the new folder `out`; return it.
 
     Neighbours are renamed as `vertebral relabel` does. Vertebrae that keep their shape keep their mesh; others are
     meshed from the label map. All measurements are repeated. Raises ConfigError if pins contradict each other.
     """
-    scan = read_ct(ct, result)
+    scan = read_ct_of(result, ct)
     with staging_in(out) as staging:
-        request = RelabelRequest(pins=tuple(pins))
-        manifest = relabel(result.labels_path, staging / "relabelled", request)
-        made = staging / "made"
-        (staging / "relabelled").rename(made)
-        (made / MANIFEST).unlink()
-        labels = read_labels(next(made.glob(f"*{LABELS_ENDING}")))
+        relabelled = staging.folder / "relabelled"
+        relabelling = relabel(result.labels_path, relabelled, RelabelRequest(pins=tuple(pins)))
+        for name in (result.names.labels, result.names.centroids):
+            (relabelled / name).replace(staging.folder / name)
+        shutil.rmtree(relabelled)
         with writing(out):
-            _complete(result, _Relabelled(manifest, labels), pins, made, scan)
-            for path in sorted(made.iterdir(), key=lambda path: path.name == MANIFEST):
-                path.replace(out / path.name)
+            staging.publish_result(_complete(result, relabelling, pins, staging.folder, scan))
     return open_result(out)
 
 
@@ -64,33 +52,35 @@ def replace_folder(made: Path, place: Path) -> None:
     made.rename(place)
 
 
-def _complete(result: Result, relabelled: _Relabelled, pins: Sequence[Pin], folder: Path, ct: Volume) -> None:
-    """Add meshes, page and manifest to the label map and centroids in `folder`."""
-    stem = str(result.manifest["input"]["name"])
-    names = new_names(relabelled.manifest["levels"])
-    surfaces = _surfaces(result, names, relabelled.labels)
+def _complete(
+    result: StoredResult, relabelling: Mapping[str, Any], pins: Sequence[Pin], folder: Path, ct: Volume
+) -> dict[str, Any]:
+    """Add meshes, measurements and page to the label map and centroids in `folder`; return the manifest."""
+    files = result.names
+    labels = read_labels(folder / files.labels)
+    names = new_names(relabelling["levels"])
+    surfaces = _surfaces(result, names, labels)
     for surface in surfaces:
-        write_stl(surface, folder / f"{stem}_{surface.name}.stl")
+        write_stl(surface, folder / files.surface(surface.name))
     if surfaces:
-        write_glb(surfaces, folder / f"{stem}_spine.glb")
+        write_glb(surfaces, folder / files.spine)
+    measurements = measure(labels, ct)
+    write_measurements(measurements, folder / files.measurements("csv"), folder / files.measurements("json"))
     corrections = [f"{pin.level.name} at {', '.join(str(round(mm)) for mm in pin.point_mm)} mm (RAS)" for pin in pins]
     manifest = {
         **result.manifest,
-        "levels": _rows(result, relabelled.manifest, names, surfaces),
-        "level_shift": relabelled.manifest["level_shift"],
-        "runner_up": relabelled.manifest["runner_up"],
+        "levels": _rows(result, relabelling, names, surfaces),
+        "level_shift": relabelling["level_shift"],
+        "runner_up": relabelling["runner_up"],
         "corrections": corrections,
-        "warnings": [*result.manifest["warnings"], *relabelled.manifest["warnings"]],
+        "warnings": [*result.manifest["warnings"], *relabelling["warnings"]],
     }
-    measurements = measure(relabelled.labels, ct)
     try:
-        files = sorted(path.name for path in folder.iterdir())
-        write_report(folder, manifest, files, surfaces, measurements, page_volumes(ct, relabelled.labels))
-    except OSError:
-        raise
+        listed = sorted(path.name for path in folder.iterdir())
+        write_report(folder, manifest, listed, surfaces, measurements, page_volumes(ct, labels))
     except Exception as error:  # the page is optional: its failure must not cost the result
-        manifest["warnings"].append(f"{PAGE} was not written: {type(error).__name__}: {error}")
-    write_json({**manifest, "outputs": file_rows(folder)}, folder / MANIFEST)
+        manifest["warnings"].append(f"{REPORT} was not written ({type(error).__name__}: {error})")
+    return manifest
 
 
 def new_names(rows: Sequence[Mapping[str, Any]]) -> dict[str, str] | None:
@@ -105,7 +95,7 @@ def new_names(rows: Sequence[Mapping[str, Any]]) -> dict[str, str] | None:
     return names
 
 
-def _surfaces(result: Result, names: Mapping[str, str] | None, labels: Volume) -> tuple[Surface, ...]:
+def _surfaces(result: StoredResult, names: Mapping[str, str] | None, labels: Volume) -> tuple[Surface, ...]:
     old = result.surfaces()
     if names is not None and all(surface.level.name in names for surface in old):
         named = [replace(surface, level=BY_NAME[names[surface.level.name]]) for surface in old]
@@ -116,7 +106,7 @@ def _surfaces(result: Result, names: Mapping[str, str] | None, labels: Volume) -
 
 
 def _rows(
-    result: Result, relabelled: Mapping[str, Any], names: Mapping[str, str] | None, surfaces: Sequence[Surface]
+    result: StoredResult, relabelled: Mapping[str, Any], names: Mapping[str, str] | None, surfaces: Sequence[Surface]
 ) -> list[dict[str, Any]]:
     before = {} if names is None else {names.get(row["level"]): row for row in result.manifest["levels"]}
     meshes = {surface.level.name: surface for surface in surfaces}

@@ -12,12 +12,14 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
 from vertebral.core.volume import Volume
+from vertebral.io.ct.read import read_labels
 from vertebral.io.embedded import write_nifti
-from vertebral.io.manifest import MANIFEST
+from vertebral.io.result_folder import MANIFEST, StoredResult
+from vertebral.runtime.stage_timer import Progress, no_progress
 from vertebral.stages.measure import measure
 from vertebral.stages.report.contents import Contents
 from vertebral.stages.report.html import page_html
-from vertebral.stages.report.result import Result, contents_of, read_ct, result_labels, stored_contents
+from vertebral.stages.report.result import contents_of, read_ct_of, stored_contents
 from vertebral.stages.report.volumes import CT, LABELS, around_spine, page_volumes
 
 # A browser keeps several copies of a volume, so arms and table are cropped away; no voxel is changed.
@@ -29,22 +31,22 @@ _VOLUMES = {CT: "ct.nii", LABELS: "labels.nii"}
 class ServedResult:
     """`volumes` maps names on the page to NIfTI files (none without a CT); `extra` are further facts for the page."""
 
-    result: Result
+    result: StoredResult
     contents: Contents
     volumes: Mapping[str, Path]
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 def prepare_result(
-    result: Result, ct: Path | None, folder: Path, progress: Callable[[str, float], None] = lambda name, share: None
+    result: StoredResult, ct: Path | None, folder: Path, progress: Progress = no_progress
 ) -> ServedResult:
     """Prepare a result: take the page from its `report.html`, or make it; write the volumes to `folder`.
 
     Raises InputError if `ct` is not the CT that the result was made from.
     """
     progress("read", 0.0)
-    scan = read_ct(ct, result) if ct is not None else None
-    labels = result_labels(result)
+    scan = read_ct_of(result, ct) if ct is not None else None
+    labels = read_labels(result.labels_path)
     progress("read", 1.0)
     contents = stored_contents(result)
     if contents is None:
@@ -80,7 +82,7 @@ def result_routes(find: Callable[[Request], Awaitable[ServedResult]]) -> list[Ro
 
     async def file(request: Request) -> Response:
         served = await find(request)
-        files = {name: served.result.folder / name for name in (*served.result.files, MANIFEST)}
+        files = {name: served.result.folder / name for name in (*served.result.hashes, MANIFEST)}
         return _file(files, request.path_params["name"], None)
 
     return [Route("/", page), Route("/volumes/{name}", volume), Route("/files/{name}", file)]

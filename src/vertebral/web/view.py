@@ -7,7 +7,7 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.requests import Request
 
-from vertebral.stages.report.result import open_result
+from vertebral.io.result_folder import open_complete_result
 from vertebral.web.local_server import listen, protected_app, serve
 from vertebral.web.served_result import ServedResult, prepare_result, result_routes
 
@@ -21,7 +21,7 @@ def view(
     progress: Callable[[str, float], None] = lambda name, share: None,
 ) -> None:
     """Serve the result in `folder` until Ctrl-C; `say` receives the address. Raises InputError if it is no result."""
-    result = open_result(folder)
+    result = open_complete_result(folder)
     address = listen(port)
     with tempfile.TemporaryDirectory(prefix="vertebral-view-") as temporary:
         served = prepare_result(result, ct, Path(temporary), progress)

@@ -1,14 +1,10 @@
 """Run models on labelled scans, each scan in a process of its own, then score and compare them."""
 
-import json
 import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +17,14 @@ from vertebral.evaluation.pairing import CasePaths, find_cases
 from vertebral.evaluation.results import refuse_results
 from vertebral.evaluation.settings import Settings
 from vertebral.evaluation.summary import EvaluatedModel
-from vertebral.io.manifest import LABELS_ENDING, MANIFEST
-from vertebral.models.weights import load_model
-from vertebral.runtime.hashing import file_sha256
-from vertebral.workflows import run as pipeline
+from vertebral.io.ct.read import read_digest
+from vertebral.io.result_folder import find_result, open_result
+from vertebral.models.config import ModelsConfig
+from vertebral.models.load import weights_of
+from vertebral.runtime.worker_pool import ProcessDied, run_in_process
 from vertebral.workflows.config import RunConfig
 from vertebral.workflows.evaluate_folder import CACHE, finish, make_folder
+from vertebral.workflows.run import run
 
 Progress = Callable[[int, int, str], None]
 PREDICTIONS = "predictions"
@@ -65,7 +63,7 @@ def run_benchmark(
     refuse_results(out, request.overwrite)
     scans = _scans(request)
     names = _names(request.models)
-    hashes = {model: load_model(model).sha256 for model in request.models}
+    weights = {model: weights_of(ModelsConfig(model=model, refine=request.refine)) for model in request.models}
     make_folder(out)
     models = []
     for model, name in names.items():
@@ -75,9 +73,9 @@ def run_benchmark(
         failed: list[FailedCase] = []
         for n, scan in enumerate(scans):
             progress(n, len(scans), f"{name}: {scan.case}")
-            error = _predict(scan, folder / scan.case, config, hashes[model], request.isolated)
+            error = _predict(scan, folder / scan.case, config, weights[model], request.isolated)
             if error is None:
-                made.append(replace(scan, prediction=_label_map(folder / scan.case)))
+                made.append(replace(scan, prediction=open_result(folder / scan.case).labels_path))
             else:
                 failed.append(scan.failed(error))
         outcomes = score_cases(made, settings, out / CACHE / name, request.jobs, progress)
@@ -88,7 +86,7 @@ def run_benchmark(
                 f"model {name}: none of the {len(scans)} scans could be scored; {failed[0].case}: {failed[0].error}"
             )
         models.append(EvaluatedModel(name, scores, tuple(failed), (), tuple(made)))
-    return models, *finish(models, settings, out, request.worst, _facts(request, names, hashes, scans), progress)
+    return models, *finish(models, settings, out, request.worst, _facts(request, names, weights, scans), progress)
 
 
 def _scans(request: BenchmarkRequest) -> list[CasePaths]:
@@ -124,42 +122,36 @@ def _names(models: tuple[str, ...]) -> dict[str, str]:
     return names
 
 
-def _predict(scan: CasePaths, folder: Path, config: RunConfig, sha256: str, isolated: bool) -> str | None:
-    """Run the model on a scan unless its results exist; return why that failed, or None."""
+def _predict(scan: CasePaths, folder: Path, config: RunConfig, weights: list[str | None], isolated: bool) -> str | None:
+    """Run the model on a scan unless its result exists; return why that failed, or None."""
     assert scan.ct is not None
     try:
-        if _exists(folder, scan.ct, config, sha256):
+        earlier = find_result(folder)
+        options = config.model_dump(mode="json")
+        if earlier is not None and earlier.is_made_from(read_digest(scan.ct), options, weights):
             return None
-        if isolated:
-            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-                pool.submit(pipeline.run, scan.ct, folder, config).result()
-        else:
-            pipeline.run(scan.ct, folder, config)
+        job = _Job(scan.ct, folder, config)
+        outcome = run_in_process(_run_job, job) if isolated else _run_job(job)
     except VertebralError as error:
         return str(error)
-    except BrokenProcessPool:
-        return "its process was killed, perhaps because memory ran out; free memory, or crop the scan"
     except (OSError, RuntimeError, MemoryError) as error:
         return f"{type(error).__name__}: {error}"
-    return None
+    return f"{outcome.reason}: free memory, or crop the scan" if isinstance(outcome, ProcessDied) else None
 
 
-def _exists(folder: Path, ct: Path, config: RunConfig, sha256: str) -> bool:
-    """Return True if these results were made from the same CT, model and options."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        same = manifest["options"] == config.model_dump(mode="json") and manifest["model"]["sha256"] == sha256
-        return bool(same and manifest["input"]["sha256"] == file_sha256(ct) and _label_map(folder).is_file())
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return False
+@dataclass(frozen=True)
+class _Job:
+    ct: Path
+    folder: Path
+    config: RunConfig
 
 
-def _label_map(folder: Path) -> Path:
-    return next(iter(sorted(folder.glob(f"*{LABELS_ENDING}"))), folder / "none")
+def _run_job(job: _Job) -> dict[str, Any]:
+    return run(job.ct, job.folder, job.config)
 
 
 def _facts(
-    request: BenchmarkRequest, names: dict[str, str], hashes: dict[str, str], scans: list[CasePaths]
+    request: BenchmarkRequest, names: dict[str, str], weights: dict[str, list[str | None]], scans: list[CasePaths]
 ) -> dict[str, str]:
     """Describe how the predictions were made, without paths, because reports are passed on."""
     machine = platform.processor() or platform.machine()
@@ -167,8 +159,8 @@ def _facts(
         "data": f"{len(scans)} scans of {request.data.resolve().name}"
         + (f", subset {request.subset}" if request.subset else "")
         + (f", the first {request.limit}" if request.limit else ""),
-        **{f"model {name}": f"sha256 {hashes[model]}" for model, name in names.items()},
-        "refinement": "as configured in the model" if request.refine else "off",
+        **{f"model {name}": f"sha256 {weights[model][0]}" for model, name in names.items()},
+        "refinement": "as the model has it" if request.refine else "left out",
         "device": request.device,
         "machine": f"{machine}, {os.cpu_count()} processors, Python {sys.version.split()[0]}",
         "time and memory": "of each scan from its manifest, without imports; "

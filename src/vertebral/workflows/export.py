@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vertebral.core.anatomy import LEVELS, SPINE, level_named
-from vertebral.core.errors import ConfigError, OutputExistsError, ReadError, VertebralError
+from vertebral.core.errors import ConfigError, ReadError, VertebralError
 from vertebral.core.label_schemes import check_scheme
+from vertebral.core.measurements import Measurements
 from vertebral.core.records import Surface
 from vertebral.core.volume import Volume
 from vertebral.io.ct.image_header import stem_of
 from vertebral.io.ct.read import read_labels, read_scan
 from vertebral.io.dicom_export.source import SourceSeries, aligned, read_source
 from vertebral.io.label_maps import WRITERS, in_scheme, names_of, require_consecutive
-from vertebral.io.manifest import no_result, read_listed
 from vertebral.io.meshes import read_stl
-from vertebral.io.staging import staging_in, writing
+from vertebral.io.result_folder import open_result, staging_in, writing
 from vertebral.stages.measure import measure
 from vertebral.stages.reconstruct import fields_of_labels, mesh_fields
 from vertebral.stages.reconstruct.config import MeshConfig
@@ -27,12 +27,12 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class Exportable:
-    """What to export: labels with VerSe ids, surfaces in RAS+ mm (for `stl-dicom`), CT (for `sr`) and model."""
+    """What to export: labels (VerSe ids), surfaces in RAS+ mm (`stl-dicom`), measurements (`sr`) and the model."""
 
     stem: str
     labels: Volume
     surfaces: tuple[Surface, ...]
-    ct: Volume | None
+    measurements: Measurements | None
     model: str = "unknown"
     weights_sha256: str = ""
     notes: tuple[str, ...] = ()
@@ -139,8 +139,8 @@ def _write_dicom(result: Exportable, kinds: Sequence[str], source: SourceSeries,
     if "stl-dicom" in kinds:
         for surface, made in zip(result.surfaces, make_stls(result.surfaces, source, maker), strict=True):
             save(made, folder / f"{result.stem}_{surface.name}_stl.dcm")
-    if "sr" in kinds:
-        save(make_report(measure(result.labels, result.ct), source, maker, seg), folder / f"{result.stem}_sr.dcm")
+    if "sr" in kinds and result.measurements is not None:
+        save(make_report(result.measurements, source, maker, seg), folder / f"{result.stem}_sr.dcm")
 
 
 def export(
@@ -159,17 +159,12 @@ def export(
     series = source_for(config, source, config.series)
     found = _exportable(Path(result), config, source, progress)
     progress("read", 1.0)
-    with staging_in(out) as staging, writing(out):
+    with staging_in(out, config.overwrite) as staging, writing(out):
         progress("export", 0.0)
-        notes = write_exports(found, config, series, staging, lambda share: progress("export", share))
-        files = sorted(staging.iterdir())
-        taken = [out / file.name for file in files if (out / file.name).exists()]
-        if taken and not config.overwrite:
-            raise OutputExistsError(f"{taken[0]}: already exists; add --overwrite, or choose another --out")
-        for file in files:
-            file.replace(out / file.name)
+        notes = write_exports(found, config, series, staging.folder, lambda share: progress("export", share))
+        files = staging.publish()
         progress("export", 1.0)
-    return [out / file.name for file in files], (*found.notes, *notes)
+    return files, (*found.notes, *notes)
 
 
 def _exportable(result: Path, config: ExportRunConfig, source: Path | None, progress: Progress) -> Exportable:
@@ -184,21 +179,21 @@ def _exportable(result: Path, config: ExportRunConfig, source: Path | None, prog
     made: tuple[Surface, ...] = ()
     if "stl-dicom" in config.formats and labels.array.any():
         made = _read_surfaces(surfaces) if surfaces is not None else _meshed(labels, progress)
-    ct = read_scan(source, config.series).volume if source is not None and "sr" in config.formats else None
-    return Exportable(stem, labels, made, ct, model, sha256, notes)
+    measured = None
+    if source is not None and "sr" in config.formats:
+        ct = read_scan(source, config.series).volume
+        measured = measure(labels, ct, lambda share: progress("measure", share))
+    return Exportable(stem, labels, made, measured, model, sha256, notes)
 
 
 def _read_result(folder: Path) -> tuple[Path, dict[str, Path], str, str, bool]:
     """Return label map, surfaces by level, model name, hash of its weights, and whether the label map was edited."""
-    found = read_listed(folder)
-    try:
-        model = found.manifest["model"]
-        name, sha256 = str(model["name"]), str(model["sha256"])
-        levels = [str(row["level"]) for row in found.manifest["levels"] if row["mesh"] is not None]
-    except (KeyError, TypeError) as error:
-        raise no_result(folder) from error
-    meshes = {level: folder / f"{found.stem}_{level}.stl" for level in levels}
-    edited = found.labels_path.is_file() and not found.labels_unchanged
+    found = open_result(folder)
+    model = found.manifest.get("model") or {}
+    name, sha256 = str(model.get("name", "unknown")), str(model.get("sha256", ""))
+    levels = [str(row["level"]) for row in found.manifest["levels"] if row.get("mesh") is not None]
+    meshes = {level: folder / found.names.surface(level) for level in levels}
+    edited = found.labels_path.is_file() and not found.is_unchanged(found.names.labels)
     return found.labels_path, meshes, name, sha256, edited
 
 

@@ -10,18 +10,17 @@ import numpy as np
 
 from vertebral.core.about import DISCLAIMER, __version__
 from vertebral.core.anatomy import Level, level_named
-from vertebral.core.errors import InputError, OutputExistsError
+from vertebral.core.errors import InputError
 from vertebral.core.records import Surface
 from vertebral.io.ct.image_header import stem_of
 from vertebral.io.ct.read import read_labels
-from vertebral.io.manifest import file_rows, read_listed
 from vertebral.io.meshes import Frame, write_glb, write_obj, write_ply, write_stl
 from vertebral.io.occupancies import read_occupancies
-from vertebral.io.staging import staging_in, writing
+from vertebral.io.result_folder import file_rows, open_result, refuse_files, staging_in, writing
 from vertebral.io.three_mf import write_3mf
 from vertebral.io.write import write_json
 from vertebral.runtime.hashing import file_sha256
-from vertebral.runtime.processes import threads_for
+from vertebral.runtime.worker_pool import threads_for
 from vertebral.stages.reconstruct import Reconstruction, field_of, fields_of_labels, mesh_fields
 from vertebral.stages.reconstruct.cut import PLANES, cut
 from vertebral.stages.reconstruct.field import Field
@@ -31,7 +30,6 @@ from vertebral.workflows.config import MeshRunConfig
 Progress = Callable[[str, float], None]
 
 _REPORT = "mesh-report.json"
-_OCCUPANCIES = "_occupancy.npz"
 _EACH = {"stl": write_stl, "ply": write_ply, "obj": write_obj}
 _ALL = {"glb": write_glb, "3mf": write_3mf}
 _PACKAGES = ("numpy", "scipy", "vtk", "trimesh", "manifold3d", "fast-simplification")
@@ -58,31 +56,30 @@ def mesh(
     the source cannot be meshed, VertebralError if no printable surface can be made or the disk is full.
     """
     found = _find(Path(source))
-    _refuse([out / f"{found.stem}_{_REPORT}"], config.overwrite)
-    with staging_in(out) as staging:
+    report_name = f"{found.stem}_{_REPORT}"
+    refuse_files([out / report_name], config.overwrite)
+    with staging_in(out, config.overwrite) as staging:
         made = mesh_fields(_fields(found, config, progress), config, progress, threads_for())
         surfaces = _cut(made.surfaces, config.cut)
         with writing(out):
-            _write(surfaces, staging, found.stem, config, progress)
-            _refuse([out / path.name for path in staging.iterdir()], config.overwrite)
-            report = _report(made, surfaces, found, config, staging, progress)
-            write_json(report, staging / f"{found.stem}_{_REPORT}")
-            for path in sorted(staging.iterdir(), key=lambda path: path.name.endswith(_REPORT)):
-                path.replace(out / path.name)
+            _write(surfaces, staging.folder, found.stem, config, progress)
+            report = _report(made, surfaces, found, config, staging.folder, progress)
+            write_json(report, staging.folder / report_name)
+            staging.publish(last=report_name)
     return report
 
 
 def _find(source: Path) -> _MeshSource:
     if not source.is_dir():
         return _MeshSource(source, None, stem_of(source).removesuffix("_seg-vert_msk"))
-    found = read_listed(source)
-    labels, stem = found.labels_path, found.stem
-    occupancies = source / f"{stem}{_OCCUPANCIES}"
+    found = open_result(source)
+    labels, stem = found.labels_path, found.names.stem
+    occupancies = source / found.names.occupancies
     if occupancies.name not in found.hashes or not occupancies.is_file():
         return _MeshSource(
             labels, None, stem, ("the result has no occupancies: the voxels of its label map were meshed",)
         )
-    if not found.labels_unchanged:
+    if not found.is_unchanged(labels.name):
         return _MeshSource(
             labels,
             None,
@@ -123,12 +120,6 @@ def _cut(surfaces: tuple[Surface, ...], where: str | None) -> tuple[Surface, ...
             f"--cut {where}: misses the surfaces, which extend from {positions.min():.1f} to {positions.max():.1f} mm"
         )
     return tuple(half for surface in surfaces for half in cut(surface, plane, at_mm))
-
-
-def _refuse(paths: Sequence[Path], overwrite: bool) -> None:
-    taken = [path for path in paths if path.exists()]
-    if taken and not overwrite:
-        raise OutputExistsError(f"{taken[0]}: already exists; add --overwrite, or choose another --out")
 
 
 def _write(surfaces: Sequence[Surface], folder: Path, stem: str, config: MeshRunConfig, progress: Progress) -> None:

@@ -14,15 +14,14 @@ from scipy import ndimage
 
 from vertebral.core.about import DISCLAIMER, __version__
 from vertebral.core.anatomy import BY_VERSE_ID, LEVELS, Level
-from vertebral.core.errors import ConfigError, GeometryError, InputError, OutputExistsError
+from vertebral.core.errors import ConfigError, GeometryError, InputError
 from vertebral.core.label_schemes import check_scheme, from_verse, to_verse
 from vertebral.core.records import Instance, Instances, Spine
 from vertebral.core.volume import Array, Volume
 from vertebral.io.ct.image_header import stem_of
 from vertebral.io.ct.read import read_labels, read_scan
-from vertebral.io.manifest import MANIFEST, file_rows
-from vertebral.io.staging import staging_in, writing
-from vertebral.io.write import write_centroids, write_json, write_labels
+from vertebral.io.result_folder import MANIFEST, ResultNames, refuse_files, refuse_results, staging_in, writing
+from vertebral.io.write import write_centroids, write_labels
 from vertebral.runtime.hashing import file_sha256
 from vertebral.stages.identify import identify
 from vertebral.stages.instances.by_labels import instances_from_labels
@@ -30,7 +29,6 @@ from vertebral.stages.instances.by_labels import instances_from_labels
 PIN_REACH_MM = 20.0
 # Lower limit of the median HU under the labels: bone is above it, soft tissue below.
 MIN_MEDIAN_HU = 70.0
-_LABELS, _CENTROIDS = "seg-vert_msk.nii.gz", "seg-subreg_ctd.json"
 _STEM_ENDINGS = ("_seg-vert_msk", "_msk", "_seg")
 
 
@@ -54,56 +52,83 @@ class RelabelRequest:
     overwrite: bool = False
 
 
-def relabel(source: Path, out: Path, request: RelabelRequest, ct: Path | None = None) -> dict[str, Any]:
-    """Correct the label map `source`, write it with centroids and a manifest to `out`, and return the manifest.
+@dataclass(frozen=True, eq=False)
+class Relabelled:
+    """A corrected label map.
 
-    The label map keeps its grid, and correct voxels keep their level; nothing is resampled. `ct` only serves to check
-    that both share a grid and that the labels cover bone. Raises InputError or a subclass for unusable input,
-    ConfigError if levels set by hand contradict each other or are far from any vertebra.
+    `labels` has the ids of the output scheme, on the grid of the input. `changes` says what was done, as in the
+    manifest: `levels`, `dropped`, `voxels_changed`, `voxels_dropped`. `ignored_ids` counts the voxels of ids that name
+    no level. `spine` holds the vertebrae with their levels; `warnings` are sentences for the user.
     """
-    start = time.perf_counter()
+
+    labels: Volume
+    spine: Spine
+    changes: dict[str, Any]
+    ignored_ids: dict[int, int]
+    warnings: tuple[str, ...]
+
+
+def relabel_labels(labels: Volume, request: RelabelRequest) -> Relabelled:
+    """Correct the label map `labels` (I, J, K); it keeps its grid, and correct voxels keep their level.
+
+    Raises ConfigError for an unknown scheme, or if levels set by hand contradict each other or are far from any
+    vertebra.
+    """
     check_scheme(request.scheme)
     check_scheme(request.out_scheme)
-    stem = _stem(source)
-    _refuse_results(source, out, stem, request.overwrite)
-    labels = read_labels(source)
-    notes = _check_ct(labels, ct) if ct is not None else []
     converted = to_verse(labels.array, request.scheme)
     before = Volume(converted.array, labels.affine)
     instances = instances_from_labels(before, LEVELS)
-    if not instances.items:
-        notes.append(f"the label map contains no vertebra under the ids of scheme {request.scheme}: check --scheme")
+    note = f"the label map contains no vertebra under the ids of scheme {request.scheme}: check --scheme"
+    notes = () if instances.items else (note,)
     pins = pinned(instances, request)
     instances = renumbered(instances, pins)
     spine = identify(instances, pins=pins)
     after = paint(spine, before)
-    written = from_verse(after.array, request.out_scheme)
-    with staging_in(out) as staging, writing(out):
-        write_labels(Volume(written, labels.affine), staging / f"{stem}_{_LABELS}")
+    written = Volume(from_verse(after.array, request.out_scheme), labels.affine)
+    done = changes(instances, spine, before, after)
+    return Relabelled(written, spine, done, converted.ignored, (*notes, *spine.warnings))
+
+
+def relabel(source: Path, out: Path, request: RelabelRequest, ct: Path | None = None) -> dict[str, Any]:
+    """Correct the label map `source`, write it with centroids and a manifest to `out`, and return the manifest.
+
+    `ct` only serves to check that both share a grid and that the labels cover bone. Raises InputError or a subclass for
+    unusable input, and what `relabel_labels` raises.
+    """
+    start = time.perf_counter()
+    names = ResultNames(_stem(source))
+    files = [out / name for name in (MANIFEST, names.labels, names.centroids)]
+    _refuse_input(source, out, files)
+    refuse_results(out, request.overwrite)
+    refuse_files(files, request.overwrite)
+    labels = read_labels(source)
+    notes = _check_ct(labels, ct) if ct is not None else []
+    corrected = relabel_labels(labels, request)
+    spine = corrected.spine
+    with staging_in(out, request.overwrite) as staging, writing(out):
+        write_labels(corrected.labels, staging.folder / names.labels)
         centroids = [(vertebra.level.verse_id, vertebra.instance.centroid_mm) for vertebra in spine.vertebrae]
-        write_centroids(centroids, labels.grid, staging / f"{stem}_{_CENTROIDS}")
+        write_centroids(centroids, labels.grid, staging.folder / names.centroids)
         manifest = {
             "disclaimer": DISCLAIMER,
             "input": {
-                "name": stem,
+                "name": names.stem,
                 "sha256": file_sha256(source),
                 "shape": labels.grid.shape,
                 "spacing_mm": labels.spacing_mm,
                 "orientation": labels.grid.axcodes,
-                "ignored_ids": {str(value): voxels for value, voxels in converted.ignored.items()},
+                "ignored_ids": {str(value): voxels for value, voxels in corrected.ignored_ids.items()},
             },
             "versions": {"vertebral": __version__} | {name: version(name) for name in ("numpy", "scipy", "nibabel")},
             "options": _options(request, ct),
-            **changes(instances, spine, before, after),
+            **corrected.changes,
             "level_shift": {f"{by:+d}": round(share, 3) for by, share in spine.shift_probability.items()},
             "runner_up": spine.runner_up,
-            "warnings": [*notes, *spine.warnings],
+            "warnings": [*notes, *corrected.warnings],
             "seconds": round(time.perf_counter() - start, 3),
-            "outputs": file_rows(staging),
         }
-        write_json(manifest, staging / MANIFEST)
-        _publish(staging, out)
-    return manifest
+        return staging.publish_result(manifest)
 
 
 def pinned(instances: Instances, request: RelabelRequest) -> dict[int, Level]:
@@ -265,15 +290,10 @@ def _stem(source: Path) -> str:
     return next((stem.removesuffix(ending) for ending in _STEM_ENDINGS if stem.endswith(ending)), stem) or "labels"
 
 
-def _refuse_results(source: Path, out: Path, stem: str, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise OutputExistsError(f"{out}: is a file; give a folder as --out")
-    files = [out / MANIFEST, out / f"{stem}_{_LABELS}", out / f"{stem}_{_CENTROIDS}"]
+def _refuse_input(source: Path, out: Path, files: list[Path]) -> None:
+    """Raise InputError if the results would overwrite the input."""
     if any(file.exists() and file.samefile(source) for file in files if source.exists()):
         raise InputError(f"{out}: the output would overwrite the input {source}; choose another --out")
-    taken = [file for file in files if file.exists()]
-    if taken and not overwrite:
-        raise OutputExistsError(f"{taken[0]}: already exists; add --overwrite, or choose another --out")
 
 
 def _options(request: RelabelRequest, ct: Path | None) -> dict[str, Any]:
@@ -285,10 +305,3 @@ def _options(request: RelabelRequest, ct: Path | None) -> dict[str, Any]:
         "last": request.last.name if request.last else None,
         "ct": ct is not None,
     }
-
-
-def _publish(staging: Path, out: Path) -> None:
-    """Move the results to `out`, the manifest last."""
-    (out / MANIFEST).unlink(missing_ok=True)
-    for path in sorted(staging.iterdir(), key=lambda path: path.name == MANIFEST):
-        path.replace(out / path.name)

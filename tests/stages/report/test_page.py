@@ -21,11 +21,12 @@ from vertebral.cli import app
 from vertebral.core.errors import InputError, ReadError
 from vertebral.core.volume import Grid, Volume
 from vertebral.io.meshes import read_glb
+from vertebral.io.result_folder import REPORT, open_complete_result
 from vertebral.io.write import plain
-from vertebral.stages.report import PAGE, page_volumes
+from vertebral.stages.report import page_volumes
 from vertebral.stages.report.contents import Contents
 from vertebral.stages.report.html import page_html, read_page, write_page
-from vertebral.stages.report.result import open_result, read_ct, stored_contents
+from vertebral.stages.report.result import read_ct_of, stored_contents
 from vertebral.stages.report.volumes import CT, LABELS, around_spine, as_bytes, averaged, factors_for, picked
 
 
@@ -117,15 +118,15 @@ def test_no_name_ends_the_script(made: Made, tmp_path: Path) -> None:
     manifest = {**manifest_of(made, EVIL, "0"), "warnings": [EVIL]}
     add_page(tmp_path, manifest, made)
     parser = Elements()
-    parser.feed((tmp_path / PAGE).read_text(encoding="utf-8"))
-    assert parser.names["script"] == 2 + len(read_page(tmp_path / PAGE).blobs)
+    parser.feed((tmp_path / REPORT).read_text(encoding="utf-8"))
+    assert parser.names["script"] == 2 + len(read_page(tmp_path / REPORT).blobs)
     assert parser.names["img"] == 0
-    assert read_page(tmp_path / PAGE).facts["name"] == EVIL
+    assert read_page(tmp_path / REPORT).facts["name"] == EVIL
 
 
 def test_the_policy_allows_the_page_and_nothing_else(made: Made, tmp_path: Path) -> None:
     out, _ = write_result(made, tmp_path)
-    text = (out / PAGE).read_text(encoding="utf-8")
+    text = (out / REPORT).read_text(encoding="utf-8")
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
     assert policy is not None
     rules = policy[1].replace("&#39;", "'")
@@ -140,8 +141,8 @@ def test_the_policy_allows_the_page_and_nothing_else(made: Made, tmp_path: Path)
 
 def test_a_page_can_be_read_back(made: Made, tmp_path: Path) -> None:
     contents = Contents({"name": "a", "disclaimer": "b"}, {"x.mz3": b"\0\1\2", CT: bytes(range(256))})
-    write_page(contents, tmp_path / PAGE)
-    assert read_page(tmp_path / PAGE) == contents
+    write_page(contents, tmp_path / REPORT)
+    assert read_page(tmp_path / REPORT) == contents
     served = page_html(contents, {CT: "volumes/ct.nii"}, {"files_at": "files/"})
     assert (
         f'data-name="{CT}"' not in served
@@ -167,38 +168,38 @@ def test_surfaces_come_back_from_glb(made: Made, tmp_path: Path) -> None:
 def test_a_page_that_fails_raises_and_leaves_no_file(made: Made, tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         add_page(tmp_path, {"levels": []}, made)
-    assert not (tmp_path / PAGE).exists()
+    assert not (tmp_path / REPORT).exists()
 
 
 def test_an_unchanged_page_is_used_again_and_a_changed_one_is_not(made: Made, tmp_path: Path) -> None:
     out, _ = write_result(made, tmp_path)
-    stored = stored_contents(open_result(out))
+    stored = stored_contents(open_complete_result(out))
     assert stored is not None and [level["name"] for level in stored.facts["levels"]] == ["T12", "L1", "L2"]
-    (out / PAGE).write_text((out / PAGE).read_text().replace("T12", "T11"))
-    assert stored_contents(open_result(out)) is None
+    (out / REPORT).write_text((out / REPORT).read_text().replace("T12", "T11"))
+    assert stored_contents(open_complete_result(out)) is None
 
 
 def test_report_makes_the_page_again(made: Made, tmp_path: Path) -> None:
     out, ct = write_result(made, tmp_path, page=False)
     done = CliRunner().invoke(app, ["report", str(out), "--quiet"])
     assert done.exit_code == 0, done.output
-    bare = read_page(out / PAGE)
+    bare = read_page(out / REPORT)
     assert CT not in bare.blobs and set(bare.blobs) == {"T12.mz3", "L1.mz3", "L2.mz3"}
     again = CliRunner().invoke(app, ["report", str(out), "--ct", str(ct), "--quiet"])
     assert again.exit_code == 2 and "add --overwrite" in again.stderr
     done = CliRunner().invoke(app, ["report", str(out), "--ct", str(ct), "--overwrite", "--json"])
-    assert done.exit_code == 0 and json.loads(done.stdout) == {"report": str(out / PAGE)}
-    assert CT in read_page(out / PAGE).blobs
-    assert stored_contents(open_result(out)) is not None  # the manifest lists the new page
+    assert done.exit_code == 0 and json.loads(done.stdout) == {"report": str(out / REPORT)}
+    assert CT in read_page(out / REPORT).blobs
+    assert stored_contents(open_complete_result(out)) is not None  # the manifest lists the new page
     done = CliRunner().invoke(app, ["report", str(out), "--out", str(tmp_path / "new"), "--quiet"])
-    assert done.exit_code == 0 and (tmp_path / "new" / PAGE).exists()
+    assert done.exit_code == 0 and (tmp_path / "new" / REPORT).exists()
 
 
 def test_another_ct_is_refused(made: Made, tmp_path: Path) -> None:
     out, _ = write_result(made, tmp_path / "a")
     _, other = write_result(phantom_parts("L1,L2"), tmp_path / "b", page=False)
     with pytest.raises(InputError, match="not the CT that"):
-        read_ct(other, open_result(out))
+        read_ct_of(open_complete_result(out), other)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +215,6 @@ def test_strange_manifests_are_refused(change: dict[str, Any], part: str, made: 
     out, _ = write_result(made, tmp_path, page=False)
     (out / "manifest.json").write_text(json.dumps({**read_manifest(out), **change}))
     with pytest.raises(InputError, match=part):
-        open_result(out)
+        open_complete_result(out)
     with pytest.raises(InputError, match=r"holds no manifest\.json"):
-        open_result(tmp_path)
+        open_complete_result(tmp_path)

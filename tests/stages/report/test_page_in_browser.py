@@ -12,7 +12,7 @@ from chromium import Watched, chromium, count_hue, picture, wait_until
 from results import Made, add_page, manifest_of, phantom_parts, without_vertebrae, write_result
 from vertebral.core.anatomy import BY_NAME
 from vertebral.core.volume import Volume
-from vertebral.stages.report import PAGE
+from vertebral.io.result_folder import REPORT
 
 PLACE = "[...vertebral.state.slices.nv.frac2mm(vertebral.state.slices.nv.scene.crosshairPos, 0, true)].slice(0, 3)"
 
@@ -36,7 +36,7 @@ def result(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def opened(browser: Any, result: Path) -> Iterator[Watched]:
     opened = Watched(browser)
-    opened.open((result / PAGE).as_uri())
+    opened.open((result / REPORT).as_uri())
     yield opened
     opened.close()
 
@@ -133,7 +133,7 @@ def test_an_oblique_scan_is_shown_where_it_lies(made: Made, browser: Any, tmp_pa
     oblique = Made(ct, labels, tuple(surfaces))
     add_page(tmp_path, manifest_of(oblique, "oblique", "0"), oblique)
     watched = Watched(browser)
-    page = watched.open((tmp_path / PAGE).as_uri())
+    page = watched.open((tmp_path / REPORT).as_uri())
     for level in page.evaluate("JSON.parse(document.getElementById('facts').textContent).levels"):
         page.locator(f"tr[data-level={level['name']}]").click()
         np.testing.assert_allclose(page.evaluate(PLACE), level["at_mm"], atol=0.1)
@@ -143,7 +143,7 @@ def test_an_oblique_scan_is_shown_where_it_lies(made: Made, browser: Any, tmp_pa
 
 def test_it_speaks_spanish_and_switches(browser: Any, result: Path) -> None:
     watched = Watched(browser, locale="es-ES")
-    page = watched.open((result / PAGE).as_uri())
+    page = watched.open((result / REPORT).as_uri())
     assert page.get_attribute("html", "lang") == "es"
     assert page.locator("text=Para investigación, no para diagnóstico.").is_visible()
     page.select_option("#language", "en")
@@ -155,7 +155,7 @@ def test_it_speaks_spanish_and_switches(browser: Any, result: Path) -> None:
 
 def test_it_fits_a_tablet_and_a_telephone(browser: Any, result: Path) -> None:
     watched = Watched(browser, 820, 1180, touch=True)
-    page = watched.open((result / PAGE).as_uri())
+    page = watched.open((result / REPORT).as_uri())
     for width, height in ((1024, 768), (390, 844), (820, 1180)):
         page.set_viewport_size({"width": width, "height": height})
         page.wait_for_timeout(200)
@@ -171,7 +171,7 @@ def test_an_evil_name_is_only_text(made: Made, browser: Any, tmp_path: Path) -> 
     manifest = {**manifest_of(made, evil, "0"), "warnings": [evil]}
     add_page(tmp_path, manifest, made)
     watched = Watched(browser)
-    page = watched.open((tmp_path / PAGE).as_uri())
+    page = watched.open((tmp_path / REPORT).as_uri())
     assert page.evaluate("window.harmed === undefined")
     assert page.locator("h1").inner_text() == evil
     assert page.locator(".warnings li").inner_text() == evil
@@ -181,7 +181,7 @@ def test_an_evil_name_is_only_text(made: Made, browser: Any, tmp_path: Path) -> 
 def test_without_vertebrae_it_says_what_to_do(made: Made, browser: Any, tmp_path: Path) -> None:
     out, _ = write_result(without_vertebrae(made), tmp_path)
     watched = Watched(browser)
-    page = watched.open((out / PAGE).as_uri())
+    page = watched.open((out / REPORT).as_uri())
     assert "Is it a CT that shows the spine" in page.locator(".empty").inner_text()
     wait_until(lambda: np.count_nonzero(picture(page, "#slices").max(axis=2) > 60) > 5000, "the slices")
     watched.close()

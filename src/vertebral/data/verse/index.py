@@ -1,13 +1,11 @@
 """From a data folder to its catalogue: every scan is opened once, several at a time, and a broken run goes on."""
 
 import json
-import multiprocessing
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from vertebral.data.verse.layouts import ScanFiles, find_scans
 from vertebral.io.ct.read import read_geometry, read_labels
 from vertebral.io.write import read_centroids
 from vertebral.runtime.hashing import file_sha256
-from vertebral.runtime.processes import ignore_interrupts
+from vertebral.runtime.worker_pool import ProcessDied, map_in_processes
 
 Progress = Callable[[int, int], None]
 
@@ -188,22 +186,10 @@ def _without_twins(cases: Sequence[CatalogueCase]) -> list[CatalogueCase]:
 def _inspected(root: Path, scans: Sequence[ScanFiles], jobs: int | None) -> Iterator[tuple[ScanFiles, CatalogueCase]]:
     """Inspect `scans`, in any order."""
     jobs = min(jobs or os.cpu_count() or 1, len(scans))
-    if jobs <= 1:
-        yield from ((scan, inspect(root, scan)) for scan in scans)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, ignore_interrupts) as pool:
-        futures = {pool.submit(inspect, root, scan): scan for scan in scans}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BrokenProcessPool as error:
-            raise VertebralError(
-                f"{root}: a process was ended by the system, perhaps for lack of memory: "
-                "start again with fewer --jobs; what was read is kept"
-            ) from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    for n, case in map_in_processes(partial(inspect, root), scans, jobs):
+        if isinstance(case, ProcessDied):
+            raise VertebralError(f"{scans[n].ct}: {case.reason}: start again with fewer --jobs; what was read is kept")
+        yield scans[n], case
 
 
 def _note(root: Path, scan: ScanFiles, case: CatalogueCase) -> str:

@@ -3,12 +3,9 @@
 import errno
 import hashlib
 import math
-import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +22,7 @@ from vertebral.data.verse.split import Split
 from vertebral.io.ct.read import read_labels, read_scan
 from vertebral.io.write import atomic_write, write_json
 from vertebral.runtime.hashing import file_sha256
-from vertebral.runtime.processes import ignore_interrupts, threads_in_environment
+from vertebral.runtime.worker_pool import ProcessDied, map_in_processes
 from vertebral.stages.preprocess import prepare, prepare_labels
 
 Progress = Callable[[int, int, str], None]
@@ -134,27 +131,14 @@ def _voxels(task: _Task) -> float:
 def _run(tasks: Sequence[_Task], jobs: int | None) -> Iterator[tuple[_Task, str | None]]:
     """Do `tasks`, in any order; yield each with None or, after its last attempt, its error."""
     jobs = min(jobs or min(os.cpu_count() or 1, _MOST_JOBS_BY_DEFAULT), len(tasks))
-    if jobs <= 1:
-        yield from ((task, _attempt(task)) for task in tasks)
-        return
     failed = []
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), ignore_interrupts) as pool:
-        # Each computes on one thread: they are as many as the processors.
-        with threads_in_environment(1):
-            futures = {pool.submit(_attempt, task): task for task in tasks}
-        try:
-            for future in as_completed(futures):
-                if future.result() is None:
-                    yield futures[future], None
-                else:
-                    failed.append(futures[future])
-        except BrokenProcessPool as error:
-            raise VertebralError(
-                f"{tasks[0].folder.parent}: a process was ended by the system, perhaps for lack of memory: "
-                "start again with fewer --jobs; what is done is kept"
-            ) from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    for n, fault in map_in_processes(_attempt, tasks, jobs, threads=1):
+        if isinstance(fault, ProcessDied):
+            yield tasks[n], fault.reason
+        elif fault is None or jobs <= 1:
+            yield tasks[n], fault
+        else:
+            failed.append(tasks[n])
     yield from ((task, _attempt(task)) for task in failed)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vertebral.core.anatomy import Level
 from vertebral.core.records import Spine, Surface
 from vertebral.core.volume import Affine, Grid
-from vertebral.runtime.processes import ForkedTasks
+from vertebral.runtime.forked_tasks import ForkedTasks
 from vertebral.stages.reconstruct.clearance import neighbouring_pairs, separated
 from vertebral.stages.reconstruct.config import MeshConfig
 from vertebral.stages.reconstruct.fairing import Draft, faired, with_volume_restored

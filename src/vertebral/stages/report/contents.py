@@ -11,7 +11,7 @@ from vertebral.core.anatomy import BY_NAME, LEVELS
 from vertebral.core.measurements import MeasurementRow, Measurements, nested
 from vertebral.core.records import Surface
 from vertebral.io.embedded import mz3_bytes
-from vertebral.io.manifest import MANIFEST
+from vertebral.io.result_folder import MANIFEST
 from vertebral.io.write import plain
 
 _MAX_FACES = 160_000

@@ -16,10 +16,10 @@ from markupsafe import Markup
 from vertebral.core.errors import ReadError
 from vertebral.core.measurements import Measurements
 from vertebral.core.records import Surface
+from vertebral.io.result_folder import REPORT
 from vertebral.io.write import atomic_write
 from vertebral.stages.report.contents import Contents, contents
 
-PAGE = "report.html"
 _STATIC = Path(__file__).parent / "static"
 _FACTS = re.compile(r'<script type="application/json" id="facts">(.*?)</script>', re.DOTALL)
 _BLOB = re.compile(r'<script type="application/octet-stream" data-name="([\w.-]+)">(.*?)</script>', re.DOTALL)
@@ -38,7 +38,7 @@ def write_report(
     `manifest` is that of `vertebral run` without its `outputs`; `files` are the names of the result's other files,
     which the page links; `volumes` are those of `page_volumes`. Raises InputError where the page cannot be written.
     """
-    write_page(contents(manifest, files, surfaces, measurements, volumes), folder / PAGE)
+    write_page(contents(manifest, files, surfaces, measurements, volumes), folder / REPORT)
 
 
 def write_page(made: Contents, path: Path) -> None:

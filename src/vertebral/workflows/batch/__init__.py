@@ -12,7 +12,7 @@ from pathlib import Path
 from vertebral.core.errors import InputError
 from vertebral.io.tables import write_csv
 from vertebral.models.cards import find_model, find_refiner, read_card
-from vertebral.runtime.processes import threads_for, threads_in_environment
+from vertebral.runtime.worker_pool import threads_for, threads_in_environment
 from vertebral.workflows.batch.scans import BatchScan, find_scans
 from vertebral.workflows.batch.worker import BatchRow, failed, run_worker
 from vertebral.workflows.config import RunConfig

@@ -1,7 +1,6 @@
 """A worker process of a batch: one scan after another, networks loaded once, the next scan read ahead."""
 
 import contextlib
-import json
 import signal
 import time
 from collections import deque
@@ -18,18 +17,15 @@ import torch
 from vertebral.core.errors import OutputExistsError, ReadError, VertebralError
 from vertebral.core.records import Scan
 from vertebral.io.ct.read import read_digest, read_scan
-from vertebral.io.manifest import MANIFEST
-from vertebral.io.staging import remove_leftovers
-from vertebral.models.load import Models, load_models
+from vertebral.io.result_folder import find_result, remove_leftovers
+from vertebral.models.load import Models, load_models, weights_of
 from vertebral.workflows.batch.scans import BatchScan
 from vertebral.workflows.config import RunConfig
 from vertebral.workflows.memory_estimate import need_of
-from vertebral.workflows.run import run_scan
+from vertebral.workflows.run import run
 
 Status = Literal["done", "skipped", "failed"]
 Earlier = dict[str, Any]
-# Options that do not change a result, only where and how it is made; models are compared by the hash of their weights.
-_NEUTRAL_OPTIONS = {"model", "device", "backend", "max_memory_gb", "overwrite"}
 
 
 @dataclass(frozen=True)
@@ -77,27 +73,20 @@ def run_worker(connection: Connection, out: Path, config: RunConfig, threads: in
 
 
 def _fetch(scan: BatchScan, out: Path, config: RunConfig) -> Scan | Earlier:
-    """Read the scan, or return the manifest in `out` if it is of the same scan and options."""
-    try:
-        earlier = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        earlier = None
-    if earlier is None or config.overwrite:
+    """Read the scan, or return the manifest of the result in `out` if that is complete and made from the same.
+
+    Raises OutputExistsError if `out` contains another result.
+    """
+    earlier = None if config.overwrite else find_result(out)
+    if earlier is None:
         return read_scan(scan.path, config.series, config.max_memory_gb, need_of(config))
-    try:
-        same = earlier["input"]["sha256"] == read_digest(scan.path, config.series)
-        same = same and _deciding(earlier["options"]) == _deciding(config.model_dump(mode="json"))
-    except (KeyError, TypeError):
-        same = False
-    if not same:
+    options = config.model_dump(mode="json")
+    if not earlier.is_made_from(read_digest(scan.path, config.series), options, weights_of(config)):
         raise OutputExistsError(
-            f"{out}: contains results of another scan or other options; add --overwrite, or choose another --out"
+            f"{out}: contains results of another scan, other options or another model, or lacks files; "
+            "add --overwrite, or choose another --out"
         )
-    return dict(earlier)
-
-
-def _deciding(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name not in _NEUTRAL_OPTIONS}
+    return earlier.manifest
 
 
 def _row(
@@ -111,10 +100,9 @@ def _row(
         except (ReadError, MemoryError):  # there may have been too little memory to read ahead
             found = _fetch(scan, out, config)
         if isinstance(found, dict):
-            _require_same_models(found, load(), out)
             return _summary(scan, "skipped", found)
         remove_leftovers(out)
-        manifest = run_scan(lambda: found, out, config, load)
+        manifest = run(found, out, config, load())
         return _summary(scan, "done", manifest, round(time.perf_counter() - start, 2))
     except VertebralError as error:
         reason = str(error)
@@ -123,16 +111,6 @@ def _row(
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
     return failed(scan, reason, round(time.perf_counter() - start, 2))
-
-
-def _require_same_models(earlier: Earlier, models: Models, out: Path) -> None:
-    used = [model.sha256 if model is not None else None for model in (models.finder, models.refiner)]
-    try:
-        before = [earlier[name] and earlier[name]["sha256"] for name in ("model", "refiner")]
-    except (KeyError, TypeError):
-        before = []
-    if used != before:
-        raise OutputExistsError(f"{out}: contains results of another model; add --overwrite, or choose another --out")
 
 
 def _summary(scan: BatchScan, status: Status, manifest: dict[str, Any], seconds: float | None = None) -> BatchRow:

@@ -1,4 +1,4 @@
-"""Tasks in forked copies of this process."""
+"""Tasks in forked copies of the process that asks for them."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vertebral.core.errors import RenderError
-from vertebral.runtime.processes import ForkedTasks, threads_for
+from vertebral.runtime.forked_tasks import ForkedTasks
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="copies are forked on Linux only")
 
@@ -83,9 +83,17 @@ def test_leaving_the_block_ends_copies(tmp_path: Path) -> None:
     assert not (tmp_path / "late").exists()
 
 
-def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert [threads_for(jobs) for jobs in (1, 2, 3, 8, 20)] == [8, 4, 2, 1, 1]
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert [threads_for(jobs) for jobs in (1, 8)] == [2, 1]
+@linux_only
+def test_a_copy_that_does_not_answer_is_ended_and_its_task_done_here() -> None:
+    here = os.getpid()
+
+    def task() -> int:
+        if os.getpid() != here:
+            time.sleep(60)
+        return os.getpid()
+
+    start = time.monotonic()
+    with ForkedTasks(2, deadline_s=0.2) as tasks:
+        assert tasks.start(task)() == here
+    assert time.monotonic() - start < 30
+    assert len(tasks.warnings) == 1 and "did not answer within 0.2 s" in tasks.warnings[0]
