@@ -33,7 +33,7 @@ class Vertebra:
         return (0.55 * self.width, 0.5 * self.depth)
 
     def edge_height(self, share: float) -> float:
-        """Height in the midline at `share` of the half depth before the centre."""
+        """Height in the midline at `share` of the half depth in front of the centre."""
         return self.height - 2 * np.tan(np.deg2rad(self.wedge_deg / 2)) * share * self.depth / 2
 
     def volume_ml(self) -> float:
@@ -47,12 +47,12 @@ class Vertebra:
         return normal / np.linalg.norm(normal)
 
     def place(self, share: float, side: int) -> Vector:
-        """World place on an endplate in the midline, at `share` of the half depth before the centre."""
+        """World place on an endplate in the midline, at `share` of the half depth in front of the centre."""
         ahead = share * self.depth / 2
         return np.array(self.origin) + np.array([0, ahead, side * self.edge_height(share) / 2]) @ np.array(self.axes)
 
     def contains(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Tell which of (..., 3) RAS+ mm points lie inside."""
+        """Tell which of (..., 3) RAS+ mm points are inside."""
         r, a, u = np.moveaxis((points - np.array(self.origin)) @ np.array(self.axes).T, -1, 0)
         half_w, half_d, h = self.width / 2, self.depth / 2, self.height
         tan_a, tan_r = np.tan(np.deg2rad(self.wedge_deg / 2)), np.tan(np.deg2rad(self.lean_deg / 2))
@@ -90,7 +90,7 @@ def moved(bone: Vertebra, rotation: NDArray[np.float64], shift: tuple[float, flo
 def stacked(bones: list[Vertebra], disc_mm: float, disc_deg: float = 0.0, slip_mm: float = 0.0) -> list[Vertebra]:
     """Put bones (head to tail) on each other: discs of one height in the middle, opening to the front by `disc_deg`.
 
-    Each upper vertebra stands `slip_mm` before the lower one along the disc's middle plane.
+    Each upper vertebra is `slip_mm` in front of the lower one along the disc's middle plane.
     """
     placed = [bones[-1]]
     for bone in bones[-2::-1]:
@@ -133,7 +133,7 @@ def bent_sideways(bones: list[Vertebra], disc_mm: float, step_deg: float) -> lis
 def grid_around(
     bones: list[Vertebra], spacing: tuple[float, float, float], rotation: NDArray[np.float64], margin: float = 6.0
 ) -> Grid:
-    """A grid whose axes are `rotation`'s columns, with room around all bones."""
+    """A grid whose axes are `rotation`'s columns, with a margin around all bones."""
     corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1.0, 0.7) for z in (-1, 1)])
     boxes = []
     for bone in bones:

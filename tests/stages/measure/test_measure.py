@@ -72,7 +72,7 @@ def test_body_of_known_size(wedge: float, lean: float) -> None:
             assert abs(off @ bone.normal(sign)) < 0.5
 
 
-def test_an_endplate_along_the_voxels_is_no_good_angle() -> None:
+def test_an_endplate_parallel_to_the_grid_has_no_good_angle() -> None:
     """2 degrees off the grid, an endplate of 34 mm steps once: its tilt is wrong by more than a degree, and says so."""
     bones = [moved(bone, turned((1, 0.4, 0.3), 2)) for bone in stacked([Vertebra("L3", **LUMBAR)], 9.0)]
     row = measured(bones).vertebrae[0]
@@ -98,7 +98,7 @@ def test_disc_angle_and_slip() -> None:
         assert number(row, "listhesis_right_mm") == pytest.approx(0, abs=0.7)
 
 
-def test_lordosis_is_the_sum_of_its_parts() -> None:
+def test_lordosis_is_the_sum_of_wedges_and_discs() -> None:
     bones = [Vertebra(f"L{n}", wedge_deg=-4, **LUMBAR) for n in range(1, 6)]
     result = measured([moved(bone, OBLIQUE) for bone in stacked(bones, 9.0, 7.0)], (1.5, 1.5, 1.5))
     rows = {row.name: row for row in result.regions}
@@ -298,7 +298,7 @@ def test_a_ct_of_another_place_is_refused() -> None:
         measure(labels, Volume(np.zeros((9, 9, 9), np.int16), far))
 
 
-def test_s1_is_met_below_l5() -> None:
+def test_s1_is_found_below_l5() -> None:
     bones = [Vertebra(name, wedge_deg=-6, **LUMBAR) for name in ("L3", "L4", "L5", "L6")]
     placed = [moved(bone, OBLIQUE) for bone in stacked(bones, 9.0, 6.0)]
     sacrum = replace(placed[-1], level="sacrum")

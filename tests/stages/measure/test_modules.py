@@ -47,7 +47,7 @@ def test_fine_voxels_are_averaged_in_place() -> None:
     assert weights.sum() * 0.9**3 == pytest.approx(21**3 * 0.3**3)
 
 
-def test_border_is_told_in_voxels_of_the_map() -> None:
+def test_distance_to_the_border_is_in_voxels_of_the_map() -> None:
     array = np.zeros((10, 10, 10), np.uint8)
     array[3:7, 3:7, 1:5] = 20
     crop = find_crops(Volume(array, np.eye(4)), MEASURE_RULES)[0][0]
@@ -92,7 +92,7 @@ def test_a_plane_survives_outliers() -> None:
     assert plane.inlier_share == pytest.approx(22 / 25, abs=0.01)
 
 
-def test_steps_between_thick_slices_tell_the_tilt() -> None:
+def test_thick_slices_still_show_the_tilt() -> None:
     right, ahead = grid_points()
     truth = 10 + 0.2 * ahead
     below = np.floor(truth / 3) * 3  # the last slice of 3 mm that is inside
@@ -217,7 +217,7 @@ def test_a_ct_on_a_grid_of_its_own() -> None:
     assert measure(labels, part).vertebrae[0].figures["core_mean_hu"].reason == "the core extends beyond the CT"
 
 
-def test_contrast_is_seen_before_the_body() -> None:
+def test_contrast_is_found_in_front_of_the_body() -> None:
     i, j, _ = np.indices((80, 80, 40))
     ct = np.full((80, 80, 40), 50.0)
     frame = Frame(np.array([40.0, 15, 20]), np.eye(3))

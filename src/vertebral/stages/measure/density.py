@@ -64,9 +64,10 @@ def _caveats(
 def contrast_ml(ct: Volume, frame: Frame, half_depth_mm: float, rules: MeasureRules) -> float:
     """Return the volume in front of the body, in ml, that looks like enhanced vessels: evenly within `contrast_hu`.
 
-    It is read from a slab in front of the anterior wall, averaged over three samples each way. Blood without contrast
+    It is read from a slab in front of the anterior wall, averaged over neighbouring samples. Blood without contrast
     medium has 30-60 HU; bone and metal are denser, and soft tissue is not.
     """
+    window = rules.vessel_window
     start, stop = (half_depth_mm + mm for mm in rules.vessel_ahead_mm)
     step, aside, half_height = rules.vessel_sampling_mm, rules.vessel_aside_mm, rules.vessel_half_height_mm
     axes = [
@@ -76,10 +77,10 @@ def contrast_ml(ct: Volume, frame: Frame, half_depth_mm: float, rules: MeasureRu
     ]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
     hu = _sampled(ct, frame.to_world(grid.reshape(-1, 3))).reshape(grid.shape[:3])
-    smooth = ndimage.uniform_filter(np.nan_to_num(hu, nan=-1000.0), 3)
-    spread = ndimage.maximum_filter(smooth, 3) - ndimage.minimum_filter(smooth, 3)
+    smooth = ndimage.uniform_filter(np.nan_to_num(hu, nan=-1000.0), window)
+    highest, lowest = ndimage.maximum_filter(smooth, window), ndimage.minimum_filter(smooth, window)
     low, high = rules.contrast_hu
-    even = (smooth >= low) & (smooth <= high) & (spread <= rules.max_vessel_spread_hu)
+    even = (smooth >= low) & (smooth <= high) & (highest - lowest <= rules.max_vessel_spread_hu)
     return float(np.count_nonzero(even)) * step**3 / 1000
 
 

@@ -1,6 +1,6 @@
 """The rules of `measure`: every threshold that steers its figures, with unit and source.
 
-Nobody varied them one by one: values chosen by hand were checked together, on analytic solids of known size
+Values chosen by hand were not varied one by one. They were checked together, on analytic solids of known size
 (`benchmarks/measurements.py exact`) or on label maps (`benchmarks/measurements.py human`); docs/measurements.md has the
 results.
 """
@@ -14,26 +14,30 @@ _SOLIDS: Final = "chosen by hand, checked on analytic solids"
 _MAPS: Final = "chosen by hand, checked on label maps"
 _SIZE: Final = "by hand: holds the largest vertebra of the region"
 _PANJABI: Final = "means of Panjabi et al. (Spine 1991, 1992) less and plus about four standard deviations, by hand"
-_FRACTURE: Final = f"{_PANJABI}; wider below, since fractures are real"
+_FRACTURE: Final = f"{_PANJABI}; the lower limit is lower still, to admit fractures"
 _PICKHARDT: Final = "chosen by hand in the manner of Pickhardt et al., Ann Intern Med 2013;158:588-595"
 _GENANT: Final = "Genant et al., J Bone Miner Res 1993;8:1137-1148"
 
 
 @dataclass(frozen=True)
 class MeasureRules:
-    """Thresholds of the measurements; shares are fractions of 1 of what the name or the source says."""
+    """Thresholds of the measurements; a share is a fraction of what the name or the source says."""
 
     # The crop of one label.
-    working_voxel_mm: float = rule(0.9, "mm", f"{_SOLIDS}: finer voxels are averaged; 0.3 mm tells no more of a plane")
+    working_voxel_mm: float = rule(0.9, "mm", f"{_SOLIDS}: finer voxels are averaged; 0.3 mm adds nothing to a plane")
     faint_mask_share: float = rule(0.5, "share", "by hand: of the peak, where block means stay below 0.5 everywhere")
     border_slack_voxels: float = rule(0.25, "voxels", "by hand: surfaces between voxels are known no better")
     area_blur_mm: float = rule(0.9, "mm", f"{_SOLIDS}: a sphere's area within 2 %")
     area_min_blur_voxels: float = rule(0.7, "voxels", f"{_SOLIDS}: a sphere's area within 2 %")
 
     # First frames.
-    coarse_spacing_mm: float = rule(1.5, "mm", "by hand, for speed: only first axes come from these points")
+    coarse_spacing_mm: float = rule(
+        1.5, "mm", "by hand, a compromise with speed: only first axes come from these points"
+    )
     core_min_depth_share: float = rule(0.4, "share", f"{_MAPS}: of the greatest depth; shallower points do not count")
-    min_vertebrae_for_direction: int = rule(3, "vertebrae", "by hand: fewer do not tell the front, or their order")
+    min_vertebrae_for_direction: int = rule(
+        3, "vertebrae", "by hand: fewer do not show the anterior direction, or an order"
+    )
 
     # The vertebral canal and the plane of symmetry.
     canal_cell_mm: float = rule(1.5, "mm", f"{_MAPS}: as fine as the coarse points allow")
@@ -44,8 +48,10 @@ class MeasureRules:
     max_canal_area_mm2: float = rule(1200.0, "mm2", f"{_MAPS}: larger openings are no canal")
     canal_midline_mm: float = rule(3.0, "mm", f"{_MAPS}: half width in which the canal's anterior edge is read")
     mirror_range_deg: float = rule(12.0, "degrees", f"{_MAPS}: largest turn about the up axis that is tried")
-    mirror_step_deg: float = rule(3.0, "degrees", "by hand, for speed: a parabola finds the maximum between steps")
-    mirror_cell_mm: float = rule(2.25, "mm", "by hand, for speed")
+    mirror_step_deg: float = rule(
+        3.0, "degrees", "by hand, a compromise with speed: a parabola finds the maximum between steps"
+    )
+    mirror_cell_mm: float = rule(2.25, "mm", "by hand, a compromise with speed")
     mirror_blur_cells: float = rule(0.7, "cells", f"{_SOLIDS}: suppresses the pattern of voxels in cells")
     min_canal_to_body_mm: float = rule(5.0, "mm", "by hand: nearer, the line from canal to body gives no direction")
 
@@ -68,7 +74,7 @@ class MeasureRules:
         (20.0, 16.0, 12.0), "mm", "by hand: about half the sizes of Panjabi et al. 1992"
     )
     lumbar_midline_mm: float = rule(10.0, "mm", f"{_MAPS}: the thickest place is this near to the midline")
-    first_sampling_mm: float = rule(1.5, "mm", "by hand, for speed: of the first pass only")
+    first_sampling_mm: float = rule(1.5, "mm", "by hand, a compromise with speed: of the first pass only")
     reach_half_factor: float = rule(1.25, "factor", f"{_SOLIDS}: second pass, times the half size of the first")
     reach_margin_mm: float = rule(4.0, "mm", f"{_SOLIDS}: second pass, beyond that")
     thickest_min_depth_share: float = rule(0.6, "share", f"{_MAPS}: of the greatest depth before the canal")
@@ -95,11 +101,11 @@ class MeasureRules:
     empty_occupancy: float = rule(0.05, "occupancy", f"{_SOLIDS}: a ray has left the bone below this")
     interval_softness_mm: float = rule(0.35, "mm", f"{_SOLIDS}: boundaries of labels are not sharper")
     interval_softness_share: float = rule(0.1, "share", f"{_SOLIDS}: of the interval's length, where that is more")
-    inlier_mm: float = rule(1.5, "mm", f"{_SOLIDS}: spurs lie further from the plane")
+    inlier_mm: float = rule(1.5, "mm", f"{_SOLIDS}: spurs are further from the plane")
     flat_interval_mm: float = rule(2.3, "mm", f"{_SOLIDS}: mean interval above which slices show no curvature")
     ignored_end_share: float = rule(0.01, "share", f"{_SOLIDS}: of a surface's points at either end")
     reentry_within_mm: float = rule(12.0, "mm", f"{_MAPS}: bone beyond an endplate counts as the same up to here")
-    sacrum_reach_mm: float = rule(25.0, "mm", f"{_MAPS}: S1 lies within this below the last lumbar endplate")
+    sacrum_reach_mm: float = rule(25.0, "mm", f"{_MAPS}: S1 is within this below the last lumbar endplate")
     sacrum_ray_start_mm: float = rule(3.0, "mm", f"{_MAPS}: rays start this far above that endplate")
     sacrum_sampling_mm: float = rule(1.0, "mm", _SOLIDS)
     min_sacrum_coverage: float = rule(0.5, "share", f"{_MAPS}: of the footprint")
@@ -122,7 +128,7 @@ class MeasureRules:
     core_front_share: float = rule(0.75, "share", f"{_PICKHARDT}: of the half depth")
     core_height_share: float = rule(0.55, "share", f"{_PICKHARDT}: of the half height")
     core_shell_mm: float = rule(3.0, "mm", f"{_SOLIDS}: a shell of 2 mm and partial volume leave the mean unchanged")
-    core_sampling_mm: float = rule(0.75, "mm", "by hand, for speed")
+    core_sampling_mm: float = rule(0.75, "mm", "by hand, a compromise with speed")
     min_core_ml: float = rule(0.15, "ml", "by hand: less is noise")
     metal_hu: float = rule(2000.0, "HU", "by hand: no bone is denser")
     dense_hu: float = rule(500.0, "HU", "by hand: cement or sclerosis")
@@ -134,11 +140,12 @@ class MeasureRules:
         (4.0, 40.0), "mm", "by hand: from the anterior wall, aorta and vena cava"
     )
     vessel_aside_mm: float = rule(30.0, "mm", "by hand: from the midline to either side")
-    vessel_sampling_mm: float = rule(2.0, "mm", "by hand, for speed")
+    vessel_sampling_mm: float = rule(2.0, "mm", "by hand, a compromise with speed")
     vessel_half_height_mm: float = rule(4.0, "mm", "by hand: of the slab about mid-height")
+    vessel_window: int = rule(3, "samples", "by hand: averaged, and searched for the spread, along each axis")
     max_vessel_spread_hu: float = rule(150.0, "HU", "by hand: enhanced blood is even")
 
-    # What makes a figure missing or doubtful.
+    # When a figure is missing or doubtful.
     cut_voxels: float = rule(1.0, "voxels", "by hand: a surface this near to the border is cut by it")
     nearly_cut_voxels: float = rule(3.0, "voxels", f"{_MAPS}: a CT that ends within two voxels may cut the body")
     max_cut_share: float = rule(0.02, "share", f"{_MAPS}: of an endplate's points at the border")

@@ -150,7 +150,7 @@ def _kept_sides(solid: NDArray[Any], values: Values, rules: ReconstructRules) ->
 
 
 def _is_binary(values: Values, rules: ReconstructRules) -> bool:
-    """True if most of the steps through the surface are those of a mask."""
+    """Tell whether most of the steps through the surface are those of a mask."""
     crossing = binary = 0
     for axis in range(3):
         low, high = np.moveaxis(values, axis, 0)[:-1], np.moveaxis(values, axis, 0)[1:]

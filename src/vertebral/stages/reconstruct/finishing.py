@@ -26,7 +26,7 @@ def finished(draft: Draft, max_error_mm: float, rules: ReconstructRules) -> tupl
     more = repairs = 0
     for attempt in range(rules.max_attempts):
         if attempt >= rules.max_attempts - 2:
-            share = 0.5 if attempt == rules.max_attempts - 2 else 0.0
+            share = rules.last_smooth_share if attempt == rules.max_attempts - 2 else 0.0
             draft = replace(draft, vertices=draft.contour + share * (draft.vertices - draft.contour))
         points, faces = decimated(draft.vertices, draft.faces, max_error_mm, rules, more)
         points = _as_written(points)

@@ -16,7 +16,7 @@ _FILTER: Final = f"{_SHAPES}: rounds, iterations and pass band of the windowed s
 
 @dataclass(frozen=True)
 class ReconstructRules:
-    """Thresholds of the surfaces; shares are fractions of 1 of what the name or the source says."""
+    """Thresholds of the surfaces; a share is a fraction of what the name or the source says."""
 
     # The field that is contoured.
     contour_margin: float = rule(
@@ -46,7 +46,7 @@ class ReconstructRules:
     )
 
     # Clearance between neighbours.
-    search_mm: float = rule(2.0, "mm", f"{_MAPS}: neighbours further apart are no neighbours")
+    search_mm: float = rule(2.0, "mm", f"{_MAPS}: gaps from here on are not listed")
     decimation_share: float = rule(0.5, "share", f"{_MAPS}: of the decimation error, added to the clearance wanted")
     extra_clearance_mm: float = rule(0.02, "mm", f"{_MAPS}: added to what is missing after a round")
     max_rounds: int = rule(4, "rounds", f"{_MAPS}: of separating what is still too near after decimation")
@@ -74,7 +74,8 @@ class ReconstructRules:
     min_reduction: float = rule(0.25, "share", f"{_MAPS}: of faces; a smaller saving is not worth its cost")
 
     # Repair of what fails the checks.
-    max_attempts: int = rule(12, "attempts", f"{_MAPS}: the last but one is half smoothed, the last not at all")
+    max_attempts: int = rule(12, "attempts", f"{_MAPS}: the last one takes the contour as it is")
+    last_smooth_share: float = rule(0.5, "share", f"{_MAPS}: of the smoothing that the last attempt but one keeps")
     max_smoothings: int = rule(2, "attempts", f"{_MAPS}: of smoothing around triangles that cut each other")
     smoothing_edges: float = rule(2.0, "edges", f"{_MAPS}: reach of that smoothing, at each attempt further")
     smoothing_passes: int = rule(5, "passes", f"{_MAPS}: of averaging over neighbours")
