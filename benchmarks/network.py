@@ -33,7 +33,7 @@ def main() -> None:
     work: dict[str, tuple[float, Callable[[], object]]] = {"matrix product": (2 * SIDE**3, lambda: matrix @ matrix)}
     for backend in ("torch", "openvino"):
         models = load_models(RunConfig(model=arguments.model, device="cpu", backend=backend))
-        for part in (models.finder, models.refiner):
+        for part in (models.coarse, models.refiner):
             if part is None:
                 continue
             image = torch.rand(1, part.config.network.input_count, *part.config.inference.window)

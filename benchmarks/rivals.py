@@ -39,7 +39,7 @@ def ours(ct: Path, backend: str, exact: bool) -> Work:
     from vertebral.workflows.config import RunConfig
 
     models = load_models(RunConfig(device="cpu", backend=backend, refine=False))
-    config = models.finder.config
+    config = models.coarse.config
     levels = tuple(level_named(name) for name in config.network.levels)
 
     def work() -> Labels:
@@ -47,7 +47,7 @@ def ours(ct: Path, backend: str, exact: bool) -> Work:
         prepared = prepare(scan.volume, config.preprocess)
         evidence = infer(
             prepared,
-            models.finder.network,
+            models.coarse.network,
             config.inference,
             levels,
             models.device,

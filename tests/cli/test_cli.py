@@ -279,7 +279,7 @@ call("--help")
 assert not loaded("torch", "monai", "numpy", "scipy", "vtkmodules", "nibabel", "SimpleITK"), "--help"
 call("phantom", "--out", {str(tmp_path / "a")!r}, "--levels", "L1", "--spacing-mm", "6", "--quiet")
 call("evaluate", "--pred", {str(reference)!r}, "--ref", {str(reference)!r})
-assert not loaded("torch", "monai", "lightning"), "phantom, evaluate"
+assert not loaded("torch", "monai", "lightning_fabric"), "phantom, evaluate"
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr

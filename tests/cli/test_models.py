@@ -176,8 +176,8 @@ def test_a_failed_import_leaves_what_was_there(folder: Path, mine: Path, tmp_pat
     [
         (["../model.json"], "leads out of its folder"),
         (["/model.json"], "leads out of its folder"),
-        (["a.txt"], "holds 0 files model.json"),
-        (["a/model.json", "b/model.json"], "holds 2 files model.json"),
+        (["a.txt"], "holds 0 files named model.json"),
+        (["a/model.json", "b/model.json"], "holds 2 files named model.json"),
         (["a/model.json"], "bad.zip/a: the model is incomplete"),
     ],
 )

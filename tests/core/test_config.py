@@ -151,7 +151,7 @@ def test_a_run_that_cannot_be_is_refused(changes: dict[str, object], part: str) 
 def test_a_window_that_does_not_fit_the_network_is_refused() -> None:
     values = yaml.safe_load((CONFIGS / "resunet.yaml").read_text())
     values["model"]["inference"]["window"] = [100, 160, 160]
-    with pytest.raises(ConfigError, match=r"model\.inference\.window \(100, 160, 160\): sizes must divide by 16"):
+    with pytest.raises(ConfigError, match=r"model\.inference\.window \(100, 160, 160\): sizes must be multiples of 16"):
         parse_config(TrainConfig, values, "test")
 
 

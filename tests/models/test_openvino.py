@@ -52,10 +52,10 @@ def test_same_output_as_pytorch_at_any_size(models: Path) -> None:
     ours = load_models(RunConfig(model=str(models / "tiny"), device="cpu"))
     theirs = load_models(RunConfig(model=str(models / "tiny"), device="cpu", backend="torch"))
     assert (ours.backend, theirs.backend) == ("openvino", "torch")
-    assert ours.finder.sha256 == theirs.finder.sha256 and ours.finder.licence == "CC0-1.0"
-    assert ours.finder.config == theirs.finder.config and ours.finder.provenance == theirs.finder.provenance
+    assert ours.coarse.sha256 == theirs.coarse.sha256 and ours.coarse.licence == "CC0-1.0"
+    assert ours.coarse.config == theirs.coarse.config and ours.coarse.provenance == theirs.coarse.provenance
     assert ours.refiner is not None and theirs.refiner is not None
-    for mine, other, channels in ((ours.finder, theirs.finder, 1), (ours.refiner, theirs.refiner, 2)):
+    for mine, other, channels in ((ours.coarse, theirs.coarse, 1), (ours.refiner, theirs.refiner, 2)):
         for shape in ((1, channels, 16, 16, 32), (2, channels, 32, 16, 18)):
             image = torch.rand(shape)
             with torch.inference_mode():
@@ -114,7 +114,7 @@ def test_openvino_is_for_the_cpu(models: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_bad_models_are_named(models: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="finds nothing itself"):
+    with pytest.raises(ModelError, match="finds no vertebrae itself"):
         load_models(RunConfig(model=str(models / "tiny-refiner"), device="cpu"))
     copy = tmp_path / "tiny"
     shutil.copytree(models / "tiny", copy)

@@ -259,7 +259,7 @@ def test_a_changed_byte_is_found_by_the_hash(folder: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ModelError, match=r"weights\.safetensors: sha256 .* is not the .* of its model\.json"):
+    with pytest.raises(ModelError, match=r"weights\.safetensors: sha256 .* is not the .* in its model\.json"):
         load_model(str(folder))
 
 
@@ -320,5 +320,5 @@ def test_a_refiner_that_is_missing_or_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"model tiny: its refiner 'fine' .*--no-refine"):
         load_refiner(coarse, REFINED)
     save(tmp_path / "fine", CONFIG)
-    with pytest.raises(ModelError, match="is not guided"):
+    with pytest.raises(ModelError, match="is not a guided network"):
         load_refiner(coarse, REFINED)

@@ -1,4 +1,4 @@
-"""Micro material for the real engine: two bodies of blocks to paint, and six prepared scans of blocks."""
+"""Micro datasets for the real engine: two bodies of blocks to paint, and six prepared scans of blocks."""
 
 import json
 from pathlib import Path

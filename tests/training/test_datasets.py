@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from vertebral.core.errors import ConfigError
 from vertebral.training.config import TrainConfig
-from vertebral.training.datasets import BatchSampler, find_material
+from vertebral.training.datasets import BatchSampler, open_datasets
 
 
 @given(first=st.integers(0, 50), count=st.integers(0, 20), batch=st.integers(1, 5), world=st.integers(1, 4))
@@ -33,7 +33,7 @@ def scans_config(**changes: object) -> TrainConfig:
 
 
 def test_scans_of_a_fold(scans: Path, tmp_path: Path) -> None:
-    found = find_material(scans_config(), scans, tmp_path, lambda *_: None)
+    found = open_datasets(scans_config(), scans, tmp_path, lambda *_: None)
     assert found.per_pass == 4 * 3 and len(found.validation) == 2 and found.fixed_count == 2 * 3
     assert found.catalog_sha256 and len(found.catalog_sha256) == 64
 
@@ -41,7 +41,7 @@ def test_scans_of_a_fold(scans: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("changes", [{"fold": 1}])
 def test_a_fold_that_is_not_there_is_refused(scans: Path, tmp_path: Path, changes: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="fold 1"):
-        find_material(scans_config(**changes), scans, tmp_path, lambda *_: None)
+        open_datasets(scans_config(**changes), scans, tmp_path, lambda *_: None)
 
 
 def test_scans_prepared_otherwise_are_refused(scans: Path, tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_scans_prepared_otherwise_are_refused(scans: Path, tmp_path: Path) -> No
     preprocess = config.model.preprocess.model_copy(update={"spacing_mm": 1.0})
     other = config.model_copy(update={"model": config.model.model_copy(update={"preprocess": preprocess})})
     with pytest.raises(ConfigError, match="spacing_mm"):
-        find_material(other, scans, tmp_path, lambda *_: None)
+        open_datasets(other, scans, tmp_path, lambda *_: None)
 
 
 def test_vertebrae_are_cut_from_bodies(bodies: Path, tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_vertebrae_are_cut_from_bodies(bodies: Path, tmp_path: Path) -> None:
     }
     model = {"name": "m", "network": network, "preprocess": {"spacing_mm": 4.0}, "inference": {"window": [16, 16, 16]}}
     values = {"model": model, "data": data, "patch": [16, 16, 16], "steps_per_epoch": 2}
-    found = find_material(TrainConfig.model_validate(values), bodies, tmp_path / "cache", lambda *_: None)
+    found = open_datasets(TrainConfig.model_validate(values), bodies, tmp_path / "cache", lambda *_: None)
     image, classes = found.patches[0]
     assert found.per_pass is None and not found.validation
     assert image.shape == (2, 16, 16, 16) and classes.shape == (16, 16, 16)

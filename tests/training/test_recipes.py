@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from vertebral import training
 from vertebral.cli import app
+from vertebral.cli.train import config_file
 from vertebral.core.anatomy import parse_levels
 from vertebral.core.config import load_config
 from vertebral.core.volume import Volume
@@ -83,7 +83,7 @@ def test_a_recipe_runs_from_scans_to_a_model_that_runs(
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_smoke_changes_sizes_and_nothing_else(name: str) -> None:
-    config = load_config(TrainConfig, Path(training.__file__).parent / "configs" / f"{name}.yaml")
+    config = load_config(TrainConfig, config_file(name))
     small = smoke(config)
     assert TrainConfig.model_validate(small.model_dump()) == small
     assert (small.loss, small.optimizer, small.validation, small.data, small.phases) == (
@@ -94,7 +94,7 @@ def test_smoke_changes_sizes_and_nothing_else(name: str) -> None:
 
 
 def test_binary_changes_levels_and_name() -> None:
-    config = load_config(TrainConfig, Path(training.__file__).parent / "configs" / "unet.yaml")
+    config = load_config(TrainConfig, config_file("unet"))
     binary = as_binary(config)
     assert binary.model.network.levels == ("spine",) and binary.model.name == "unet-binary"
     assert TrainConfig.model_validate(binary.model_dump()) == binary

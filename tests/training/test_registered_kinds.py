@@ -120,7 +120,7 @@ def test_its_config_survives_a_dump() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"patch": [16, 16, 18]}, "must divide by 4"),
+        ({"patch": [16, 16, 18]}, "must be multiples of 4"),
         ({"loss": {"kind": "squares", "scael": 1}}, r"loss\.scael = 1: Extra inputs"),
         ({"loss": {"kind": "cubes"}}, "kind 'cubes' is no loss; known kinds: dice_ce, squares"),
     ],
@@ -161,5 +161,5 @@ def test_a_change_is_validated() -> None:
         changed(settings, epochs=0)
     with pytest.raises(ConfigError, match="epoch = 2: Extra inputs"):
         changed(settings, epoch=2)
-    with pytest.raises(ConfigError, match="must divide by 4"):
+    with pytest.raises(ConfigError, match="must be multiples of 4"):
         changed(settings, patch=(16, 16, 18))

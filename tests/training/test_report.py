@@ -322,18 +322,18 @@ def test_a_synthetic_run_has_the_loss_alone_and_says_so(tmp_path: Path) -> None:
     files = write_report(run.root)
     assert [path.name for path in files.values()] == ["learning_curves.png", "learning_curves.svg", "report.md"]
     text = files["report"].read_text(encoding="utf-8")
-    assert "Training loss alone" in text and "painted from label maps in gone" in text and "GPU memory" not in text
+    assert "Training loss only" in text and "painted from label maps in gone" in text and "GPU memory" not in text
     assert b"Dice" not in files["learning_curves_svg"].read_bytes()
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_what_is_no_run_is_refused(run: RunFolder, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no finished epoch; give the folder"):
+    with pytest.raises(InputError, match="no finished epoch; give the folder"):
         write_report(tmp_path / "none")
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputExistsError, match="is a file"):
         write_report(run.root, tmp_path / "file")
-    with pytest.raises(InputError, match="cannot be made"):
+    with pytest.raises(InputError, match="cannot be created"):
         write_report(run.root, tmp_path / "file" / "out")
     run.facts.unlink()
     with pytest.raises(ModelError, match=r"run\.json: missing or damaged"):
@@ -354,10 +354,10 @@ def test_damaged_scores_are_refused(text: str | None, run: RunFolder) -> None:
 def test_data_that_has_gone_is_named_with_the_way_out(run: RunFolder, tmp_path: Path) -> None:
     path = tmp_path / "data" / "prepared.json"
     path.write_text(path.read_text().replace('"case":"sub-2"', '"case":"other"'))
-    with pytest.raises(InputError, match="has no scan sub-2 any more"):
+    with pytest.raises(InputError, match="scan sub-2 is missing"):
         write_report(run.root)
     (tmp_path / "data").rename(tmp_path / "moved")
-    with pytest.raises(InputError, match=r"data is not there; put it back, or .* --worst 0"):
+    with pytest.raises(InputError, match=r"data folder is missing; restore it, or .* --worst 0"):
         write_report(run.root)
     assert "report" in write_report(run.root, worst=0)
 
@@ -375,7 +375,7 @@ def test_the_command_prints_paths_and_tells_of_its_progress(run: RunFolder, monk
 
 
 def test_the_command_refuses_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for words, part in (((tmp_path,), "holds no finished epoch"), ((tmp_path, "--device", "tpu"), "--device tpu")):
+    for words, part in (((tmp_path,), "no finished epoch"), ((tmp_path, "--device", "tpu"), "--device tpu")):
         result = invoke(*words)
         assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
         assert part in result.stderr

@@ -14,13 +14,16 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from vertebral.cli import app
+from vertebral.cli.train import config_file
 from vertebral.core.config import load_config
 from vertebral.core.errors import ConfigError, ModelError, OutputExistsError, VertebralError
+from vertebral.models import devices
 from vertebral.models.weights import load_model
 from vertebral.training import phase as engine
 from vertebral.training.config import TrainConfig
+from vertebral.training.precision import choose_precision
 from vertebral.training.run_folder import RunFolder
-from vertebral.training.train import check_bottom, make_fabric, train
+from vertebral.training.train import make_fabric, train
 
 SYNTHETIC = {
     "kind": "synthetic",
@@ -186,7 +189,7 @@ def test_a_checkpoint_tells_its_config_data_and_scores(validated: Whole) -> None
 
 def test_a_run_is_not_overwritten_without_resume(whole: Whole, bodies: Path) -> None:
     before = whole[0].last.read_bytes()
-    with pytest.raises(OutputExistsError, match="a run is there already; add --resume"):
+    with pytest.raises(OutputExistsError, match="a run already exists; add --resume"):
         fit(micro(), bodies, whole[0].root)
     assert whole[0].last.read_bytes() == before
 
@@ -202,7 +205,7 @@ def test_a_run_goes_on_with_its_own_config_only(whole: Whole, bodies: Path, chan
 
 
 def test_fewer_epochs_than_are_done_are_refused(whole: Whole, bodies: Path) -> None:
-    with pytest.raises(ConfigError, match=f"has {EPOCHS} epochs already, more than the 2 asked for"):
+    with pytest.raises(ConfigError, match=f"{EPOCHS} epochs are already done, more than the 2 requested"):
         fit(micro(epochs=2), bodies, whole[0].root, resume=True)
 
 
@@ -409,7 +412,7 @@ def test_a_lack_of_memory_is_answered_with_advice(
 def test_a_loss_that_is_no_number_ends_the_run(bodies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = engine.supervised_loss
     monkeypatch.setattr(engine, "supervised_loss", lambda *a: plain(*a) * float("nan"))
-    with pytest.raises(VertebralError, match="the loss is no number"):
+    with pytest.raises(VertebralError, match="the loss is not finite"):
         fit(micro(), bodies, tmp_path)
     assert not RunFolder(tmp_path).last.exists()
 
@@ -473,6 +476,45 @@ def test_what_a_cpu_trains_wrong_is_refused(patch: list[int], precision: str, de
     config = micro(patch=patch, precision=precision)
     if refused:
         with pytest.raises(ConfigError, match="precision=32-true"):
-            check_bottom(config, torch.device(device))
+            choose_precision(config, torch.device(device))
     else:
-        check_bottom(config, torch.device(device))
+        assert choose_precision(config, torch.device(device)) == precision
+
+
+@pytest.mark.parametrize(
+    ("device", "in_hardware", "patch", "chosen"),
+    [
+        ("cpu", True, [8, 8, 8], "bf16-mixed"),
+        ("cpu", False, [8, 8, 8], "32-true"),
+        ("cpu", True, [4, 8, 8], "32-true"),
+        ("cuda", True, [4, 8, 8], "bf16-mixed"),
+        ("cuda", False, [8, 8, 8], "32-true"),
+    ],
+)
+def test_auto_is_the_precision_that_the_processor_computes(
+    device: str, in_hardware: bool, patch: list[int], chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bf16-mixed where bfloat16 is computed in hardware and trains rightly."""
+    monkeypatch.setattr(devices, "cpu_computes_bfloat16", lambda: in_hardware)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: in_hardware)
+    assert choose_precision(micro(patch=patch, precision="auto"), torch.device(device)) == chosen
+
+
+def test_a_run_says_and_records_the_chosen_precision(
+    bodies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "cpu_computes_bfloat16", lambda: False)
+    config = tmp_path / "micro.yaml"
+    config.write_text(yaml.safe_dump(micro(precision="auto").model_dump(mode="json")))
+    out = tmp_path / "run"
+    arguments = ["train", "--config", str(config), "--data", str(bodies), "--out", str(out), "--device", "cpu"]
+    result = CliRunner().invoke(app, [*arguments, "--epochs", "1"])
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith("training on cpu in precision 32-true\n")
+    assert load_config(TrainConfig, out / "config.json").precision == "32-true"
+    assert fit(micro(precision="auto", epochs=1), bodies, out, resume=True).rows()[-1].epoch == 1
+
+
+@pytest.mark.parametrize("name", ["default", "refiner"])
+def test_the_shipped_recipes_leave_the_precision_to_the_processor(name: str) -> None:
+    assert load_config(TrainConfig, config_file(name)).precision == "auto"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from vertebral.core.config import PreprocessConfig
 from vertebral.models.config import InferenceConfig, ModelConfig
 from vertebral.models.networks import UNetConfig
-from vertebral.training.validate import CaseScore, class_dice, gather_objects, means, score_scan
+from vertebral.training.validate import ValidationScore, class_dice, gather_objects, means, score_scan
 
 
 def test_dice_of_classes_by_hand() -> None:
@@ -33,7 +33,7 @@ def test_a_map_equals_itself(seed: int) -> None:
 
 
 def test_means_leave_out_what_is_unknown() -> None:
-    scores = [CaseScore("a", "a", 0.5, 0.2, {}), CaseScore("b", "b", 0.7, float("nan"), {})]
+    scores = [ValidationScore("a", "a", 0.5, 0.2, {}), ValidationScore("b", "b", 0.7, float("nan"), {})]
     assert means(scores) == (pytest.approx(0.6), pytest.approx(0.2))
     assert means([]) == (None, None)
 

@@ -52,7 +52,7 @@ def test_app_refuses_bad_options(tmp_path: Path) -> None:
 def test_view_and_app_start_without_torch() -> None:
     code = (
         "import sys, vertebral.web.view, vertebral.web.app\n"
-        "assert not {'torch', 'monai', 'lightning'} & set(sys.modules)"
+        "assert not {'torch', 'monai', 'lightning_fabric'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

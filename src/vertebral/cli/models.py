@@ -1,4 +1,4 @@
-"""Models from the command line: which are there, what they are, and moving them between machines and programs."""
+"""Models from the command line: list, describe, import and export them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +10,7 @@ from vertebral.cli.console import AsJson, Overwrite, Quiet, errors, print_json, 
 if TYPE_CHECKING:
     from vertebral.models.config import ModelConfig
 
-# Shown by other names, or of use in training only.
+# Shown under other names, or used in training only.
 _LEFT_OUT = ("kind", "levels", "deep_supervision", "activation_checkpointing")
 
 models_app = typer.Typer(
@@ -50,7 +50,7 @@ def list_models(as_json: AsJson = False) -> None:
 
 @models_app.command(epilog="Example: vertebral models info default")
 def info(model: AnyModel, as_json: AsJson = False) -> None:
-    """Show a model's card: network, preprocessing, licence, where it comes from, scores, hash."""
+    """Show a model's card: network, preprocessing, licence, origin, scores, hash."""
     with errors(as_json):
         from vertebral.models.cards import check_weights, count_parameters, find_model, read_card
 
@@ -79,12 +79,12 @@ def import_(
     source: Annotated[
         Path, typer.Argument(metavar="PATH", help="A model folder, run folder, checkpoint, or zip from `export`.")
     ],
-    name: Annotated[str, typer.Option(help="What to call it in `run --model`.")],
+    name: Annotated[str, typer.Option(help="The name for `run --model`.")],
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Keep a model under a name of its own: in $VERTEBRAL_MODELS, or the user's data folder."""
+    """Copy a model into your own models: in $VERTEBRAL_MODELS, or your data folder."""
     with errors(as_json), steps(quiet or as_json) as say:
         say("reading the model")
         from vertebral.models.exchange import import_model
@@ -101,7 +101,7 @@ def export(
     model: AnyModel,
     out: Annotated[Path, typer.Option(help="A folder, or the name of a zip file.")],
     file_format: Annotated[
-        str, typer.Option("--format", help="safetensors, to import again; onnx, for other programs.")
+        str, typer.Option("--format", help="safetensors, to import elsewhere; onnx, for other programs.")
     ] = "safetensors",
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -127,7 +127,7 @@ def _agreement(check: list[dict[str, Any]] | None) -> str:
     if check is None:
         return "not compared with PyTorch: onnxruntime is not installed (pip install 'vertebral[onnx]')"
     same, most = min(one["same_class"] for one in check), max(one["largest_difference"] for one in check)
-    return f"compared with PyTorch: same class in {same:.3%} of voxels, outputs at most {most:.1e} apart"
+    return f"compared with PyTorch: same class in {same:.3%} of voxels, outputs differ by at most {most:.1e}"
 
 
 def _summary(config: "ModelConfig") -> dict[str, Any]:
@@ -156,7 +156,7 @@ def _print_models(rows: list[dict[str, Any]], damaged: list[str]) -> None:
 
 
 def _classes(levels: list[str]) -> str:
-    """Their number, and the first and last of them."""
+    """The number of levels, the first and the last."""
     return levels[0] if len(levels) == 1 else f"{len(levels)}: {levels[0]} to {levels[-1]}"
 
 
@@ -181,7 +181,7 @@ def _print_card(config: "ModelConfig", facts: dict[str, Any], provenance: dict[s
 
 
 def _shown(value: Any) -> str:
-    """A value of a card on one line."""
+    """A value of the card on one line."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {_shown(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple)):

@@ -12,17 +12,19 @@ from vertebral.core.errors import ConfigError
 def report(
     run: Annotated[
         Path,
-        typer.Argument(metavar="FOLDER", help="The folder that `train --out` made, or one that `run --out` made."),
+        typer.Argument(metavar="FOLDER", help="A folder that `train --out` or `run --out` made."),
     ],
-    out: Annotated[Path | None, typer.Option(help="Folder for the report; FOLDER/report, or FOLDER itself.")] = None,
-    ct: Annotated[Path | None, typer.Option(help="Of a result: the CT that it was made from, to show slices.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the report; by default FOLDER/report, or FOLDER for a page.")
+    ] = None,
+    ct: Annotated[Path | None, typer.Option(help="For a page: the CT of the result, to show slices of it.")] = None,
     worst: Annotated[int, typer.Option(min=0, help="How many of the worst validation scans to draw.")] = 3,
     device: Device = "auto",
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Draw a training run (curves, scores, worst scans), or make the page of a result again (report.html)."""
+    """Report a training run (curves, scores, worst scans), or renew the page of a result (report.html)."""
     with errors(as_json):
         check_device(device)
         if (run / "manifest.json").is_file():

@@ -1,6 +1,7 @@
 """Training from the command line."""
 
 import logging
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,21 +12,27 @@ from vertebral.core.errors import ConfigError
 
 
 def train(
-    config: Annotated[str, typer.Option(help="A YAML file, or a shipped config: resunet, unet, swinunetr, default.")],
-    data: Annotated[Path, typer.Option(help="What `data prepare` made, or the folder that globs start from.")],
+    config: Annotated[
+        str, typer.Option(help="A YAML file, or a shipped recipe: default, refiner, resunet, swinunetr, unet.")
+    ],
+    data: Annotated[
+        Path, typer.Option(help="The folder that `data prepare` made, or the one that the recipe's globs start from.")
+    ],
     out: OutFolder,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last finished epoch of --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out after its last finished epoch.")
+    ] = False,
     init_from: Annotated[str | None, typer.Option(help="Start from this model: a name, a folder or a .ckpt.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the config's number of epochs.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs, in place of the config's.")] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Change the config: --set batch=2 --set optimizer.ema_decay=0.999")
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Stop after the epoch in which this is over.")] = None,
-    binary: Annotated[bool, typer.Option("--binary", help="Spine against background instead of levels.")] = False,
-    smoke: Annotated[bool, typer.Option("--smoke", help="The recipe in miniature, to see that it runs.")] = False,
+    minutes: Annotated[float | None, typer.Option(help="Stop after the epoch in which this time is up.")] = None,
+    binary: Annotated[bool, typer.Option("--binary", help="Train spine against background instead of levels.")] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Run the recipe in miniature, as a trial.")] = False,
     device: Device = "auto",
-    devices: Annotated[int, typer.Option(min=1, help="Processes a node, a GPU each.")] = 1,
-    nodes: Annotated[int, typer.Option(min=1, help="Machines, under torchrun or SLURM.")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="Processes per node, each with its own GPU.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Number of machines, under torchrun or SLURM.")] = 1,
     quiet: Quiet = False,
 ) -> None:
     """Train a network; write checkpoints, logs, a history and a model folder for `run --model`."""
@@ -36,8 +43,9 @@ def train(
         check_device(device)
         settings = load_config(TrainConfig, config_file(config), changes or ())
         if not data.is_dir():
-            raise ConfigError(f"{data}: is not a folder; give the data folder as --data")
+            raise ConfigError(f"{data}: not a folder; give the data folder as --data")
         try:
+            from vertebral.training.precision import choose_precision
             from vertebral.training.run_folder import RunFolder
             from vertebral.training.train import leave_processes, make_fabric
             from vertebral.training.train import train as fit
@@ -47,17 +55,21 @@ def train(
             raise ConfigError(f"training needs {error.name}: pip install 'vertebral[train]'") from None
         from vertebral.models.devices import choose_device
 
-        choose_device(device)
-        for name in ("lightning.fabric", "lightning.pytorch"):
-            logging.getLogger(name).setLevel(logging.WARNING)
+        processor = choose_device(device)
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         if binary:
             settings = as_binary(settings)
         if smoke:
             settings = reduced(settings)
         if epochs is not None:
             settings = changed(settings, epochs=epochs)
+        precision = choose_precision(settings, processor)
+        settings = changed(settings, precision=precision)
         fabric = make_fabric(settings, device, devices, nodes)
-        with counted(quiet or not fabric.is_global_zero) as progress:
+        silent = quiet or not fabric.is_global_zero
+        if not silent:
+            print(f"training on {fabric.device} in precision {precision}", file=sys.stderr)
+        with counted(silent) as progress:
             folder = fit(
                 settings,
                 data,
@@ -74,7 +86,7 @@ def train(
 
 
 def config_file(name: str) -> Path:
-    """A path as it is, or the shipped config of that name."""
+    """Return `name` as a path, or the shipped config of that name."""
     path = Path(name)
     shipped = Path(__file__).parents[1] / "training" / "configs" / f"{name}.yaml"
     return shipped if not path.exists() and shipped.exists() else path

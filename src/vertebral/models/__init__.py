@@ -1,1 +1,1 @@
-"""Networks, their weights and cards, and the backends that compute them."""
+"""Networks, their weights and cards, and the backends that run them."""

@@ -1,4 +1,4 @@
-"""Models by name and by place, and their cards (`model.json`); read without a deep-learning package."""
+"""Finding models by name or path, and reading their cards (`model.json`), without a deep-learning package."""
 
 import json
 import os
@@ -31,7 +31,7 @@ _PIECE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What `model.json` of `folder` says; `values` is all of it."""
+    """The content of `model.json` in `folder`; `values` is all of it."""
 
     config: ModelConfig
     values: dict[str, Any]
@@ -44,12 +44,12 @@ class ModelCard:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What the card tells of the weights' making."""
+        """How the weights were made: the card without its config and hash."""
         return {key: value for key, value in self.values.items() if key not in ("config", "sha256")}
 
     @property
     def weights(self) -> Path:
-        """The file of the weights."""
+        """The file that holds the weights."""
         return self.folder / WEIGHTS_FILE
 
 
@@ -59,26 +59,26 @@ def shipped_models() -> dict[str, Path]:
 
 
 def imported_models() -> dict[str, Path]:
-    """Names and folders of the models that the user imported; a shipped name is never among them."""
+    """Names and folders of the models that the user imported, without those that carry a shipped name."""
     shipped = shipped_models()
     return {name: folder for name, folder in _folders(models_folder()).items() if name not in shipped}
 
 
 def models_folder() -> Path:
-    """Where imported models live: $VERTEBRAL_MODELS, or the user's data folder of this system."""
+    """The folder of imported models: $VERTEBRAL_MODELS, or the user's data folder on this system."""
     place = os.environ.get(PLACE_VARIABLE)
     return Path(place).expanduser() if place else Path(platformdirs.user_data_dir("vertebral")) / "models"
 
 
 def is_model_name(name: str) -> bool:
-    """True for what an imported model may be called: letters, digits, `.`, `_`, `-`; no path, nothing hidden."""
+    """Whether an imported model may have this name: letters, digits, `.`, `_`, `-`; no path, no leading dot."""
     return _NAME.fullmatch(name) is not None
 
 
 def find_model(name_or_path: str | Path) -> tuple[Path, Origin]:
-    """Return the model's folder, or its checkpoint file, and where it comes from; a Path is never taken for a name.
+    """Return the model's folder or checkpoint file, and where it comes from; a Path is never taken for a name.
 
-    Raises ModelError with the known names where nothing is there.
+    Raises ModelError, which lists the known names, if there is no such model.
     """
     shipped, imported = shipped_models(), imported_models()
     if isinstance(name_or_path, str):
@@ -94,33 +94,33 @@ def find_model(name_or_path: str | Path) -> tuple[Path, Origin]:
             return folder, "given"
     raise ModelError(
         f"model {str(name_or_path)!r}: neither a shipped model ({', '.join(shipped) or 'none'}), nor an imported one "
-        f"({', '.join(imported) or 'none'}), nor a folder with a {CARD_FILE}, run folder or {CHECKPOINT_SUFFIX} file: "
-        "check the name"
+        f"({', '.join(imported) or 'none'}), nor a folder with a {CARD_FILE}, a run folder or a {CHECKPOINT_SUFFIX} "
+        "file: check the name"
     )
 
 
 def find_refiner(name_or_path: str | Path, config: ModelConfig) -> Path | None:
-    """Where the refiner is that the model `name_or_path` with this `config` names; None where it names none.
+    """Return the folder or file of the refiner named by the model `name_or_path`, whose config is `config`, or None.
 
-    A folder beside the model's goes before a model of that name. Raises ModelError where neither is there.
+    A folder next to the model's takes precedence over a model of that name. Raises ModelError if there is neither.
     """
     if config.refiner is None:
         return None
-    place, _ = find_model(name_or_path)
-    beside = place.parent / config.refiner
-    if (beside / CARD_FILE).is_file():
-        return beside
+    path, _ = find_model(name_or_path)
+    neighbour = path.parent / config.refiner
+    if (neighbour / CARD_FILE).is_file():
+        return neighbour
     try:
         return find_model(config.refiner)[0]
     except ModelError:
         raise ModelError(
-            f"model {config.name}: its refiner {config.refiner!r} is neither beside it ({beside}) nor a known model; "
-            "put it there, or run with --no-refine"
+            f"model {config.name}: its refiner {config.refiner!r} is neither next to it ({neighbour}) nor a known "
+            "model; put it there, or run with --no-refine"
         ) from None
 
 
 def read_card(folder: Path) -> ModelCard:
-    """Read the card of a model folder. Raises ModelError where it is damaged."""
+    """Read the card of a model folder. Raises ModelError if it is missing or damaged."""
     path = folder / CARD_FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -130,24 +130,26 @@ def read_card(folder: Path) -> ModelCard:
 
 
 def check_weights(card: ModelCard) -> str:
-    """Return the sha256 of the weights file. Raises ModelError where it is missing or is not the card's."""
+    """Return the sha256 of the weights file. Raises ModelError if it is missing or differs from the card's."""
     if "onnx" in card.values and not card.weights.exists():
-        raise ModelError(f"{card.folder}: holds an ONNX export, which other programs run; give the model it came from")
+        raise ModelError(
+            f"{card.folder}: holds an ONNX export, for other programs; give the model that it was made from"
+        )
     try:
-        digest = file_sha256(card.weights)
+        sha256 = file_sha256(card.weights)
     except OSError as error:
         raise damaged(card.folder, error) from None
-    if digest != card.values.get("sha256"):
+    if sha256 != card.values.get("sha256"):
         expected = card.values.get("sha256")
         raise ModelError(
-            f"{card.weights}: sha256 {digest} is not the {expected} of its {CARD_FILE}: damaged, or of another model; "
+            f"{card.weights}: sha256 {sha256} is not the {expected} in its {CARD_FILE}: damaged, or of another model; "
             f"{_REMEDY}"
         )
-    return digest
+    return sha256
 
 
 def count_parameters(weights: Path) -> int:
-    """The number of floating-point values in a safetensors file, from its header alone."""
+    """Return the number of floating-point values in a safetensors file, read from its header."""
     try:
         with weights.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))

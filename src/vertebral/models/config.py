@@ -1,4 +1,4 @@
-"""What a model's card says: its network, the input that it wants and the windows that it sees."""
+"""The config of a model: its network, its input and its sliding window; and which models a run loads."""
 
 from typing import Literal
 
@@ -18,10 +18,10 @@ class InferenceConfig(Config):
 
 
 class ModelConfig(Config):
-    """Everything that inference must know of a model; travels with its weights.
+    """Everything that inference needs to know about a model; kept with its weights.
 
-    `refiner` names the model that refines what this one finds: a folder beside this model's, or any name that
-    `vertebral run --model` takes. The window of a refiner is the box around one vertebra.
+    `refiner` names the model that refines this one's results: a folder next to this model's, or any name that
+    `vertebral run --model` accepts. The window of a refiner is the box around one vertebra.
     """
 
     name: str
@@ -33,16 +33,16 @@ class ModelConfig(Config):
     @model_validator(mode="after")
     def _refiner_has_none(self) -> "ModelConfig":
         if self.refiner is not None and self.network.guided:
-            raise ValueError(f"refiner {self.refiner}: a guided network refines and is not refined itself")
+            raise ValueError(f"refiner {self.refiner}: a guided network is a refiner and has none itself")
         return self
 
 
 class ModelsConfig(Config):
-    """Which networks a run loads, and what computes them.
+    """Which networks a run loads, and what runs them.
 
-    `model` is a shipped or imported model's name, or a folder. `refine` False leaves the model's refiner out: faster
-    and coarser. `backend` computes the networks; auto is OpenVINO on a CPU where it is installed, and PyTorch else.
-    With `mirror` the networks see everything mirrored too, left for right, and the mean of both counts.
+    `model` is the name of a shipped or imported model, or a folder. `refine` False leaves out the model's refiner:
+    faster and coarser. `backend` runs the networks; auto is OpenVINO on a CPU if it is installed, else PyTorch. With
+    `mirror` the networks also see everything mirrored, left for right, and their outputs are averaged.
     """
 
     model: str = "default"

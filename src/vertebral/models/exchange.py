@@ -1,4 +1,4 @@
-"""Models in and out: `import_model` puts one among the user's own, `export_model` makes a folder or a zip of one."""
+"""Import a model into the user's own models, or export one to a folder or a zip file."""
 
 import json
 import shutil
@@ -29,21 +29,23 @@ FORMATS = {"safetensors": WEIGHTS_FILE, "onnx": ONNX_FILE}
 
 
 def import_model(source: Path, name: str, overwrite: bool = False) -> Path:
-    """Keep a model under `name`, for `load_model`; return its folder.
+    """Copy a model into the user's models under `name`; return its new folder.
 
     `source` is a model folder, a run folder, a checkpoint or a zip of a model folder. The weights are loaded once to
-    see that they fit. Raises ConfigError for a name that cannot be had, OutputExistsError where it is taken and
-    `overwrite` is False, ModelError where `source` holds no sound model.
+    check that they fit. Raises ConfigError for a name that is not allowed, OutputExistsError if it is taken and
+    `overwrite` is False, ModelError if `source` holds no valid model.
     """
     if not is_model_name(name):
         raise ConfigError(f"--name {name!r}: use up to 64 letters, digits, dots, dashes and underscores")
     if name in shipped_models():
-        raise ConfigError(f"--name {name}: that is a shipped model's name; choose another one")
+        raise ConfigError(f"--name {name}: that is a shipped model's name; choose another name")
     target = models_folder() / name
     if target.exists() and not overwrite:
-        raise OutputExistsError(f"{target}: a model of this name is there; add --overwrite, or choose another --name")
-    with _opened(source) as place, _staging(target) as staging:
-        _copy_model(place, staging, name)
+        raise OutputExistsError(
+            f"{target}: a model of this name already exists; add --overwrite, or choose another --name"
+        )
+    with _opened(source) as path, _staging(target) as staging:
+        _copy_model(path, staging, name)
         retired = target.with_name(f".replaced-{uuid.uuid4().hex[:12]}")
         if target.exists():
             target.replace(retired)
@@ -57,9 +59,9 @@ def export_model(
 ) -> dict[str, Any]:
     """Write a model into the folder `out`, or into one file where `out` ends in `.zip`; return its card.
 
-    `safetensors` can be imported again; `onnx` is for other programs (see `onnx_export`). Raises ConfigError for
-    another format, OutputExistsError where a file would be replaced and `overwrite` is False, and ModelError where
-    there is no sound model.
+    `safetensors` can be imported again; `onnx` is for other programs (see `backends.onnx`). Raises ConfigError for
+    another format, OutputExistsError if a file would be replaced and `overwrite` is False, and ModelError if there is
+    no valid model.
     """
     if file_format not in FORMATS:
         raise ConfigError(f"--format {file_format}: use {' or '.join(FORMATS)}")
@@ -69,7 +71,7 @@ def export_model(
         raise OutputExistsError(f"{out}: give a folder, or the name of a file that ends in .zip, as --out")
     for path in targets:
         if path.exists() and not overwrite:
-            raise OutputExistsError(f"{path}: is there already; add --overwrite, or choose another --out")
+            raise OutputExistsError(f"{path}: already exists; add --overwrite, or choose another --out")
     with _staging(out) as staging:
         _write_onnx(source, staging) if file_format == "onnx" else _copy_model(source, staging)
         card: dict[str, Any] = json.loads((staging / CARD_FILE).read_text(encoding="utf-8"))
@@ -83,12 +85,12 @@ def export_model(
 
 
 def exported_files(out: Path, file_format: str) -> list[Path]:
-    """What `export_model` writes."""
+    """The files that `export_model` writes."""
     return [out] if _is_zip(out) else [out / CARD_FILE, out / FORMATS[file_format]]
 
 
 def _copy_model(source: Path, target: Path, name: str | None = None) -> None:
-    """Put the model of a folder or a checkpoint into the folder `target`, under another name if given."""
+    """Copy the model of a folder or a checkpoint into the folder `target`, renamed if `name` is given."""
     model = load_model(source)
     config = model.config if name is None else changed(model.config, name=name)
     if source.is_dir():
@@ -107,9 +109,9 @@ def _write_onnx(source: Path, target: Path) -> None:
 
 @contextmanager
 def _opened(source: Path) -> Iterator[Path]:
-    """Yield the model folder or checkpoint that `source` is or, as a zip file, holds."""
+    """Yield `source` as a model folder or checkpoint, extracted if it is a zip file."""
     if not source.exists():
-        raise ModelError(f"{source}: there is no such file or folder; check the path")
+        raise ModelError(f"{source}: no such file or folder; check the path")
     if not (_is_zip(source) and source.is_file()):
         yield find_model(source)[0]
         return
@@ -117,7 +119,7 @@ def _opened(source: Path) -> Iterator[Path]:
         with extracted(source) as folder:
             cards = list(folder.rglob(CARD_FILE))
             if len(cards) != 1:
-                raise ModelError(f"{source}: holds {len(cards)} files {CARD_FILE}; give a zip of one model")
+                raise ModelError(f"{source}: holds {len(cards)} files named {CARD_FILE}; give a zip of one model")
             try:
                 yield cards[0].parent
             except ModelError as error:
@@ -128,12 +130,12 @@ def _opened(source: Path) -> Iterator[Path]:
 
 @contextmanager
 def _staging(target: Path) -> Iterator[Path]:
-    """Yield a fresh hidden folder beside `target`; it goes afterwards, unless it was moved."""
+    """Yield a new hidden folder next to `target`; remove it afterwards, unless it was moved."""
     folder = target.parent / f".partial-{uuid.uuid4().hex[:12]}"
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error.strerror}); choose another place") from None
+        raise InputError(f"{target}: cannot be written ({error.strerror}); choose another folder") from None
     try:
         yield folder
     finally:
@@ -145,7 +147,7 @@ def _is_zip(path: Path) -> bool:
 
 
 def _zip(folder: Path, names: tuple[str, ...], out: Path) -> None:
-    """Pack files without their dates, so that the same model gives the same bytes."""
+    """Pack files without their dates, so that the same model becomes the same bytes."""
     with atomic_write(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names:
             with (

@@ -1,4 +1,4 @@
-"""What stays loaded from one scan to the next: the networks, and the device that they compute on."""
+"""The networks of a run, loaded once for many scans, and the device and backend that run them."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +21,12 @@ Backend = Literal["torch", "openvino"]
 
 @dataclass(frozen=True)
 class Models:
-    """A network that finds vertebrae, one that refines them (None where the run goes without), and who computes them.
+    """The coarse network, its refiner (None for a run without one), and the device and backend that run them.
 
     `notes` are sentences for the user.
     """
 
-    finder: Model
+    coarse: Model
     refiner: Model | None
     device: torch.device
     backend: Backend
@@ -34,11 +34,11 @@ class Models:
 
 
 def load_models(config: ModelsConfig) -> Models:
-    """Load what `config` asks for.
+    """Load the networks that `config` names.
 
-    The backend `auto` is OpenVINO on a CPU where it is installed and can run both networks, and PyTorch else. Raises
-    ModelError or ConfigError for a model, a device or a backend that is not there, VertebralError where OpenVINO was
-    asked for and cannot run a network.
+    The backend `auto` is OpenVINO on a CPU if it is installed and can run both networks, else PyTorch. Raises
+    ModelError or ConfigError for a missing model, device or backend, VertebralError if OpenVINO was requested and
+    cannot run a network.
     """
     device = choose_device(config.device)
     backend = _choose_backend(config.backend, device)
@@ -50,7 +50,7 @@ def load_models(config: ModelsConfig) -> Models:
         if backend == "torch" or config.backend != "auto":
             raise
         models = _load(config, device, "torch")
-        return Models(models.finder, models.refiner, device, "torch", (f"run with PyTorch instead: {error}",))
+        return Models(models.coarse, models.refiner, device, "torch", (f"run with PyTorch instead: {error}",))
 
 
 def weights_of(config: ModelsConfig) -> list[str | None]:
@@ -67,10 +67,10 @@ def weights_of(config: ModelsConfig) -> list[str | None]:
 
 
 def load_for_openvino(name_or_path: str | Path) -> Model:
-    """As `load_model`, with the network for OpenVINO; PyTorch's own is built only where it has to be converted."""
-    place, _ = find_model(name_or_path)
-    if not place.is_dir():
-        model = load_model(place)
+    """As `load_model`, with the network for OpenVINO; PyTorch's own is built only if it has to be converted."""
+    path, _ = find_model(name_or_path)
+    if not path.is_dir():
+        model = load_model(path)
         return Model(
             model.config,
             as_openvino(model.config, model.sha256, lambda: model.network),
@@ -78,17 +78,19 @@ def load_for_openvino(name_or_path: str | Path) -> Model:
             model.licence,
             model.provenance,
         )
-    card = read_card(place)
-    digest, config = check_weights(card), for_inference(card.config)
-    network = as_openvino(config, digest, lambda: load_model(place).network)
-    return Model(config, network, digest, card.licence, card.provenance)
+    card = read_card(path)
+    sha256, config = check_weights(card), for_inference(card.config)
+    network = as_openvino(config, sha256, lambda: load_model(path).network)
+    return Model(config, network, sha256, card.licence, card.provenance)
 
 
 def _choose_backend(name: str, device: torch.device) -> Backend:
     if name == "openvino" and not openvino_network.is_installed():
-        raise ConfigError("--backend openvino: it is not installed; pip install 'vertebral[openvino]', or use torch")
+        raise ConfigError(
+            "--backend openvino: not installed; pip install 'vertebral[openvino]', or use --backend torch"
+        )
     if name == "openvino" and device.type != "cpu":
-        raise ConfigError("--backend openvino: it is for the CPU here; add --device cpu, or use --backend torch")
+        raise ConfigError("--backend openvino: it runs on the CPU only; add --device cpu, or use --backend torch")
     if name == "auto":
         return "openvino" if device.type == "cpu" and openvino_network.is_installed() else "torch"
     return "openvino" if name == "openvino" else "torch"
@@ -96,16 +98,16 @@ def _choose_backend(name: str, device: torch.device) -> Backend:
 
 def _load(config: ModelsConfig, device: torch.device, backend: Backend) -> Models:
     load = load_for_openvino if backend == "openvino" else load_model
-    finder = load(config.model)
-    if finder.config.network.guided:
+    coarse = load(config.model)
+    if coarse.config.network.guided:
         raise ModelError(
-            f"model {finder.config.name}: refines what another model found and finds nothing itself; "
+            f"model {coarse.config.name}: a refiner, which finds no vertebrae itself; "
             "give the model that names it as its refiner"
         )
-    refiner = load_refiner(config.model, finder.config, load) if config.refine else None
+    refiner = load_refiner(config.model, coarse.config, load) if config.refine else None
     if config.mirror:
-        finder, refiner = _mirrored(finder), refiner and _mirrored(refiner)
-    return Models(finder, refiner, device, backend)
+        coarse, refiner = _mirrored(coarse), refiner and _mirrored(refiner)
+    return Models(coarse, refiner, device, backend)
 
 
 def _mirrored(model: Model) -> Model:

@@ -4,10 +4,9 @@ import torch
 
 
 class Mirrored(torch.nn.Module):
-    """A network whose output is the mean of what it gives for an image and for its mirror image, left for right.
+    """A network whose output is the mean of its outputs for an image and for its mirror image, left for right.
 
-    Logits are averaged, and the last three channels where they are `offsets`: the first of these, along R, changes its
-    sign in the mirror.
+    With `offsets` the last three channels are those: the first of them, along R, changes its sign in the mirror.
     """
 
     def __init__(self, network: torch.nn.Module, offsets: bool) -> None:

@@ -34,7 +34,7 @@ CHECKPOINT_FACTS = "vertebral"
 
 @dataclass(frozen=True)
 class Model:
-    """A network ready for inference. `sha256` is over the file of the weights; `provenance` is the rest of its card."""
+    """A network ready for inference. `sha256` is that of the weights file; `provenance` is the rest of the card."""
 
     config: ModelConfig
     network: torch.nn.Module
@@ -46,8 +46,8 @@ class Model:
 def load_model(name_or_path: str | Path) -> Model:
     """Load a model by its name (shipped or imported), from a model folder, a run folder or a checkpoint (`.ckpt`).
 
-    A Path is never taken for a name. The network has no heads but the one that inference needs. Raises ModelError with
-    what can be named.
+    A Path is never taken for a name. The network has only the head that inference needs. Raises ModelError, which names
+    the fault, if there is no such model or it is damaged.
     """
     path, _ = find_model(name_or_path)
     return _load_folder(path) if path.is_dir() else _load_checkpoint(path)
@@ -56,39 +56,39 @@ def load_model(name_or_path: str | Path) -> Model:
 def load_refiner(
     name_or_path: str | Path, config: ModelConfig, load: Callable[[Path], Model] = load_model
 ) -> Model | None:
-    """Load what refines the results of the model `name_or_path` with this `config`; None where nothing does.
+    """Load the refiner of the model `name_or_path`, whose config is `config`; None if it has none.
 
-    Raises ModelError where it is not there, or is no refiner.
+    Raises ModelError if the refiner is missing, or is not a refiner.
     """
-    place = find_refiner(name_or_path, config)
-    if place is None:
+    path = find_refiner(name_or_path, config)
+    if path is None:
         return None
-    refiner = load(place)
+    refiner = load(path)
     if not refiner.config.network.guided:
         raise ModelError(
-            f"{place}: the refiner of model {config.name} is not guided; name another one in its {CARD_FILE}"
+            f"{path}: the refiner of model {config.name} is not a guided network; name another one in its {CARD_FILE}"
         )
     return refiner
 
 
 def save_model(folder: Path, config: ModelConfig, state: State, provenance: dict[str, Any]) -> None:
-    """Write a model folder, floating-point weights in half precision; heads that only training uses are left out.
+    """Write a model folder, floating-point weights in half precision and without the heads that only training uses.
 
-    `provenance` (licence, data, commands, numbers) is kept as it is.
+    `provenance` (licence, data, commands, scores) goes into the card unchanged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{WEIGHTS_FILE}.tmp"
     kept = {name: value.detach().cpu() for name, value in _without_auxiliary(state).items()}
-    # Whole numbers, such as Swin's table of positions, would not all survive half precision.
+    # Integers, such as Swin's table of relative positions, would not all survive half precision.
     halved = {name: value.half() if value.is_floating_point() else value for name, value in kept.items()}
     save_file({name: value.contiguous() for name, value in halved.items()}, temporary)
-    digest = file_sha256(temporary)
+    sha256 = file_sha256(temporary)
     temporary.replace(folder / WEIGHTS_FILE)
-    write_card(folder, {"config": for_inference(config).model_dump(mode="json"), "sha256": digest, **provenance})
+    write_card(folder, {"config": for_inference(config).model_dump(mode="json"), "sha256": sha256, **provenance})
 
 
 def write_card(folder: Path, values: dict[str, Any]) -> None:
-    """Write `model.json` in one go."""
+    """Write `model.json` atomically."""
     draft = folder / f".{CARD_FILE}.tmp"
     draft.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     draft.replace(folder / CARD_FILE)
@@ -101,16 +101,16 @@ def for_inference(config: ModelConfig) -> ModelConfig:
 
 def _load_folder(folder: Path) -> Model:
     card = read_card(folder)
-    digest = check_weights(card)
+    sha256 = check_weights(card)
     try:
         state = load_file(card.weights)
     except (OSError, ValueError, SafetensorError) as error:
         raise damaged(folder, error) from None
-    return _assembled(card.config, state, digest, card.provenance, folder)
+    return _assembled(card.config, state, sha256, card.provenance, folder)
 
 
 def _load_checkpoint(path: Path) -> Model:
-    """Read the weights that a training run validated, with what it says of itself; nothing else is unpickled."""
+    """Read the weights that a training run validated and their provenance; nothing else is unpickled."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         facts = dict(content[CHECKPOINT_FACTS])
@@ -136,17 +136,17 @@ def _bad_checkpoint(path: Path, error: Exception) -> ModelError:
     )
 
 
-def _assembled(config: ModelConfig, state: State, digest: str, provenance: dict[str, Any], place: Path) -> Model:
-    """Put the weights, which may be in half precision, into a new float32 network."""
+def _assembled(config: ModelConfig, state: State, sha256: str, provenance: dict[str, Any], path: Path) -> Model:
+    """Load the weights, which may be in half precision, into a new float32 network."""
     config = for_inference(config)
     network = build_network(config.network)
     try:
         network.load_state_dict(_without_auxiliary(state))
     except RuntimeError as error:
         raise ModelError(
-            f"{place}: the weights do not fit the network of its config ({error}); import or export it again"
+            f"{path}: the weights do not fit the network of its config ({error}); import or export it again"
         ) from None
-    return Model(config, network.eval(), digest, str(provenance.get("licence", "unknown")), provenance)
+    return Model(config, network.eval(), sha256, str(provenance.get("licence", "unknown")), provenance)
 
 
 def _without_auxiliary(state: State) -> State:

@@ -1,4 +1,4 @@
-"""What a checkpoint holds besides weights, and reading it back."""
+"""The position of a run, and reading back the checkpoint that holds it."""
 
 import pickle
 from dataclasses import dataclass
@@ -9,13 +9,12 @@ import torch
 
 from vertebral.core.about import __version__
 from vertebral.core.errors import ModelError
-
-PREFIX = "network."
+from vertebral.models.weights import CHECKPOINT_PREFIX
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a run is: `epoch` of `phase` is done (both from 1; epoch 0 is the start), and the best one so far."""
+class RunPosition:
+    """The last finished `epoch` of `phase` (both from 1; epoch 0 is the start), and the best epoch so far."""
 
     phase: int = 1
     epoch: int = 0
@@ -30,21 +29,21 @@ class Place:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU. Raises ModelError where it is damaged."""
+    """Read a checkpoint onto the CPU. Raises ModelError if it is damaged."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        Place(**checkpoint["place"])
+        RunPosition(**checkpoint["place"])
     except (OSError, EOFError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ModelError(f"{path}: damaged ({reason}); start a new --out") from None
+        raise ModelError(f"{path}: damaged ({reason}); start again with a new --out") from None
     return dict(checkpoint)
 
 
 def network_state(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The weights that were kept: the averaged ones where there is an average."""
-    return {name.removeprefix(PREFIX): value for name, value in checkpoint["state_dict"].items()}
+    """The weights that are validated and kept: the averaged ones if there is an average."""
+    return {name.removeprefix(CHECKPOINT_PREFIX): value for name, value in checkpoint["state_dict"].items()}
 
 
 def versions() -> dict[str, str]:
-    """What wrote it."""
+    """The versions that a checkpoint records."""
     return {"vertebral": __version__, "torch": str(torch.__version__)}

@@ -8,12 +8,14 @@ from vertebral.core.config import Config
 from vertebral.data.patches.config import PatchConfig
 from vertebral.training.losses import AnyLoss, DiceCEConfig
 
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
 
 class OptimizerConfig(Config):
     """AdamW after a linear warm-up, at a constant rate or with a polynomial decay over a phase.
 
-    `ema_decay` null keeps no exponential moving average of the weights; where there is one, it is what is validated and
-    kept. `encoder_rate` is the learning rate of the encoder as a share of the rest's; 0 freezes it.
+    With `ema_decay` an exponential moving average of the weights is validated and kept in their place; null keeps no
+    average. `encoder_rate` is the learning rate of the encoder as a share of the others'; 0 freezes the encoder.
     """
 
     learning_rate: float = Field(1e-4, gt=0)
@@ -27,10 +29,10 @@ class OptimizerConfig(Config):
 
 
 class ValidationConfig(Config):
-    """Which epoch is the best one, and when to stop: `patience` epochs without a better one; null never stops early.
+    """How often to validate, by which number to choose the best epoch, and when to stop.
 
     `dice` is the mean Dice of the levels over the validation scans (sliding window), `loss` the mean loss of patches
-    cut from them at fixed places.
+    cut from them at fixed positions. A phase stops after `patience` epochs without a better one; null never stops it.
     """
 
     every_epochs: int = Field(1, ge=1)
@@ -39,11 +41,12 @@ class ValidationConfig(Config):
 
 
 class TrainConfig(PatchConfig):
-    """A whole training run: the model, its material and the schedule. `licence` is what the weights will carry.
+    """A whole training run: the model, its datasets and the schedule. `licence` is that of the weights.
 
-    `phases` times `epochs` epochs are run; each phase after the first starts from the best weights of the one before,
-    with a new optimizer. An epoch has `steps_per_epoch` steps, or as many as a pass over the scans takes. A step sees
-    `batch` patches a device, `accumulate` times.
+    The run has `phases` phases of `epochs` epochs; each phase after the first starts from the best weights of the one
+    before, with a new optimizer. An epoch has `steps_per_epoch` steps, or as many as a pass over the scans takes. A
+    step takes `accumulate` batches of `batch` patches per device. `precision: auto` is chosen for the processor when
+    the run starts: see `precision.choose_precision`.
     """
 
     licence: str = "unknown"
@@ -55,7 +58,7 @@ class TrainConfig(PatchConfig):
     loss: AnyLoss = DiceCEConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     validation: ValidationConfig = ValidationConfig()
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Precision | Literal["auto"] = "32-true"
     compile: bool = False
     deterministic: bool = False
     workers: int = Field(1, ge=0)
@@ -65,9 +68,11 @@ class TrainConfig(PatchConfig):
         factor = self.model.network.size_factor
         for name, size in (("patch", self.patch), ("model.inference.window", self.model.inference.window)):
             if any(n < 1 or n % factor for n in size):
-                raise ValueError(f"{name} {size}: sizes must divide by {factor} for this network")
+                raise ValueError(f"{name} {size}: sizes must be multiples of {factor} for this network")
         if (self.data.kind == "vertebrae") != self.model.network.guided:
-            raise ValueError(f"data.kind {self.data.kind}: a guided network learns from vertebrae, no other does")
+            raise ValueError(f"data.kind {self.data.kind}: guided networks, and no others, learn from vertebrae")
         if self.data.kind != "scans" and self.steps_per_epoch is None:
-            raise ValueError("steps_per_epoch: patches from label maps have no end; say how many steps an epoch has")
+            raise ValueError(
+                "steps_per_epoch: there is no end of patches from label maps; set the number of steps in an epoch"
+            )
         return self

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from vertebral.training.run_folder import EpochRow
 
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
-"""Hues that stay apart for red-green colour blindness (Okabe and Ito 2008)."""
+"""Colours that can be told apart with red-green colour blindness (Okabe and Ito 2008)."""
 
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -31,14 +31,14 @@ STYLE: dict[Any, Any] = {
 _WIDTH_IN, _PANEL_HEIGHT_IN = 6.7, 2.9
 _MARKED_UP_TO = 40
 _DPI = 200
-# Names of phases stand between a panel and its title.
+# The names of the phases are written between a panel and its title.
 _TITLE_PAD = 14
 
 
 def draw_curves(rows: Sequence[EpochRow], best: EpochRow | None, folder: Path) -> dict[str, Path]:
     """Write `learning_curves.png` and `.svg` as wide as the text of an A4 page; return their paths.
 
-    Without any validation there is one panel, the loss of training.
+    A run without validation has one panel, the training loss.
     """
     epochs = running_epochs(rows)
     has_dice = any(row.dice_spine is not None or row.dice_levels is not None for row in rows)
@@ -64,7 +64,7 @@ def draw_curves(rows: Sequence[EpochRow], best: EpochRow | None, folder: Path) -
 
 
 def running_epochs(rows: Sequence[EpochRow]) -> list[int]:
-    """Number epochs through all phases; a row's own count starts anew in each."""
+    """Number the epochs through all phases; a row's own number starts again in each phase."""
     before: dict[int, int] = {}
     total = 0
     for phase in sorted({row.phase for row in rows}):
@@ -97,7 +97,7 @@ def _line(
     colour: str,
     style: str,
 ) -> None:
-    """Join the epochs where `value` is known; nothing is drawn where it never is."""
+    """Join the epochs whose `value` is known; draw nothing if none is."""
     known = [(n, v) for n, row in zip(epochs, rows, strict=True) if (v := value(row)) is not None and np.isfinite(v)]
     if known:
         marker = "o" if len(known) <= _MARKED_UP_TO else ""

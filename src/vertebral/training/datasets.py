@@ -1,4 +1,4 @@
-"""What a run learns from and what it is validated on, as its config says."""
+"""The training patches and validation scans of a run."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,10 +18,11 @@ from vertebral.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
-class Material:
-    """Patches to learn from, of which `per_pass` show every scan as often as any other (None: they have no end).
+class Datasets:
+    """Training patches, and what to validate on.
 
-    `validation` holds the scans of the fold, `fixed` the `fixed_count` patches for the validation loss.
+    `per_pass` patches show every scan equally often; it is None for an endless series. `validation` holds the scans of
+    the fold, `fixed` the `fixed_count` patches for the validation loss.
     """
 
     patches: Dataset[Patch]
@@ -32,10 +33,10 @@ class Material:
     catalog_sha256: str | None
 
 
-def find_material(config: TrainConfig, data: Path, bodies: Path, progress: Callable[[int, int, str], None]) -> Material:
-    """Open the material of `config` in `data`; bodies for synthesis are cached in `bodies`.
+def open_datasets(config: TrainConfig, data: Path, bodies: Path, progress: Callable[[int, int, str], None]) -> Datasets:
+    """Open the datasets of `config` in the folder `data`; bodies for synthesis are cached in `bodies`.
 
-    Raises ConfigError where `data` is not what the config asks for.
+    Raises ConfigError if `data` does not hold what the config needs.
     """
     if isinstance(config.data, ScansConfig):
         return _scans(config, config.data, data)
@@ -48,7 +49,7 @@ def _synthetic(
     data: Path,
     bodies: Path,
     progress: Callable[[int, int, str], None],
-) -> Material:
+) -> Datasets:
     recipes = find_recipes(data, settings.sources)
     cached = cache_bodies(
         recipes,
@@ -62,26 +63,26 @@ def _synthetic(
         patches = VertebraPatches(cached, config, settings)
     else:
         patches = SyntheticPatches(cached, config, settings.synthesis)
-    return Material(patches, None, [], None, 0, None)
+    return Datasets(patches, None, [], None, 0, None)
 
 
-def _scans(config: TrainConfig, settings: ScansConfig, data: Path) -> Material:
+def _scans(config: TrainConfig, settings: ScansConfig, data: Path) -> Datasets:
     prepared = open_prepared(data)
     prepared.check(config.model.preprocess)
     training, validation = prepared.fold(settings.fold)
     if not training:
-        raise ConfigError(f"{data}: fold {settings.fold} has no scan to train on; prepare more scans or split again")
+        raise ConfigError(f"{data}: fold {settings.fold} has no training scans; prepare more scans or split again")
     patches = ScanPatches(training, config)
     fixed = ScanPatches(validation, config, fixed=True) if validation else None
     count = fixed.per_epoch if fixed else 0
-    return Material(patches, patches.per_epoch, validation, fixed, count, prepared.catalog_sha256)
+    return Datasets(patches, patches.per_epoch, validation, fixed, count, prepared.catalog_sha256)
 
 
 class BatchSampler(Sampler[list[int]]):
-    """Batches `first` to `last` (exclusive) of an endless series of patches, those of one of `world` devices.
+    """Batches `first` to `last` (exclusive) of an endless series of patches, for device `rank` of `world`.
 
-    Batch n of all devices together holds the patches n * batch * world and following; so no two devices see the same
-    patch, and together they see what one device with `world` times the batch would.
+    Batch n of all devices together starts at patch n * batch * world. So no two devices see the same patch, and
+    together they see what one device with `world` times the batch would see.
     """
 
     def __init__(self, first: int, last: int, batch: int, rank: int = 0, world: int = 1) -> None:
@@ -100,7 +101,7 @@ class BatchSampler(Sampler[list[int]]):
 
 
 def load_batches(patches: Dataset[Patch], sampler: BatchSampler, workers: int, pin: bool) -> DataLoader[Patch]:
-    """A loader of the batches of `sampler`, in its order, whatever the number of `workers`."""
+    """Load the batches of `sampler` in its order, whatever the number of `workers`."""
     return DataLoader(
         patches,
         batch_sampler=sampler,

@@ -31,15 +31,14 @@ def write_report(
 ) -> dict[str, Path]:
     """Write the report of the run folder `run` into `out` (`run`/report if None); return its files.
 
-    Files of an earlier report are replaced. `worst` scans of the best epoch are predicted again with the run's model
-    on `device` and drawn; 0 draws none and needs neither data nor model. A run without validation has curves only.
-
-    Raises InputError and its kin where `run` is not a run folder, has no finished epoch, or its data is not there.
+    Files of an earlier report are replaced. The `worst` scans of the best epoch are predicted again with the run's
+    model on `device` and drawn; 0 draws none and needs neither data nor model. A run without validation has curves
+    only. Raises InputError or a subclass if `run` is not a run folder, has no finished epoch, or its data is missing.
     """
     folder = RunFolder(run)
     rows = folder.rows()
     if not rows:
-        raise InputError(f"{folder.history}: holds no finished epoch; give the folder that `vertebral train` made")
+        raise InputError(f"{folder.history}: no finished epoch; give the folder that `vertebral train --out` made")
     config, facts = load_config(TrainConfig, folder.config), folder.read_facts()
     best = best_epoch(rows, config.validation.monitor)
     scores = read_scores(folder.validation(best.phase, best.epoch)) if best else []
@@ -58,13 +57,13 @@ def write_report(
 
 
 def _clear(out: Path) -> None:
-    """Make `out`, and remove the overlays of an earlier report; its other files are replaced one by one."""
+    """Make `out`, and remove the overlays and tables of an earlier report; its other files are replaced later."""
     if out.exists() and not out.is_dir():
         raise OutputExistsError(f"{out}: is a file; give a folder as --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{out}: cannot be made ({error.strerror}); choose another --out") from None
+        raise InputError(f"{out}: cannot be created ({error.strerror}); choose another --out") from None
     if (out / REPORT).exists():
         old = [path for path in out.glob("worst_*.png") if re.match(r"worst_\d+_", path.name)]
         for path in (*old, out / "validation.csv", out / "validation.md"):
@@ -89,7 +88,7 @@ def _draw_worst(
     device: str,
     progress: Progress,
 ) -> list[tuple[CaseRow, Path]]:
-    """Predict and draw each of `rows`; return what was drawn."""
+    """Predict and draw each of `rows`; return them with their pictures."""
     if not rows or not isinstance(config.data, ScansConfig):
         return []
     from vertebral.data.verse.prepared_set import open_prepared
@@ -100,18 +99,18 @@ def _draw_worst(
 
     data = Path(str(facts.get("data")))
     if not data.is_dir():
-        raise InputError(f"{data}: the run's data is not there; put it back, or ask for no overlays with --worst 0")
+        raise InputError(f"{data}: the run's data folder is missing; restore it, or draw no overlays with --worst 0")
     scans = open_prepared(data).scans
     missing = [row.case for row in rows if row.case not in scans]
     if missing:
-        raise InputError(f"{data}: has no scan {missing[0]} any more; prepare it again, or use --worst 0")
-    model, place = load_model(folder.model), choose_device(device)
+        raise InputError(f"{data}: scan {missing[0]} is missing; prepare it again, or draw no overlays with --worst 0")
+    model, processor = load_model(folder.model), choose_device(device)
     drawn = []
     for number, row in enumerate(rows, start=1):
         progress(number - 1, len(rows), f"drawing {row.case}")
         path = out / f"worst_{number}_{re.sub(r'[^A-Za-z0-9._-]+', '_', row.case)}.png"
         about = f"Worst validation scan no. {number}. {_dice(row)} (phase {best.phase}, epoch {best.epoch})"
-        draw_comparison(compare(scans[row.case], model, place), row.case, about, path)
+        draw_comparison(compare(scans[row.case], model, processor), row.case, about, path)
         drawn.append((row, path))
     progress(len(rows), len(rows), "overlays drawn")
     return drawn
@@ -132,39 +131,39 @@ def _text(
 ) -> str:
     """`report.md`."""
     table = "\n".join(f"| {name} | {value} |" for name, value in _facts(config, facts, rows, best).items())
-    parts = [
+    sections = [
         f"# Training report: {config.model.name}",
         f"**{DISCLAIMER}**",
         f"## Run\n\n| | |\n| --- | --- |\n{table}",
         f"## Learning curves\n\n{_about_curves(config, best)}\n\n![Learning curves](learning_curves.png)",
     ]
     if scores and best:
-        parts.append(
+        sections.append(
             f"## Validation, phase {best.phase}, epoch {best.epoch}\n\n"
             f"The same tables are in [validation.csv](validation.csv).\n\n{case_table(scores)}\n{level_table(scores)}"
         )
     if drawn:
         about = (
-            "Predicted again with the run's model: the most probable class of each voxel, without the steps that "
-            "follow in `vertebral run`."
+            "Predicted again with the run's model: the most probable class of each voxel, without the later stages of "
+            "`vertebral run`."
         )
         pictures = [f"### {row.case}\n\n{_dice(row)}\n\n![{row.case}]({path.name})" for row, path in drawn]
-        parts.append("\n\n".join(["## Worst validation scans", about, *pictures]))
-    return "\n\n".join(parts) + "\n"
+        sections.append("\n\n".join(["## Worst validation scans", about, *pictures]))
+    return "\n\n".join(sections) + "\n"
 
 
 def _about_curves(config: TrainConfig, best: EpochRow | None) -> str:
     if not isinstance(config.data, ScansConfig):
         return (
-            "Training loss alone: patches painted from label maps are new every time and there are no validation "
-            "scans, so no epoch is the best one; the model is that of the last."
+            "Training loss only: patches painted from label maps are never the same twice and there are no validation "
+            "scans, so there is no best epoch; the model is that of the last one."
         )
     if best is None:
-        return "Training loss alone: this run validated nothing so far, so no epoch is the best one."
+        return "Training loss only: this run has not validated anything yet, so there is no best epoch."
     measure = "highest mean Dice of the levels" if config.validation.monitor == "dice" else "lowest validation loss"
     return (
-        f"The best epoch is the one with the {measure}. Dice is measured on whole scans by sliding window, the loss on "
-        "patches."
+        f"The best epoch is the one with the {measure}. Dice is measured on whole scans with a sliding window, "
+        "the loss on patches."
     )
 
 
@@ -181,13 +180,13 @@ def _facts(
         "input": f"{preprocess.spacing_mm:g} mm, {preprocess.window_hu[0]:g} to {preprocess.window_hu[1]:g} HU",
         "data": _about_data(config, facts),
         "patches": f"{'x'.join(map(str, config.patch))} voxels",
-        "batch": f"{config.batch} patches a device, {config.accumulate} batches a step",
+        "batch": f"{config.batch} patches per device, {config.accumulate} batches per step",
         "optimizer": f"AdamW, learning rate {schedule.learning_rate:g} ({schedule.schedule}), "
         f"weight decay {schedule.weight_decay:g}",
         "average of weights": "none" if schedule.ema_decay is None else f"decay {schedule.ema_decay:g}",
         "precision": config.precision,
         "seed": str(config.seed),
-        "started from": _last_part(facts.get("init_from")) or "random weights",
+        "started from": _base_name(facts.get("init_from")) or "random weights",
         "epochs": f"{len(rows)} done of {config.phases} x {config.epochs}, {rows[-1].step} steps",
         "best epoch": _about_best(best),
         "time": f"{hours:.2f} h",
@@ -207,12 +206,12 @@ def _about_best(best: EpochRow | None) -> str:
 
 
 def _about_data(config: TrainConfig, facts: dict[str, Any]) -> str:
-    """The kind and the name of its folder; the report may travel, so not where that lies."""
-    name = _last_part(facts.get("data"))
+    """The kind of data and the name of its folder; not the full path, since reports are shared."""
+    name = _base_name(facts.get("data"))
     if isinstance(config.data, ScansConfig):
         return f"prepared scans in {name}, fold {config.data.fold}"
     return f"painted from label maps in {name}"
 
 
-def _last_part(path: object) -> str:
+def _base_name(path: object) -> str:
     return re.split(r"[\\/]", str(path).rstrip("\\/"))[-1] if path else ""

@@ -1,4 +1,4 @@
-"""Where a run keeps its things, and the two small files that tell its story."""
+"""The files of a training run, with its history (`history.csv`) and facts (`run.json`)."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from vertebral.io.write import atomic_write, write_json
 
 @dataclass(frozen=True)
 class EpochRow:
-    """A row of `history.csv`; epochs count from 1 within a phase, None where nothing was measured."""
+    """A row of `history.csv`. Epochs are numbered from 1 in each phase; None means not measured."""
 
     phase: int
     epoch: int
@@ -28,7 +28,7 @@ class EpochRow:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of a run."""
+    """The paths of a run."""
 
     root: Path
 
@@ -39,17 +39,17 @@ class RunFolder:
 
     @property
     def facts(self) -> Path:
-        """Where the data lies, what the weights started from, versions."""
+        """The path of the data, the model that the weights started from, versions."""
         return self.root / "run.json"
 
     @property
     def last(self) -> Path:
-        """The newest checkpoint: weights, optimizer, schedule, averages, place in the run."""
+        """The newest checkpoint: weights, optimizer, schedule, average, position in the run."""
         return self.root / "checkpoints" / "last.ckpt"
 
     @property
     def best(self) -> Path:
-        """The checkpoint of the best epoch, or the newest where nothing is validated."""
+        """The checkpoint of the best epoch, or the newest one of a run without validation."""
         return self.root / "checkpoints" / "best.ckpt"
 
     @property
@@ -59,12 +59,12 @@ class RunFolder:
 
     @property
     def logs(self) -> Path:
-        """TensorBoard's files."""
+        """The TensorBoard logs."""
         return self.root / "logs"
 
     @property
     def history(self) -> Path:
-        """A row an epoch."""
+        """One row per epoch."""
         return self.root / "history.csv"
 
     def validation(self, phase: int, epoch: int) -> Path:
@@ -72,18 +72,20 @@ class RunFolder:
         return self.root / "validation" / f"phase-{phase}-epoch-{epoch:03d}.json"
 
     def write_facts(self, facts: dict[str, Any]) -> None:
-        """Write `run.json`: where the data lies, what the weights started from, versions."""
+        """Write `run.json`."""
         write_json(facts, self.facts)
 
     def read_facts(self) -> dict[str, Any]:
-        """Read `run.json`. Raises ModelError where it is missing or damaged."""
+        """Read `run.json`. Raises ModelError if it is missing or damaged."""
         try:
             return dict(json.loads(self.facts.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
-            raise ModelError(f"{self.facts}: missing or damaged ({error}); is {self.root} a run folder?") from None
+            raise ModelError(
+                f"{self.facts}: missing or damaged ({error}); give a folder that `vertebral train` made"
+            ) from None
 
     def append(self, row: EpochRow) -> None:
-        """Add a row to the history; rows of the same epoch or later ones, of a run that was cut off, go."""
+        """Add a row to the history; drop rows of this or a later epoch, left by an interrupted run."""
         kept = [old for old in self.rows() if (old.phase, old.epoch) < (row.phase, row.epoch)]
         with atomic_write(self.history) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, [field.name for field in fields(EpochRow)])
@@ -91,7 +93,7 @@ class RunFolder:
             writer.writerows(asdict(one) for one in (*kept, row))
 
     def rows(self) -> list[EpochRow]:
-        """Read the history; empty where there is none. Raises ModelError where it is damaged."""
+        """Read the history; empty if there is none. Raises ModelError if it is damaged."""
         if not self.history.exists():
             return []
         whole = ("phase", "epoch", "step")
@@ -102,4 +104,6 @@ class RunFolder:
                     for row in csv.DictReader(stream)
                 ]
         except (OSError, ValueError, TypeError) as error:
-            raise ModelError(f"{self.history}: damaged ({error}); restore it, or remove it to go on without") from None
+            raise ModelError(
+                f"{self.history}: damaged ({error}); restore it, or remove it to continue without"
+            ) from None

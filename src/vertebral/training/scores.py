@@ -28,7 +28,7 @@ class CaseRow:
 
 
 def best_epoch(rows: Sequence[EpochRow], monitor: str) -> EpochRow | None:
-    """The row with the highest Dice of the levels or, for monitor `loss`, the lowest validation loss; None without."""
+    """The row with the highest Dice of the levels or, for monitor `loss`, the lowest loss; None if none has one."""
     sign = 1 if monitor == "dice" else -1
     scored = [(row, row.dice_levels if monitor == "dice" else row.loss_validation) for row in rows]
     known = [(row, sign * value) for row, value in scored if value is not None and value == value]
@@ -36,7 +36,7 @@ def best_epoch(rows: Sequence[EpochRow], monitor: str) -> EpochRow | None:
 
 
 def read_scores(path: Path) -> list[CaseRow]:
-    """Read the scores of an epoch. Raises ModelError where the file is missing or damaged."""
+    """Read the scores of an epoch. Raises ModelError if the file is missing or damaged."""
     try:
         cases = json.loads(path.read_text(encoding="utf-8"))["cases"]
         rows = [
@@ -50,7 +50,7 @@ def read_scores(path: Path) -> list[CaseRow]:
 
 
 def write_csv(rows: Sequence[CaseRow], path: Path) -> None:
-    """A row a scan and one each for mean and median; a column a measure and a level."""
+    """Write one row per scan and one each for mean and median; one column per measure and per level."""
     measures, names = _measures(rows), level_names(rows)
     table = [[row.case, row.subject, *_cells(row.values, measures), *_cells(row.levels, names)] for row in rows]
     for title, summary in (("mean", mean), ("median", median)):
@@ -62,7 +62,7 @@ def write_csv(rows: Sequence[CaseRow], path: Path) -> None:
 
 
 def case_table(rows: Sequence[CaseRow]) -> str:
-    """Markdown: a row a scan, the worst first, then mean and median."""
+    """Markdown: one row per scan, the worst first, then mean and median."""
     measures = _measures(rows)
     table = [
         [_plain(row.case), _plain(row.subject), *_cells(row.values, measures, 3)] for row in worst_first(rows, None)
@@ -74,7 +74,7 @@ def case_table(rows: Sequence[CaseRow]) -> str:
 
 
 def level_table(rows: Sequence[CaseRow]) -> str:
-    """Markdown: a row a level, from head to tail."""
+    """Markdown: one row per level, from head to tail."""
     table = []
     for name in level_names(rows):
         found = {row.case: row.levels[name] for row in rows if name in row.levels}
@@ -85,7 +85,7 @@ def level_table(rows: Sequence[CaseRow]) -> str:
 
 
 def worst_first(rows: Sequence[CaseRow], count: int | None) -> list[CaseRow]:
-    """Scans by their Dice of the levels, at most `count`; those without one come last, and not where `count` is set."""
+    """Scans by ascending Dice of the levels, at most `count`; without a `count`, those that have none follow."""
     scored = [row for row in rows if "dice_levels" in row.values]
     ordered = sorted(scored, key=lambda row: (row.values["dice_levels"], row.case))
     rest = [row for row in rows if "dice_levels" not in row.values]

@@ -1,4 +1,4 @@
-"""Starting from other weights, and training parts of a network at other rates."""
+"""Starting from the weights of another model, and training the encoder at its own rate."""
 
 import torch
 
@@ -14,10 +14,10 @@ _HEAD = ("head.weight", "head.bias")
 def copy_weights(source: Model, network: Network, config: NetworkConfig) -> None:
     """Start `network` from the weights of `source`: same architecture, any other levels, at least its widths.
 
-    Classes that both know by name are carried over, as are background and offsets; the rest of the head, and heads that
-    only training has, stay as they are. A wider network computes what the narrow one does, to begin with: what its new
-    channels find has no weight yet (Chen et al., Net2Net, ICLR 2016, with zeros for copies). Raises ConfigError where
-    the architectures differ.
+    Classes that both networks have are copied, as are background and offsets; the other channels of the head, and
+    auxiliary heads, stay as they are. At first a wider network computes the same as the narrow one: the outputs of its
+    new channels have weight zero (Chen et al., Net2Net, ICLR 2016, with zeros for copies). Raises ConfigError if the
+    architectures differ.
     """
     theirs = source.config.network
     state, found = network.state_dict(), source.network.state_dict()
@@ -41,15 +41,15 @@ def copy_weights(source: Model, network: Network, config: NetworkConfig) -> None
 
 
 def _fits(found: torch.Tensor, ours: torch.Tensor) -> bool:
-    """Whether `found` goes into `ours`: kernels of the same size, and as many inputs and outputs or fewer."""
+    """Whether `found` fits into `ours`: the same kernel size, and no more inputs or outputs."""
     pairs = zip(found.shape[:2], ours.shape[:2], strict=True)
     return found.shape[2:] == ours.shape[2:] and found.ndim == ours.ndim and all(a <= b for a, b in pairs)
 
 
 def _put(found: torch.Tensor, ours: torch.Tensor, skip: int = 0, shift: int = 0) -> None:
-    """Write `found` into `ours`, in place: the first outputs, the first inputs, but those from `skip` on `shift` later.
+    """Write `found` into the first outputs of `ours`, in place; inputs from `skip` on move up by `shift`.
 
-    To the outputs written, other inputs count nothing. Weights are (outputs, inputs, kernel); a bias is (outputs,).
+    Other inputs of these outputs get weight zero. Weights are (outputs, inputs, kernel); a bias is (outputs,).
     """
     if found.shape == ours.shape:
         ours.copy_(found)
@@ -64,7 +64,7 @@ def _put(found: torch.Tensor, ours: torch.Tensor, skip: int = 0, shift: int = 0)
 
 
 def _shared_channels(config: NetworkConfig, theirs: NetworkConfig) -> list[tuple[int, int]]:
-    """Pairs of output channels (ours, theirs) that mean the same."""
+    """Pairs of output channels (ours, theirs) with the same meaning."""
     classes = {name: n for n, name in enumerate(theirs.levels, start=1)}
     pairs = [(0, 0), *((n, classes[name]) for n, name in enumerate(config.levels, start=1) if name in classes)]
     if config.offsets and theirs.offsets:
@@ -93,7 +93,7 @@ def parameter_groups(network: Network, settings: OptimizerConfig) -> list[dict[s
 
 
 def averaged(network: torch.nn.Module, decay: float | None) -> torch.optim.swa_utils.AveragedModel | None:
-    """An exponential moving average of the weights of `network`, or None where there is no `decay`."""
+    """An exponential moving average of the weights of `network`, or None without a `decay`."""
     if decay is None:
         return None
     average = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]

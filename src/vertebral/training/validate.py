@@ -19,7 +19,7 @@ from vertebral.stages.inference import infer
 
 
 @dataclass(frozen=True)
-class CaseScore:
+class ValidationScore:
     """Dice of one scan: foreground against background, mean over the levels of the reference, and each of them."""
 
     case: str
@@ -31,14 +31,14 @@ class CaseScore:
 
 def score_scan(
     scan: PreparedScan, network: torch.nn.Module, model: ModelConfig, device: torch.device, precision: Precision
-) -> CaseScore:
+) -> ValidationScore:
     """Predict a prepared scan and compare its most probable classes with its labels."""
     predicted = predict_classes(scan, network, model, device, precision)
     expected = class_of_verse_id(model.network.levels).numpy()[np.asarray(scan.labels)]
     dice = class_dice(predicted, expected, model.network.class_count)
     levels = {name: dice[n] for n, name in enumerate(model.network.levels, start=1) if n in dice}
     mean = float(np.mean(list(levels.values()))) if levels else float("nan")
-    return CaseScore(scan.case, scan.subject, dice[0], mean, levels)
+    return ValidationScore(scan.case, scan.subject, dice[0], mean, levels)
 
 
 def predict_classes(
@@ -56,9 +56,9 @@ def predict_classes(
 
 
 def class_dice(predicted: NDArray[np.uint8], expected: NDArray[np.uint8], class_count: int) -> dict[int, float]:
-    """Dice by class for the classes of `expected`, in one pass; 0 stands for all of the foreground as one.
+    """Dice by class for the classes of `expected`, in one pass; 0 is the whole foreground.
 
-    NaN for the foreground where neither has any.
+    The foreground is NaN if neither has any.
     """
     pairs = np.bincount(
         (predicted.ravel().astype(np.int64) * class_count + expected.ravel()), minlength=class_count**2
@@ -69,8 +69,8 @@ def class_dice(predicted: NDArray[np.uint8], expected: NDArray[np.uint8], class_
     return dice | {n: float(2 * both[n] / (ours[n] + theirs[n])) for n in range(1, class_count) if theirs[n]}
 
 
-def means(scores: Sequence[CaseScore]) -> tuple[float | None, float | None]:
-    """Mean Dice of the spine and of the levels over scans; None where there is none."""
+def means(scores: Sequence[ValidationScore]) -> tuple[float | None, float | None]:
+    """Mean Dice of the spine and of the levels over scans; None if no scan has one."""
 
     def mean(values: list[float]) -> float | None:
         known = [value for value in values if np.isfinite(value)]
@@ -79,13 +79,13 @@ def means(scores: Sequence[CaseScore]) -> tuple[float | None, float | None]:
     return mean([s.dice_spine for s in scores]), mean([s.dice_levels for s in scores])
 
 
-def as_rows(scores: Sequence[CaseScore]) -> list[dict[str, Any]]:
-    """For json, by case."""
+def as_rows(scores: Sequence[ValidationScore]) -> list[dict[str, Any]]:
+    """The scores as rows for JSON, sorted by case."""
     return [asdict(score) for score in sorted(scores, key=lambda score: score.case)]
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """What every process of a distributed run has for `value`, in the order of ranks; alone: just this one."""
+    """The `value` of every process of a distributed run, in the order of ranks; of one process, its own alone."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return [value]
     found: list[Any] = [None] * torch.distributed.get_world_size()

@@ -1,15 +1,15 @@
-"""A recipe changed as a whole: in miniature, to see that all of it runs; or for two classes."""
+"""Variants of a recipe: in miniature, for a trial run, or with two classes."""
 
 from vertebral.core.anatomy import SPINE
 from vertebral.core.config import changed
 from vertebral.training.config import TrainConfig
 
-# A multiple of 32 whose first axis is 3 at the bottom of Swin UNETR: `train.check_bottom` says why not 2.
+# A multiple of 32 whose first axis is 3 at the bottom of Swin UNETR: `precision.choose_precision` says why not 2.
 _SIZE = (96, 64, 64)
 
 
 def smoke(config: TrainConfig) -> TrainConfig:
-    """The same recipe with small patches, few channels and few steps; nothing else changes.
+    """The same recipe with small patches, few channels and few steps; everything else stays.
 
     Patches and windows of 96x64x64 voxels, batches of 2, one epoch of two steps in each phase, the network in
     miniature, one loader process.

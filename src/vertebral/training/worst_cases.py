@@ -1,4 +1,4 @@
-"""A validation scan, its reference and what the run's model says of it, for the overlays of the report."""
+"""A validation scan, its reference and the prediction of the run's model, for the overlays of the report."""
 
 from typing import Any
 
@@ -15,9 +15,9 @@ from vertebral.training.validate import predict_classes
 
 
 def compare(scan: PreparedScan, model: Model, device: Any, precision: Precision = "auto") -> Compared:
-    """Run `model` over `scan`; the reference is reduced to the levels that the model knows.
+    """Run `model` over `scan`; reduce the reference to the levels that the model knows.
 
-    The scan's own labels say where the spine runs, also for a network that does not tell levels apart.
+    The scan's own labels show the course of the spine, even for a network with one class.
     """
     names = model.config.network.levels
     ids = np.array([0, *(level_named(name).verse_id for name in names)], np.uint8)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vertebral.core.anatomy import LEVELS, SPINE, level_named
+from vertebral.core.config import changed
 from vertebral.core.errors import ConfigError, ReadError, VertebralError
 from vertebral.core.label_schemes import check_scheme
 from vertebral.core.measurements import Measurements
@@ -112,7 +113,7 @@ def write_exports_in_run(
     dicom = tuple(kind for kind in config.formats if kind in DICOM_FORMATS)
     for kinds in (*((kind,) for kind in config.formats if kind not in DICOM_FORMATS), *([dicom] if dicom else [])):
         try:
-            notes += write_exports(result, config.model_copy(update={"formats": kinds}), source, folder)
+            notes += write_exports(result, changed(config, formats=kinds), source, folder)
         except VertebralError as error:
             reason = str(error).replace(f"{folder}{os.sep}", "")
             if source is not None:  # a manifest must not contain paths, which may contain patient names

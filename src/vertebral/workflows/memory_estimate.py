@@ -26,19 +26,19 @@ _COPIES_GB = 0.25
 
 
 def estimate_gb(
-    grid: Grid, finder: ModelConfig, refiner: ModelConfig | None, exact: bool = False, copies: bool = False
+    grid: Grid, coarse: ModelConfig, refiner: ModelConfig | None, exact: bool = False, copies: bool = False
 ) -> float:
     """The memory, in GB (1e9 bytes), that a run on a CT of `grid` will need at most, with its forked `copies`."""
     source = float(prod(grid.shape))
-    coarse = _resampled(grid, finder.preprocess.spacing_mm)
-    window = finder.inference.window
-    cross: float = min(prod(coarse) / size * min(size, extent) for size, extent in zip(coarse, window, strict=True))
+    shape = _resampled(grid, coarse.preprocess.spacing_mm)
+    window = coarse.inference.window
+    cross: float = min(prod(shape) / size * min(size, extent) for size, extent in zip(shape, window, strict=True))
     if not exact:  # layers lie along the body
         body = grid.world_axes.index(2)
-        cross = prod(coarse) / coarse[body] * min(coarse[body], window[2])
-    channels = finder.network.channel_count + 1
-    infer = prod(coarse) * _COARSE_BYTES + cross * channels * _FLOAT_BYTES + _work(window, channels)
-    later = prod(coarse) * (_COARSE_BYTES - 4) + source * _LABEL_BYTES
+        cross = prod(shape) / shape[body] * min(shape[body], window[2])
+    channels = coarse.network.channel_count + 1
+    infer = prod(shape) * _COARSE_BYTES + cross * channels * _FLOAT_BYTES + _work(window, channels)
+    later = prod(shape) * (_COARSE_BYTES - 4) + source * _LABEL_BYTES
     if refiner is not None:
         fine = prod(_resampled(grid, refiner.preprocess.spacing_mm))
         later += fine * _FLOAT_BYTES + _work(refiner.inference.window, refiner.network.channel_count)
@@ -63,7 +63,7 @@ def need_of(config: RunConfig, processors: int = 1) -> Callable[[Grid], float]:
     place, _ = find_model(config.model)
     if not place.is_dir():  # a checkpoint tells nothing before it is loaded
         return working_memory_gb
-    finder = read_card(place).config
-    refined = find_refiner(config.model, finder) if config.refine else None
+    coarse = read_card(place).config
+    refined = find_refiner(config.model, coarse) if config.refine else None
     refiner = read_card(refined).config if refined is not None else None
-    return lambda grid: estimate_gb(grid, finder, refiner, config.exact, processors > 1)
+    return lambda grid: estimate_gb(grid, coarse, refiner, config.exact, processors > 1)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vertebral.core.anatomy import BY_NAME, level_named
-from vertebral.core.config import PreprocessConfig
+from vertebral.core.config import PreprocessConfig, changed
 from vertebral.core.records import Scan, Segmentation, Spine
 from vertebral.io.ct.in_memory import scan_of
 from vertebral.io.ct.read import read_scan
@@ -79,7 +79,7 @@ def segment(
     Raises VertebralError if a stage cannot go on.
     """
     config, timer, tasks = config or RunConfig(), timer or StageTimer(), tasks or ForkedTasks()
-    coarse, refiner = models.finder, models.refiner
+    coarse, refiner = models.coarse, models.refiner
     preprocess, notes = _preprocessing(coarse.config, config.spacing_mm)
     with timer.stage("prepare"):
         prepared = prepare(scan.volume, preprocess)
@@ -87,7 +87,7 @@ def segment(
         levels = tuple(level_named(name) for name in coarse.config.network.levels)
         windows = coarse.config.inference
         if config.overlap is not None:
-            windows = windows.model_copy(update={"overlap": config.overlap})
+            windows = changed(windows, overlap=config.overlap)
         offsets, follow = coarse.config.network.offsets, not config.exact
         evidence = infer(
             prepared, coarse.network, windows, levels, models.device, share, offsets=offsets, follow=follow
@@ -145,7 +145,7 @@ def _preprocessing(model: ModelConfig, spacing_mm: float | None) -> tuple[Prepro
         f"run at {spacing_mm:g} mm, but model {model.name} was trained at {trained.spacing_mm:g} mm: "
         "results may be worse"
     )
-    return trained.model_copy(update={"spacing_mm": spacing_mm}), (note,)
+    return changed(trained, spacing_mm=spacing_mm), (note,)
 
 
 def _too_large(segmentation: Segmentation) -> dict[str, float]:

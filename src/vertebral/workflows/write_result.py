@@ -48,7 +48,7 @@ def write_result(
     warning. Raises VertebralError for a full disk.
     """
     folder, names, timer = staging.folder, ResultNames(result.scan.stem), result.timer
-    title = f"{result.scan.stem} ({result.models.finder.config.name})"
+    title = f"{result.scan.stem} ({result.models.coarse.config.name})"
     drawing = tasks.start(
         lambda: preview(result.scan.volume, result.labels, result.surfaces, folder / names.preview, title)
     )
@@ -104,7 +104,7 @@ def _write_shapes(result: Result, folder: Path, names: ResultNames) -> None:
 
 
 def _exportable(result: Result) -> Exportable:
-    model = result.models.finder
+    model = result.models.coarse
     return Exportable(
         result.scan.stem, result.labels, result.surfaces, result.measurements, model.config.name, model.sha256
     )
@@ -128,7 +128,7 @@ def _manifest(result: Result) -> dict[str, Any]:
         },
         "versions": {"vertebral": __version__, "python": platform.python_version()}
         | {name: version(name) for name in packages},
-        "model": _identity(models.finder),
+        "model": _identity(models.coarse),
         "refiner": _identity(models.refiner) if models.refiner is not None else None,
         "preprocess": result.preprocess.model_dump(mode="json"),
         "options": result.options.model_dump(mode="json"),

@@ -118,7 +118,7 @@ def test_a_body_without_a_whole_vertebra_is_refused() -> None:
 def test_guided_networks_and_vertebrae_belong_together() -> None:
     values = config().model_dump()
     values["model"]["network"]["guided"] = False
-    with pytest.raises(ValidationError, match="guided network learns from vertebrae"):
+    with pytest.raises(ValidationError, match="guided networks, and no others, learn from vertebrae"):
         TrainConfig.model_validate(values)
     values = config().model_dump()
     values["steps_per_epoch"] = None

@@ -57,7 +57,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         made.append("load")
         if config.model == "none":
             raise ModelError("model 'none': not there")
-        return SimpleNamespace(finder=SimpleNamespace(sha256=config.model), refiner=None)
+        return SimpleNamespace(coarse=SimpleNamespace(sha256=config.model), refiner=None)
 
     monkeypatch.setattr(worker, "read_scan", read_scan)
     monkeypatch.setattr(worker, "read_digest", lambda path, series: path.read_text())

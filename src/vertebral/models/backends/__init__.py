@@ -1,1 +1,1 @@
-"""Other programs that compute the networks: OpenVINO and ONNX Runtime."""
+"""Other programs that run the networks: OpenVINO and ONNX Runtime."""

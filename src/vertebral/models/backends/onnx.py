@@ -1,7 +1,7 @@
-"""A model as ONNX, for programs without PyTorch: float32, its output checked against PyTorch's.
+"""Export of a model to ONNX, for programs without PyTorch: float32, its output compared with PyTorch's.
 
-What stays outside the file is in `model.json` beside it: resampling, window and scaling of the input, the levels of the
-classes, and the sliding window with softmax and Gaussian weights (see `inference`).
+The file holds the network alone. The `model.json` next to it says the rest: resampling, window and scaling of the
+input, the levels of the classes, and the sliding window (softmax and Gaussian weights: see `stages.inference`).
 """
 
 import logging
@@ -27,7 +27,7 @@ _INPUT, _OUTPUT = "image", "logits"
 
 
 def export_onnx(model: Model, path: Path) -> dict[str, Any]:
-    """Write the network to `path`; return what its card says of the file.
+    """Write the network to `path`; return the facts about the file for the card.
 
     The file takes any batch of the model's window or, if `takes_any_size` is true of the network, any sizes that are
     multiples of its `size_factor`. If onnxruntime is installed, the file is compared with PyTorch on random input.
@@ -65,11 +65,11 @@ def _trace(network: torch.nn.Module, config: ModelConfig, path: Path) -> None:
     shape: Shape = (2, config.network.input_count, *config.inference.window)
     sizes: dict[int, Any] = {0: dim("batch")}
     if config.network.takes_any_size:
-        # Sizes of the example all differ, lest the exporter take two axes for one.
+        # The sizes of the example all differ, so that the exporter does not take two axes for one.
         shape = (2, config.network.input_count, 2 * factor, 3 * factor, 4 * factor)
         sizes |= {axis: factor * dim(name, min=2) for axis, name in enumerate("ijk", start=2)}
     try:
-        with silenced("torch.onnx", logging.ERROR):  # advice to its own developers
+        with silenced("torch.onnx", logging.ERROR):  # advice for developers of PyTorch
             torch.onnx.export(
                 network,
                 (torch.zeros(shape),),
@@ -105,6 +105,6 @@ def _check(network: torch.nn.Module, config: ModelConfig, path: Path) -> list[di
 
 
 def _channels(config: ModelConfig) -> list[str]:
-    """What each channel of the output is."""
+    """The meaning of each output channel."""
     offsets = [f"offset {axis}" for axis in "RAS"] if config.network.offsets else []
     return ["background", *config.network.levels, *offsets]
