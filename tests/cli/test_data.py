@@ -113,7 +113,7 @@ def test_index_and_split(data: Path) -> None:
     result = invoke("index", data, "--jobs", 1)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert "scans: 11 (test 3, training 5, validation 3), of which usable: 10; subjects: 8" in lines
+    assert "scans: 11 (test 3, training 5, validation 3), usable: 10; subjects: 8" in lines
     assert "problems: 1" in lines
     gl062 = "dataset-03test/rawdata/sub-gl062/sub-gl062_dir-ax_ct.nii.gz"
     assert f"  {gl062}: no label map was found" in lines
@@ -169,15 +169,15 @@ def test_long_lists_are_cut_short(tmp_path: Path) -> None:
 def test_index_and_split_refuse_in_one_line(data: Path, tmp_path: Path) -> None:
     assert_one_line(invoke("index", tmp_path / "none", "--quiet"), "none: is not a folder", "give the folder")
     (tmp_path / "empty").mkdir()
-    assert_one_line(invoke("index", tmp_path / "empty", "--quiet"), "no scan was found", "images/ and labels/")
+    assert_one_line(invoke("index", tmp_path / "empty", "--quiet"), "no scan found", "images/ and labels/")
     assert_one_line(invoke("split", tmp_path / "c.json"), "c.json: no such file", "vertebral data index")
     invoke("index", data, "--jobs", 1)
-    assert_one_line(invoke("index", data, "--quiet"), "catalog.json: is there already", "--overwrite")
+    assert_one_line(invoke("index", data, "--quiet"), "catalog.json: already exists", "--overwrite")
     assert invoke("index", data, "--jobs", 1, "--overwrite", "--quiet").exit_code == 0
     catalogue = data / "catalog.json"
     assert_one_line(invoke("split", catalogue, "--mode", "best"), "--mode best", "random, challenge, folds")
     assert invoke("split", catalogue, "--quiet").output == ""
-    assert_one_line(invoke("split", catalogue, "--seed", 1), "split.json: is there already", "--overwrite")
+    assert_one_line(invoke("split", catalogue, "--seed", 1), "split.json: already exists", "--overwrite")
     assert invoke("split", catalogue, "--seed", 1, "--overwrite").exit_code == 0
     result = invoke("split", catalogue, "--validation", 2, "--overwrite", "--json")
     assert json.loads(result.stdout)["exit_code"] == 2

@@ -100,7 +100,7 @@ def test_what_was_left_out_and_what_is_not_used_is_said(dataset: Path, config: P
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert lines[0] == "left out: 1" and lines[1].startswith("  sub-gl004") and lines[1].endswith("RuntimeError: no")
-    assert lines[2] == f"{tmp_path / 'out' / 'cases'}: 5 folders in it are of other settings and can be deleted"
+    assert lines[2] == f"{tmp_path / 'out' / 'cases'}: 5 folders are from other settings and can be deleted"
     assert lines[3:] == ["scans: 4", str(tmp_path / "out")]
 
 

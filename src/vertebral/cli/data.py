@@ -1,4 +1,4 @@
-"""Data to train on from the command line: fetch them, see what they are, divide them."""
+"""Training data from the command line: download, index and split."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _MOST_LISTED = 20
 
 data_app = typer.Typer(
-    help="Fetch public data, list what a data folder holds, and divide it for training.",
+    help="Download public data, list the scans of a data folder, and split them for training.",
     epilog="Example: vertebral data download verse20 --out verse && vertebral data index verse",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -30,14 +30,14 @@ data_app = typer.Typer(
 )
 def download(
     release: Annotated[str, typer.Argument(help="verse19, verse20 or all.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the data; made where it is missing.")],
-    subset: Annotated[str, typer.Option(help="Which archives of it, with commas.")] = "training,validation,test",
-    jobs: Annotated[int, typer.Option(min=1, help="Archives at a time.")] = 2,
-    base_url: Annotated[str | None, typer.Option(help="Where the zip files are, if not at VerSe's own place.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the data; created if it does not exist.")],
+    subset: Annotated[str, typer.Option(help="Subsets to download, separated by commas.")] = "training,validation,test",
+    jobs: Annotated[int, typer.Option(min=1, help="Number of archives at a time.")] = 2,
+    base_url: Annotated[str | None, typer.Option(help="Address of the zip files, if not that of VerSe.")] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch the public VerSe archives (CC BY-SA 4.0), check them and unpack them. Started again, it goes on."""
+    """Download the public VerSe archives (CC BY-SA 4.0), check and unpack them. Run it again to resume."""
     with errors(as_json), interruptible():
         from vertebral.data.verse.download import BASE_URL, CREDITS, choose_archives
         from vertebral.data.verse.download import download as fetch
@@ -53,34 +53,34 @@ def download(
         print_json({"out": str(out), "archives": rows})
     elif not quiet:
         for item in found:
-            print(f"{item.folder}{' (was complete)' if item.was_there else ''}")
+            print(f"{item.folder}{' (already complete)' if item.was_there else ''}")
 
 
 @data_app.command(epilog="Example: vertebral data index verse --out verse/catalog.json")
 def index(
-    folder: Annotated[Path, typer.Argument(help="Folder that one or several data sets are in.")],
-    out: Annotated[Path | None, typer.Option("--out", help="The catalogue; FOLDER/catalog.json if not given.")] = None,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Scans at a time; as many as processors if not given.")
+    folder: Annotated[Path, typer.Argument(help="Folder of one or several data sets.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The catalogue to write; default FOLDER/catalog.json.")
     ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Scans at a time; default one per processor.")] = None,
     subject: Annotated[
-        str | None, typer.Option(help="Regular expression that finds the subject in a file's stem.")
+        str | None, typer.Option(help="Regular expression that finds the subject in the stem of a file.")
     ] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the CTs of a folder with their label maps and what is wrong with them: VerSe, images/labels, or nnU-Net."""
+    """List the CTs of a folder with their label maps and problems: VerSe, images/labels or nnU-Net layout."""
     with errors(as_json), interruptible():
         from vertebral.data.verse.catalogue import summary
         from vertebral.data.verse.index import index_dataset
 
         out = folder / "catalog.json" if out is None else out
         with stages(quiet or as_json) as show:
-            catalog = index_dataset(
+            catalogue = index_dataset(
                 folder, out, jobs, overwrite, subject, lambda done, total: show("indexing", done / total)
             )
-        found = summary(catalog)
+        found = summary(catalogue)
     if as_json:
         print_json({"out": str(out), **found})
     elif not quiet:
@@ -95,24 +95,24 @@ def index(
 def split(
     catalog: Annotated[Path, typer.Argument(help="The catalogue that `data index` wrote.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="The split; split.json beside CATALOG if not given.")
+        Path | None, typer.Option("--out", help="The split to write; default split.json next to CATALOG.")
     ] = None,
-    mode: Annotated[str, typer.Option(help="random, challenge (the folders' own sets) or folds.")] = "random",
-    validation: Annotated[float, typer.Option(help="Share of the subjects, for random.")] = 0.2,
-    folds: Annotated[int, typer.Option(help="Number of folds, for folds.")] = 5,
-    seed: Annotated[int, typer.Option(help="Another seed, another draw.")] = 0,
+    mode: Annotated[str, typer.Option(help="random, challenge (the sets that folder names give) or folds.")] = "random",
+    validation: Annotated[float, typer.Option(help="Share of the subjects for validation, with random.")] = 0.2,
+    folds: Annotated[int, typer.Option(help="Number of folds, with folds.")] = 5,
+    seed: Annotated[int, typer.Option(help="Seed of the random draw.")] = 0,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Divide the usable scans of a catalogue for training, validation and test, by subject."""
+    """Split the usable scans of a catalogue into training, validation and test sets, by subject."""
     with errors(as_json):
         from vertebral.data.verse.catalogue import load_catalogue
         from vertebral.data.verse.split import describe, make_split, write_split
 
         out = catalog.with_name("split.json") if out is None else out
         if out.exists() and not overwrite:
-            raise OutputExistsError(f"{out}: is there already; add --overwrite, or choose another --out")
+            raise OutputExistsError(f"{out}: already exists; add --overwrite, or choose another --out")
         cases = load_catalogue(catalog)
         made = make_split(cases, mode, validation, folds, seed)  # type: ignore[arg-type]  # checked there
         write_split(made, out)
@@ -128,7 +128,7 @@ def split(
 
 @contextmanager
 def _transfers(silent: bool) -> "Iterator[Progress]":
-    """Yield progress(name, action, done, total), shown as one bar of bytes for each action on standard error."""
+    """Yield progress(name, action, done, total), shown on standard error as one bar of bytes for each action."""
     if silent:
         yield lambda name, action, done, total: None
         return
@@ -150,7 +150,7 @@ def _transfers(silent: bool) -> "Iterator[Progress]":
 def _print_summary(found: dict[str, Any]) -> None:
     _print_table([{"level": name, **counts} for name, counts in found["levels"].items()])
     sizes = ", ".join(f"{name} {count}" for name, count in found["subsets"].items())
-    print(f"scans: {found['scans']} ({sizes}), of which usable: {found['usable']}; subjects: {found['subjects']}")
+    print(f"scans: {found['scans']} ({sizes}), usable: {found['usable']}; subjects: {found['subjects']}")
     for kind in ("problems", "warnings"):
         _print_sentences(kind, [(row["ct"], row[kind]) for row in found[kind]])
     if others := found["unmatched"]:

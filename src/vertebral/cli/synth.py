@@ -14,7 +14,7 @@ def synth(
     labels: Annotated[
         Path,
         typer.Argument(
-            help="A label map with VerSe ids, a folder of them, or a body map with its json of names beside."
+            help="A label map with VerSe ids, a folder of them, or a body map with its JSON file of names next to it."
         ),
     ],
     out: OutFolder,
@@ -22,25 +22,28 @@ def synth(
     bodies: Annotated[
         str | None,
         typer.Option(
-            help="Folder or glob of body maps (each with a json of names) to place the vertebrae in: better context, "
-            "with ribs and pelvis. Without it a plain trunk is made around them."
+            help="Folder or glob of body maps (each with a JSON file of names) to place the vertebrae in, which adds "
+            "ribs and pelvis. By default a simple trunk is made around them."
         ),
     ] = None,
     spacing_mm: Annotated[float, typer.Option(help="Voxel size, 0.5 to 4 mm.")] = 1.5,
     config: Annotated[
-        str, typer.Option(help="Config whose synthesis section says the ranges: a YAML file or a shipped name.")
+        str,
+        typer.Option(help="Config whose synthesis section gives the ranges: a YAML file or the name of a shipped one."),
     ] = "default",
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Change the config: --set data.synthesis.rotation_deg=5")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, another set.")] = 0,
-    levels: Annotated[str | None, typer.Option(help="Aim the field of view at these levels, as in T10-L2.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the set.")] = 0,
+    levels: Annotated[
+        str | None, typer.Option(help="Centre the field of view on these levels, for example T10-L2.")
+    ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Paint CT with labels from label maps: images/ and labels/, as `data index` finds them. Started again, it goes on.
+    """Paint CTs with labels from label maps, as images/ and labels/ for `data index`. Run it again to resume.
 
-    The licences of the label and body maps hold for what is made from them.
+    The licences of the label maps and body maps apply to the CTs made from them.
     """
     with errors(as_json), interruptible():
         from vertebral.core.anatomy import parse_levels

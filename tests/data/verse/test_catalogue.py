@@ -229,7 +229,7 @@ def test_levels_and_cut_ones_are_in_order(tmp_path: Path) -> None:
         (mask(shape=(6, 7, 9)), "the label map has 6 x 7 x 9 voxels, the CT 6 x 7 x 8"),
         (
             Volume(mask().array, np.diag([1.0, 2.0, 3.5, 1.0])),
-            "the affines of label map and CT differ: a corner lies 3.50 mm off",
+            "the affines of label map and CT differ: a corner is off by 3.50 mm",
         ),
     ],
 )
@@ -267,15 +267,15 @@ def test_two_label_maps_for_one_scan(tmp_path: Path) -> None:
     for name in ("a_msk.nii.gz", "a_seg.nii.gz"):
         put(tmp_path / "labels", name, mask())
     catalogue = index(tmp_path)
-    assert catalogue.cases[0].problems == ("2 label maps fit: labels/a_msk.nii.gz, labels/a_seg.nii.gz",)
+    assert catalogue.cases[0].problems == ("2 label maps match: labels/a_msk.nii.gz, labels/a_seg.nii.gz",)
     assert catalogue.unmatched == ("labels/a_msk.nii.gz", "labels/a_seg.nii.gz")
 
 
 @pytest.mark.parametrize(
     ("ids", "at_mm", "warning"),
     [
-        ([T12], (2, 6, 12), "no centroids for L1"),
-        ([T12, L1, T11, 99], (2, 6, 12), "centroids for what the label map lacks: T11, 99"),
+        ([T12], (2, 6, 12), "no centroids of L1"),
+        ([T12, L1, T11, 99], (2, 6, 12), "centroids of levels missing in the label map: T11, 99"),
         ([T12, L1], (2, 6, 23), "centroids outside the image: T12, L1"),
         ([T12, L1], (-0.6, 6, 12), "centroids outside the image: T12, L1"),
     ],
@@ -299,7 +299,7 @@ def test_centroids_that_are_missing_or_none(tmp_path: Path) -> None:
     assert only(tmp_path).warnings == ("no centroids were found",)
     for ending in ("_seg-subreg_ctd", "_seg-vb_ctd"):
         centroids(path.with_name(f"sub-verse004{ending}.json"), [T12, L1])
-    assert only(tmp_path).warnings[0].startswith("2 centroid files fit: dataset-01training/")
+    assert only(tmp_path).warnings[0].startswith("2 centroid files match: dataset-01training/")
 
 
 def test_one_id_twice_leaves_the_one_for_the_test(tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_one_ct_twice_leaves_the_first(tmp_path: Path) -> None:
         shutil.copy(tmp_path / first.ct, tmp_path / second.ct)
         first, second = index(tmp_path).cases
     assert first.usable
-    assert second.problems == (f"the same CT is there as {first.ct}",)
+    assert second.problems == (f"the same CT exists as {first.ct}",)
 
 
 def test_a_scan_with_a_problem_takes_no_id(tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ def test_a_scan_with_a_problem_takes_no_id(tmp_path: Path) -> None:
 
 def test_nothing_found(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ReadError, match=r"empty: no scan was found: lay the files out as rawdata/ and derivatives/"):
+    with pytest.raises(ReadError, match=r"empty: no scan found: arrange the files as rawdata/ and derivatives/"):
         index(tmp_path / "empty")
     with pytest.raises(ReadError, match="none: is not a folder"):
         index(tmp_path / "none")
@@ -339,7 +339,7 @@ def test_nothing_found(tmp_path: Path) -> None:
 def test_the_catalogue_is_not_overwritten_unasked(tmp_path: Path) -> None:
     verse(tmp_path)
     (tmp_path / "out.json").write_text("mine")
-    with pytest.raises(OutputExistsError, match=r"out.json: is there already; add --overwrite"):
+    with pytest.raises(OutputExistsError, match=r"out.json: already exists; add --overwrite"):
         index_dataset(tmp_path, tmp_path / "out.json", jobs=1)
     assert (tmp_path / "out.json").read_text() == "mine"
 
@@ -402,7 +402,7 @@ def test_a_killed_process_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for number in range(2):
         verse(tmp_path, f"sub-verse00{number}", fill=number)
     monkeypatch.setattr(index_module, "inspect", _EndsWhoeverUnpicklesIt())
-    with pytest.raises(VertebralError, match=r"ended by the system.*fewer --jobs; what was read is kept"):
+    with pytest.raises(VertebralError, match=r"its process was killed.*fewer --jobs; scans already read are kept"):
         index_dataset(tmp_path, tmp_path / "catalog.json", jobs=2)
 
 

@@ -156,7 +156,7 @@ def test_a_folder_that_was_not_finished_is_made_again(catalogue: Catalogue) -> N
     (half / "case.json").unlink()
     (half / "ct.npy").write_bytes(b"half")
     (half / ".vertebral-123.npy").write_bytes(b"rest of a killed process")
-    with pytest.raises(ConfigError, match=f"{half}: is missing or not done"):
+    with pytest.raises(ConfigError, match=f"{half}: is missing or incomplete"):
         open_prepared(first.root)
     after = prepared(catalogue)
     assert {case for case, time in times(after).items() if time != before[case]} == {CASES[1]}
@@ -212,7 +212,9 @@ def broken(catalogue: Catalogue, break_it: Callable[[Path, Path], None]) -> str:
 
 def test_a_file_that_changed_is_left_out(catalogue: Catalogue) -> None:
     said = broken(catalogue, lambda ct, labels: ct.write_bytes(b"no longer a scan"))
-    assert said.endswith(f"images/{CASES[1]}.nii.gz: has changed since the catalogue was made: make it again")
+    assert said.endswith(
+        f"images/{CASES[1]}.nii.gz: has changed since the catalogue was made: make the catalogue again"
+    )
 
 
 def test_a_missing_file_is_left_out(catalogue: Catalogue) -> None:
@@ -267,7 +269,7 @@ def test_where_nothing_can_be_prepared_it_is_an_error(catalogue: Catalogue) -> N
 def test_a_disk_too_small_is_told_before(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three scans of 6 x 5 x 8 voxels at 3 bytes: 2,160 bytes."""
     monkeypatch.setattr(prepare.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 2159))
-    with pytest.raises(InputError, match=r"about 2.16e-06 GB are needed and 2.16e-06 GB are free"):
+    with pytest.raises(InputError, match=r"needs about 2.16e-06 GB, 2.16e-06 GB are free"):
         prepared(catalogue)
 
 
@@ -345,8 +347,8 @@ def test_prepared_scans_can_move(catalogue: Catalogue, tmp_path: Path) -> None:
     ("text", "said"),
     [
         (None, "no such file"),
-        ("{", "does not list scans"),
-        ("[]", "does not list scans"),
+        ("{", "not a list of prepared scans"),
+        ("[]", "not a list of prepared scans"),
         ('{"version": 2}', "version"),
     ],
 )

@@ -109,7 +109,9 @@ def test_challenge_takes_the_folders_word() -> None:
     split = make_split(data, "challenge")
     (fold,) = split.folds
     assert (fold.train, fold.validation, split.test) == (("a",), ("b",), ("c",))
-    assert [(item.ct, item.why) for item in split.left_out] == [("d/images/d.nii.gz", "no folder names its subset")]
+    assert [(item.ct, item.why) for item in split.left_out] == [
+        ("d/images/d.nii.gz", "no folder name gives its subset")
+    ]
 
 
 def test_challenge_keeps_a_subject_out_of_training_that_is_tested_elsewhere() -> None:
@@ -160,8 +162,8 @@ def test_problems_are_left_out_with_their_reason() -> None:
         (many(2), {"folds": 1}, "--folds 1: use 2 or more"),
         (many(2), {"mode": "folds", "folds": 3}, "--folds 3: only 2 subject"),
         ([case("a"), case("b", subset="test")], {}, "1 subject.*outside the test folders"),
-        (many(2, subset="validation"), {"mode": "challenge"}, "no usable scan lies in a training folder"),
-        (many(2, subset="training"), {"mode": "challenge"}, "no usable scan lies in a validation folder"),
+        (many(2, subset="validation"), {"mode": "challenge"}, "no usable scan is in a training folder"),
+        (many(2, subset="training"), {"mode": "challenge"}, "no usable scan is in a validation folder"),
     ],
 )
 def test_what_cannot_be_split(cases: list[CatalogueCase], options: dict[str, Any], message: str) -> None:

@@ -1,1 +1,1 @@
-"""Training patches, cut from real scans or painted."""
+"""Training patches: cut from real scans, or painted from label maps."""

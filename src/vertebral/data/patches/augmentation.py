@@ -1,7 +1,7 @@
-"""Patches of a real scan in another pose and from another scanner. All torch, one generator.
+"""Augmentation of patches from real scans: another pose, another scanner. All torch, one generator.
 
-This feeds a GPU: no pass over a whole patch is made in float64 or for what a probability has ruled out.
-`benchmarks/loader.py` measures what is left.
+It must keep up with a GPU, so no step on a whole patch uses float64 or runs if its probability has ruled it out.
+`benchmarks/loader.py` measures the time.
 """
 
 import math
@@ -25,11 +25,11 @@ _LOG_GAMMA: Range = (-0.25, 0.25)
 def draw_knots(
     patch: Shape, spacing_mm: float, generator: torch.Generator, config: AugmentConfig
 ) -> torch.Tensor | None:
-    """Decide where the patch lies: (A, B, C, 3) float32 knots, in voxels of the scan from the patch's centre.
+    """Draw the pose of a patch: (A, B, C, 3) float32 knots, in voxels of the scan from the centre of the patch.
 
     The knots are evenly spaced from the first to the last voxel of the patch along each axis; between them the map is
-    linear, so a rotation and a scale need no more than the eight corners, and a smooth random displacement needs knots
-    `elastic_step_mm` apart. None where the patch keeps the scan's own pose.
+    linear, so a rotation and a scale need only the eight corners, and a smooth random displacement needs knots
+    `elastic_step_mm` apart. None if the patch keeps the pose of the scan.
     """
     turned, warped = (happens(generator, p) for p in (config.affine_probability, config.elastic_probability))
     if not turned and not warped:
@@ -41,7 +41,7 @@ def draw_knots(
     if turned:
         limit = math.radians(config.rotation_deg)
         turn = rotation([uniform(generator, (-limit, limit)) for _ in range(3)])
-        # Dividing: a body scaled up by s is sampled s times more densely.
+        # Divide, because a body scaled up by s is sampled s times more densely.
         knots = knots @ turn.T / uniform(generator, config.scale)
     if warped:
         knots = knots + uniform(generator, (0.0, config.elastic_mm)) / spacing_mm * torch.randn(
@@ -55,7 +55,7 @@ def sampling_grid(knots: torch.Tensor, patch: Shape) -> torch.Tensor:
     first, second, third = (_between(count, n) for count, n in zip(knots.shape[:3], patch, strict=True))
     planes = torch.tensordot(second, torch.tensordot(first, knots, dims=([1], [0])), dims=([1], [1]))
     lines = planes.transpose(0, 1).reshape(patch[0] * patch[1], -1)
-    # One product with the last axis's weights for all three coordinates: no pass over the whole patch to interleave.
+    # One product with the weights of the last axis for all coordinates, which avoids interleaving a whole patch.
     grid: torch.Tensor = lines @ torch.kron(third.T.contiguous(), torch.eye(3))
     return grid.reshape(*patch, 3)
 
@@ -68,10 +68,10 @@ def change_look(
     generator: torch.Generator,
     config: AugmentConfig,
 ) -> torch.Tensor:
-    """Return `hu` (I, J, K), which lies in the window, as another scanner or another patient's implant would show it.
+    """Return `hu` (I, J, K), already clipped to the window, as if from another scanner or with an implant.
 
-    Implants come first, then blur and thick slices, then intensity and noise. What the window has clipped is far from
-    it and stays clipped: no streak, offset or noise turns air into soft tissue. `labels` (I, J, K) say where bone is.
+    Implants come first, then blur and thick slices, then intensity and noise. Clipped voxels are far outside the window
+    and stay clipped: no streak, offset or noise turns air into soft tissue. `labels` (I, J, K) locate bone.
     """
     low, high = window_hu
     if happens(generator, config.metal_probability):
@@ -96,7 +96,7 @@ def change_look(
 
 
 def with_other_scale(hu: torch.Tensor, window_hu: Range, generator: torch.Generator) -> torch.Tensor:
-    """Draw a gamma, which keeps the ends of the window, then a gain about its lower end and an offset."""
+    """Draw a gamma, which keeps the ends of the window, then a gain about the lower end and an offset."""
     low, high = window_hu
     gamma = math.exp(uniform(generator, _LOG_GAMMA))
     gain, offset = uniform(generator, _GAIN), uniform(generator, _OFFSET_HU)
@@ -105,9 +105,9 @@ def with_other_scale(hu: torch.Tensor, window_hu: Range, generator: torch.Genera
 
 
 def in_slabs(hu: torch.Tensor, thickness: float, axis: int, phase: float) -> torch.Tensor:
-    """Average `hu` (I, J, K) over slabs of `thickness` voxels along `axis`, and go back linearly between their middles.
+    """Average `hu` (I, J, K) over slabs of `thickness` voxels along `axis`; interpolate linearly between their middles.
 
-    The first slab starts `phase` (0 to 1) thicknesses before the first voxel; what lies outside does not count.
+    The first slab starts `phase` (0 to 1) thicknesses before the first voxel; voxels outside do not count.
     """
     if thickness <= 1:
         return hu

@@ -1,4 +1,4 @@
-"""Where training patches come from: real scans, painted bodies, or single painted vertebrae."""
+"""The sources of training patches: real scans, painted bodies, or single painted vertebrae."""
 
 from typing import Annotated, Literal
 
@@ -10,9 +10,9 @@ from vertebral.models.config import ModelConfig
 
 
 class AugmentConfig(Config):
-    """Ranges from which each patch of a real scan draws its change of pose and of image; probability 0 is never.
+    """Ranges from which each patch of a real scan draws its changes of pose and image; probability 0 is never.
 
-    No flip but left for right is there: upside down or back to front a spine is no spine.
+    Only left and right are ever flipped: a spine is never upside down or back to front.
     """
 
     affine_probability: float = Field(0.5, ge=0, le=1)
@@ -35,8 +35,8 @@ class AugmentConfig(Config):
 class ScansConfig(Config):
     """Patches from real scans with labels: `train --data` is a folder that `data prepare` made.
 
-    An epoch cuts `patches_per_scan` patches from each scan, the share `bone_centred` of them around a voxel of bone and
-    the rest anywhere. `augment` null changes nothing.
+    An epoch takes `patches_per_scan` patches from each scan: the share `bone_centred` of them centred on a voxel of
+    bone, the rest anywhere. With `augment` null, nothing is changed.
     """
 
     kind: Literal["scans"]
@@ -57,11 +57,11 @@ class SyntheticConfig(Config):
 class VertebraeConfig(Config):
     """Patches around one vertebra each, painted from label maps, for a guided network; otherwise as `synthetic`.
 
-    Bodies are cut to `crop_margin_mm` around the box of their vertebrae; null keeps all. A patch's middle misses the
-    vertebra's centroid by a normal error with a standard deviation of `centre_error_mm` along each axis, never above
-    twice that, for a vertebra of 40 ml; a smaller one is missed by less, with the cube root of its volume. A body's
-    vertebrae are drawn with weights of volume to the power of -`smallness`: 0 draws each as often as the others, 0.5 a
-    cervical one about twice as often as a lumbar one.
+    Bodies are cropped to `crop_margin_mm` around the box of their vertebrae; null keeps everything. The centre of a
+    patch misses the centroid of the vertebra by a normal error with a standard deviation of `centre_error_mm` along
+    each axis, at most twice that, for a vertebra of 40 ml; for a smaller one the error shrinks with the cube root of
+    its volume. The vertebrae of a body are drawn with weights of volume to the power of -`smallness`: 0 draws all
+    equally often, 0.5 a cervical one about twice as often as a lumbar one.
     """
 
     kind: Literal["vertebrae"]
@@ -73,7 +73,7 @@ class VertebraeConfig(Config):
 
 
 class PatchConfig(Config):
-    """What a training patch depends on: the model that it is for, its source, its size in voxels and a seed."""
+    """All that determines a training patch: the model that it is for, its source, its size in voxels and a seed."""
 
     model: ModelConfig
     data: Annotated[ScansConfig | SyntheticConfig | VertebraeConfig, Field(discriminator="kind")]

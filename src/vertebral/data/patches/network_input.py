@@ -10,7 +10,7 @@ Patch = tuple[torch.Tensor, torch.Tensor]
 
 
 def class_of_verse_id(levels: tuple[str, ...]) -> torch.Tensor:
-    """(256,) uint8: the class of each VerSe id in a network with these levels; 0 where it has none."""
+    """Return (256,) uint8: the class of each VerSe id in a network with these levels; 0 if it has none."""
     classes = torch.zeros(256, dtype=torch.uint8)
     for index, name in enumerate(levels, start=1):
         meant = [level for level in LEVELS if level.is_vertebra] if name == SPINE.name else [level_named(name)]

@@ -1,4 +1,4 @@
-"""Patches of real scans: which scan, where in it, in what pose, by what scanner; image and classes out."""
+"""Patches of real scans: draw a scan, a place in it, a pose and a change of image."""
 
 import math
 from collections.abc import Sequence
@@ -21,23 +21,23 @@ _ROUNDING = 1e-9
 
 
 class ScanPatches(Dataset[Patch]):
-    """A series without end of (image (1, I, J, K) float32, classes (I, J, K) uint8), cut from real scans.
+    """An endless series of (image (1, I, J, K) float32, classes (I, J, K) uint8), cut from real scans.
 
-    Number n is a function of (config.seed, n) and the scans, whatever process cuts it. An epoch has `per_epoch` numbers
-    and shows each scan exactly `patches_per_scan` times, in an order of its own. With `fixed` the order and the places
-    are the same in every epoch and for every seed, and nothing is augmented: what a validation loss is taken over.
+    Patch n depends only on (config.seed, n) and the scans, whichever process cuts it. An epoch has `per_epoch` patches
+    and shows each scan exactly `patches_per_scan` times, in a new order. With `fixed`, order and places are the same in
+    every epoch and for every seed, and nothing is augmented: for a validation loss.
 
-    The share `bone_centred` of an epoch, and in the long run of each scan, to within one patch, is centred at a voxel
-    of bone; by counting, not by happens. The others lie anywhere. Along an axis where the scan is larger than the patch
-    the patch lies inside it, so one centred near a border is moved in as far as needed; where the scan is smaller the
-    patch holds all of it and air around it, as in inference. Raises ConfigError where there is no scan.
+    The share `bone_centred` of the patches is centred on a voxel of bone: exactly, to within one patch, in each epoch
+    and in the long run for each scan. The others are anywhere. Along an axis where the scan is larger than the patch,
+    the patch is inside it, so one centred near the border is moved in as far as needed; where the scan is smaller, the
+    patch holds all of it with air around it, as in inference. Raises ConfigError if there is no scan.
     """
 
     def __init__(self, scans: Sequence[PreparedScan], config: PatchConfig, *, fixed: bool = False) -> None:
         if config.data.kind != "scans":
             raise ConfigError(f"data.kind {config.data.kind}: patches of prepared scans need kind scans")
         if not scans:
-            raise ConfigError("no scan to cut patches from: choose another fold, or prepare more scans")
+            raise ConfigError("no scans to cut patches from: choose another fold, or prepare more scans")
         self._scans = tuple(scans)
         self._config = config
         self._data = config.data
@@ -65,15 +65,15 @@ class ScanPatches(Dataset[Patch]):
         return window(hu, self._config.model.preprocess).contiguous()[None], classes
 
     def _shuffled(self, epoch: int, position: int) -> int:
-        """Return which turn of which scan comes at `position`: turn t of scan s is number s * patches_per_scan + t."""
+        """Return the number of the patch at `position` of an epoch: patch t of scan s is s * patches_per_scan + t."""
         if self._fixed:
             return position
         return int(np.random.default_rng([self._config.seed, epoch]).permutation(self.per_epoch)[position])
 
     def _is_bone_centred(self, which: int, epoch: int, turn: int) -> bool:
-        """Count evenly: n turns of a scan hold n times the share, each scan a fraction of a turn ahead of the last.
+        """Spread bone-centred patches evenly: n patches of a scan hold n times the share, each scan a little ahead.
 
-        The floors of x, x + 1/s, ..., x + (s-1)/s add up to that of s x (Hermite): so the scans of an epoch do too.
+        The floors of x, x + 1/s, ..., x + (s-1)/s add up to the floor of s x (Hermite), so an epoch is exact too.
         """
         past = epoch * self._data.patches_per_scan + turn
         ahead = which / len(self._scans) + _ROUNDING
@@ -81,7 +81,7 @@ class ScanPatches(Dataset[Patch]):
         return after > before
 
     def _draw_start(self, scan: PreparedScan, bone_centred: bool, generator: torch.Generator) -> list[int]:
-        """The voxel of the scan that is the patch's first; negative where the scan is smaller."""
+        """Return the voxel of the scan at which the patch starts; negative where the scan is smaller."""
         spare = [n - size for n, size in zip(scan.shape, self._config.patch, strict=True)]
         if not bone_centred:
             return [int(torch.randint(min(0, n), max(0, n) + 1, (), generator=generator)) for n in spare]
@@ -94,7 +94,7 @@ class ScanPatches(Dataset[Patch]):
     def _cut(
         self, scan: PreparedScan, start: list[int], generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """HU (I, J, K) float32 in the window and labels (I, J, K) uint8, augmented."""
+        """Return HU (I, J, K) float32 within the window and labels (I, J, K) uint8, augmented."""
         patch, settings = self._config.patch, self._config.model.preprocess
         air = settings.window_hu[0]
         knots = draw_knots(patch, settings.spacing_mm, generator, self._augment) if self._augment else None
@@ -112,7 +112,7 @@ class ScanPatches(Dataset[Patch]):
 
 
 def _plain(array: Array, patch: Shape, start: Sequence[int], outside: float) -> torch.Tensor:
-    """Cut `patch` out of an array (I, J, K) at `start`; float32, or uint8 as the array is. Only its part is read."""
+    """Cut `patch` out of an array (I, J, K) at `start`; float32, or uint8 if the array is. Only that part is read."""
     low = [max(0, at) for at in start]
     high = [min(n, at + size) for n, at, size in zip(array.shape, start, patch, strict=True)]
     found = torch.from_numpy(np.array(array[tuple(map(slice, low, high))]))
@@ -125,15 +125,15 @@ def _plain(array: Array, patch: Shape, start: Sequence[int], outside: float) -> 
 
 
 def _posed(scan: PreparedScan, patch: Shape, knots: torch.Tensor, air: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """HU float32 and labels uint8 where `knots` (A, B, C, 3), voxels of the scan, say; air and background outside.
+    """Return HU float32 and labels uint8 at `knots` (A, B, C, 3), voxels of the scan; air and background outside.
 
-    Only the box that the knots span is read: between knots the map is linear, so nothing lies beyond them.
+    Only the box that the knots span is read: the map is linear between knots, so it never leaves that box.
     """
     size = torch.tensor(scan.shape)
     low = knots.amin((0, 1, 2)).floor().long().clamp(min=0).minimum(size - 1)
     high = (knots.amax((0, 1, 2)).floor().long() + 2).clamp(max=size).maximum(low + 1)
     box = tuple(map(slice, low.tolist(), high.tolist()))
-    # What `grid_sample` counts in: -1 to 1 from edge to edge of the box, the last axis first.
+    # The coordinates of `grid_sample`: -1 to 1 from edge to edge of the box, the last axis first.
     grid = sampling_grid(((2 * (knots - low) + 1) / (high - low) - 1).flip(-1), patch)[None]
     ct = torch.from_numpy(np.array(scan.ct[box], np.float32)).sub_(air)
     labels = torch.from_numpy(np.array(scan.labels[box], np.float32))

@@ -1,4 +1,4 @@
-"""Patches painted from label maps: a body, a place in it, a pose, a patient, a scanner; image and classes out."""
+"""Patches painted from label maps: draw a body, a place in it, a pose, a patient and a scan."""
 
 import numpy as np
 import torch
@@ -18,8 +18,7 @@ from vertebral.data.synthesis.synthetic_ct import box_around, paint_body, pose_b
 class SyntheticPatches(Dataset[Patch]):
     """An endless series of (image (1, I, J, K) float32, classes (I, J, K) uint8).
 
-    Number n is a function of (config.seed, n) alone, whatever process draws it. Raises ConfigError for a body that
-    shows no level.
+    Patch n depends only on (config.seed, n), whichever process draws it. Raises ConfigError if a body shows no level.
     """
 
     def __init__(self, bodies: list[CachedBody], config: PatchConfig, synthesis: SynthesisConfig) -> None:
@@ -45,7 +44,7 @@ class SyntheticPatches(Dataset[Patch]):
         return window(image, config.model.preprocess)[None], self._class_of[seen.int()]
 
     def _draw_centre(self, which: int, generator: torch.Generator) -> torch.Tensor:
-        """A voxel of the cached body: near the spine mostly, else anywhere."""
+        """Return a voxel of the cached body: usually near the spine, otherwise anywhere."""
         centres = self._centres[which]
         shape = torch.tensor(self._bodies[which].labels.shape, dtype=torch.float32)
         if uniform(generator, (0, 1)) >= self._synthesis.spine_centred:
@@ -57,7 +56,7 @@ class SyntheticPatches(Dataset[Patch]):
 
 
 def _spine_centres(body: CachedBody) -> torch.Tensor:
-    """(N, 3) voxel centroids of the levels of a body."""
+    """Return (N, 3) voxel centroids of the levels of a body."""
     labels = np.asarray(body.labels)
     centres = [_centre(labels, int(v)) for v in np.unique(labels) if v]
     if not centres:

@@ -1,4 +1,4 @@
-"""Patches around one vertebra each, painted from label maps: CT and a mark in the middle in, the vertebra out."""
+"""Patches around one vertebra each, painted from label maps: the image is a CT with a mark in the middle."""
 
 import numpy as np
 import torch
@@ -16,17 +16,16 @@ from vertebral.data.synthesis.random_draws import seed_of
 from vertebral.data.synthesis.synthetic_ct import box_around, paint_body, pose_body
 from vertebral.stages.preprocess import centre_mark
 
-# A vertebra of this volume is missed by `centre_error_mm`.
+# The centre of a vertebra of this volume has an error of `centre_error_mm`.
 _USUAL_ML = 40.0
 
 
 class VertebraPatches(Dataset[Patch]):
     """An endless series of (image (2, I, J, K) float32: CT and mark, classes (I, J, K) uint8: 1 in the vertebra).
 
-    Number n is a function of (config.seed, n) alone, whatever process draws it. A body is drawn by weight, then one of
-    its vertebrae, weighed by its size; one that the body's border cuts is never drawn. The middle of the patch
-    is the vertebra's centroid, missed as a coarse network misses it. Raises ConfigError for a body that shows no whole
-    vertebra.
+    Patch n depends only on (config.seed, n), whichever process draws it. A body is drawn by weight, then one of its
+    vertebrae, weighted by size; one that the border of the body cuts off is never drawn. The patch is centred on the
+    centroid of the vertebra, with the error of a coarse network. Raises ConfigError if a body shows no whole vertebra.
     """
 
     def __init__(self, bodies: list[CachedBody], config: PatchConfig, settings: VertebraeConfig) -> None:
@@ -59,7 +58,7 @@ class VertebraPatches(Dataset[Patch]):
 
 
 def _whole_vertebrae(body: CachedBody, spacing_mm: float) -> list[tuple[int, torch.Tensor, float]]:
-    """VerSe id, centroid (3,) in voxels and volume in ml of each vertebra that the body's border does not cut."""
+    """Return VerSe id, centroid (3,) in voxels and volume in ml of each vertebra that the border does not cut off."""
     found = []
     labels = np.asarray(body.labels)
     for verse_id, box in _boxes(labels).items():

@@ -1,6 +1,7 @@
-"""A synthetic CT with ground truth, made of formulas: the offline demo and the fixture of the tests.
+"""A procedural CT with ground truth, for the offline demo and the tests.
 
-`make_phantom` stacks vertebrae along natural curves, fills the trunk around them and adds noise. No data are needed.
+`make_phantom` stacks vertebrae along natural curves, fills the trunk around them and adds noise. It needs no data.
+The geometry is frozen: a test compares its voxels with a hash.
 """
 
 import itertools
@@ -51,11 +52,11 @@ def make_phantom(
 ) -> Phantom:
     """Make a CT of a trunk with the given `levels`, and its labels.
 
-    The grid is RAS, axis-parallel, 320 mm wide and as deep and high as the body needs; the lowest bone's origin lies at
+    The grid is RAS, axis-parallel, 320 mm wide and as deep and high as the body needs; the origin of the lowest bone is
     (0, 0, 0) mm. Each label is one connected component (26-neighbourhood), and neighbours keep a joint gap of 2 mm.
-    The result depends on nothing but the arguments. `seed` sets the sizes (a few per cent), textures and noise.
+    The result depends only on the arguments. `seed` sets the sizes (a few per cent), textures and noise.
 
-    Raises ConfigError for levels that cannot be built, a spacing outside 0.3-6 mm or negative noise.
+    Raises ConfigError if a level cannot be built, the spacing is outside 0.3-6 mm or the noise is negative.
     """
     spacing = np.broadcast_to(np.asarray(spacing_mm, np.float64), 3)
     if not ((spacing >= 0.3) & (spacing <= 6)).all():
@@ -102,7 +103,7 @@ def _prepare(
 
 
 def _interpolated(coarse: Distance, axes: Sequence[Distance], start: int, stop: int) -> Distance:
-    """Trilinear values of a grid of 9 mm cells at the voxels start <= k < stop of the grid with the given axes."""
+    """Interpolate `coarse` (9 mm cells) linearly at the voxels start <= k < stop of the grid with the given axes."""
     values: Any = coarse
     for axis, places in enumerate((axes[0], axes[1], axes[2][start:stop])):
         at = (places - axes[axis][0]) / 9
@@ -114,8 +115,8 @@ def _interpolated(coarse: Distance, axes: Sequence[Distance], start: int, stop: 
     return np.asarray(values, np.float32)
 
 
-def _loose(solid: Any) -> Any:
-    """The surroundings of all parts of a mask but the largest (26-neighbourhood)."""
+def _near_fragments(solid: Any) -> Any:
+    """Return the surroundings of all components of a mask but the largest (26-neighbourhood)."""
     parts, count = ndimage.label(solid, np.ones((3, 3, 3)))
     if count < 2:
         return False
@@ -140,17 +141,17 @@ class _Canvas:
         self.grain = 35 * grain / grain.std()
 
     def box(self, low_mm: Any, high_mm: Any) -> Box:
-        """The voxels between two corners (mm), cut to the grid."""
+        """Return the voxels between two corners (mm), cropped to the grid."""
         cuts = [np.searchsorted(a, (lo, hi)) for a, lo, hi in zip(self.axes, low_mm, high_mm, strict=True)]
         return slice(*map(int, cuts[0])), slice(*map(int, cuts[1])), slice(*map(int, cuts[2]))
 
     def points(self, box: Box) -> Points:
-        """RAS+ mm coordinates of a box as broadcastable arrays."""
+        """Return the RAS+ mm coordinates of a box as broadcastable arrays."""
         x, y, z = (a[cut] for a, cut in zip(self.axes, box, strict=True))
         return x[:, None, None], y[None, :, None], z[None, None, :]
 
     def disc(self, below: PlacedBone, above: PlacedBone) -> None:
-        """Lay the disc between two neighbours."""
+        """Paint the disc between two neighbours."""
         if above.size.disc <= 0:
             return
         centre, rotation = disc_frame(below, above)
@@ -160,16 +161,16 @@ class _Canvas:
         self.hu[box] += (HU["disc"] - self.hu[box]) * inside
 
     def vertebra(self, bone: PlacedBone) -> None:
-        """Lay a labelled bone, cut back to a joint gap from those laid before, without loose fragments."""
+        """Paint a labelled bone, cut back to a joint gap from earlier bones, without loose fragments."""
         box = self.box(*bone.bounds_mm())
         distance = shape(bone.level.name, bone.to_own(self.points(box)), bone.size)
         distance = np.maximum(distance, _JOINT_GAP_MM - self.clearance[box])
-        distance = np.where(_loose(distance < 0), np.float32(self.voxel_mm), distance)
+        distance = np.where(_near_fragments(distance < 0), np.float32(self.voxel_mm), distance)
         self.labels[box][distance < 0] = bone.level.verse_id
         self._bone(box, distance, HU["trabecular"])
 
     def other(self, solid: Solid) -> None:
-        """Lay an unlabelled bone, cut back to a joint gap from those laid before."""
+        """Paint an unlabelled bone, cut back to a joint gap from earlier bones."""
         low = np.min([piece[0] for piece in solid.pieces], axis=0)
         high = np.max([piece[1] for piece in solid.pieces], axis=0)
         box = self.box(low, high)
@@ -191,7 +192,7 @@ class _Canvas:
             part += noise * (noise_hu / noise.std())
 
     def _share(self, distance: Any) -> Any:
-        """The part of a voxel within a surface at a signed distance."""
+        """Return the fraction of a voxel inside a surface at a signed distance."""
         return np.clip(0.5 - distance / self.voxel_mm, 0, 1)
 
     def _bone(self, box: Box, distance: Distance, core_hu: float) -> None:

@@ -1,7 +1,7 @@
 """Implicit solids for the phantom: the primitives.
 
 Every function takes points in a frame (mm; x right, y anterior, z cranial) and returns a float32 signed distance in mm,
-negative inside; it is exact at the surface and close enough within a few mm of it.
+negative inside; it is exact at the surface and a good approximation within a few mm of it.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ Vector = tuple[float, float, float]
 
 
 def bar(p: Points, a: Vector, b: Vector, half_a: Any, half_b: Any, round_mm: float = 1.5, up: Any = (0, 0, 1)) -> Any:
-    """A rounded bar from `a` to `b`, tapering from the half sizes `half_a` to `half_b`, each (across, along `up`)."""
+    """Return a rounded bar from `a` to `b`, tapering from half size `half_a` to `half_b`, each (across, along `up`)."""
     start, span = np.array(a), np.subtract(b, a)
     length = float(np.linalg.norm(span))
     along = span / length
@@ -31,7 +31,7 @@ def bar(p: Points, a: Vector, b: Vector, half_a: Any, half_b: Any, round_mm: flo
 
 
 def ellipsoid(p: Points, centre: Vector, radii: Vector) -> Any:
-    """An axis-parallel ellipsoid."""
+    """Return an axis-parallel ellipsoid."""
     scaled = [(q - c) / r for q, c, r in zip(p, centre, radii, strict=True)]
     norm = np.sqrt(scaled[0] ** 2 + scaled[1] ** 2 + scaled[2] ** 2) + 1e-6
     slope = np.sqrt(sum((q / r) ** 2 for q, r in zip(scaled, radii, strict=True))) + 1e-6
@@ -39,7 +39,7 @@ def ellipsoid(p: Points, centre: Vector, radii: Vector) -> Any:
 
 
 def ellipse(x: Any, y: Any, half_x: Any, half_y: Any, power: float = 2.0) -> Any:
-    """An endless upright column with an elliptic (`power` 2) to boxy (4) section, centred at x = y = 0."""
+    """Return an endless upright column with an elliptic (`power` 2) to boxy (4) section, centred at x = y = 0."""
     u, v = np.abs(x) / half_x, np.abs(y) / half_y
     norm = (u**power + v**power) ** (1 / power) + 1e-6
     slope = np.sqrt((u ** (power - 1) / half_x) ** 2 + (v ** (power - 1) / half_y) ** 2) / norm ** (power - 1)
@@ -47,7 +47,7 @@ def ellipse(x: Any, y: Any, half_x: Any, half_y: Any, power: float = 2.0) -> Any
 
 
 def blend(*solids: Any, radius_mm: float = 2.0) -> Any:
-    """Union whose inner edges are filled with a fillet of about `radius_mm`."""
+    """Return the union, its inner edges rounded with a fillet of about `radius_mm`."""
     joined = solids[0]
     for solid in solids[1:]:
         near = np.maximum(radius_mm - np.abs(joined - solid), 0)
@@ -56,7 +56,7 @@ def blend(*solids: Any, radius_mm: float = 2.0) -> Any:
 
 
 def carve(solid: Any, hole: Any) -> Any:
-    """`solid` without `hole`."""
+    """Return `solid` without `hole`."""
     return np.maximum(solid, -hole)
 
 
@@ -66,6 +66,6 @@ def _project(p: Points, origin: Any, axis: Any) -> Any:
 
 
 def rounded(a: Any, b: Any, c: Any) -> Any:
-    """Distance to a box from the signed distances to its three slabs."""
+    """Return the distance to a box from the signed distances to its three slabs."""
     inside = np.minimum(np.maximum(np.maximum(a, b), c), 0)
     return np.sqrt(np.maximum(a, 0) ** 2 + np.maximum(b, 0) ** 2 + np.maximum(c, 0) ** 2) + inside

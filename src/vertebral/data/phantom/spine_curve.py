@@ -27,7 +27,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class PlacedBone:
-    """A bone in the patient: origin in RAS+ mm and a rotation whose columns are its own right, front and up."""
+    """A bone in the patient: origin in RAS+ mm and a rotation whose columns are the bone's right, front and up."""
 
     level: Level
     size: VertebraSize
@@ -43,7 +43,7 @@ class PlacedBone:
         return own_frame(points, self.origin_mm, self.rotation)
 
     def bounds_mm(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Lower and upper corner in RAS+ mm of a box that holds the bone."""
+        """Return the lower and upper corner in RAS+ mm of a box around the bone."""
         low, high = _extent(self.level.name, self.size)
         corners = np.array(np.meshgrid(*zip(low, high, strict=True))).reshape(3, -1)
         world = self.origin_mm[:, None] + self.rotation @ corners
@@ -87,13 +87,13 @@ def stack(levels: Sequence[Level], curves: Curves, rng: np.random.Generator) -> 
 
 
 def disc_frame(below: PlacedBone, above: PlacedBone) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centre (RAS+ mm) and rotation of the disc between two neighbours."""
+    """Return the centre (RAS+ mm) and rotation of the disc between two neighbours."""
     between = _halfway(below.rotation, above.rotation)
     return below.to_world((0, 0, below.size.height / 2)) + above.size.disc / 2 * between[:, 2], between
 
 
 def _extent(name: str, s: VertebraSize) -> tuple[Vector, Vector]:
-    """Corners of a box in the bone's own frame that holds it, with 3 mm to spare."""
+    """Return the corners of a box around the bone in its own frame, with a margin of 3 mm."""
     if name == "sacrum":
         return (-0.55 * s.span, -75, -112), (0.55 * s.span, 40, 12)
     drop = np.deg2rad(s.drop_deg)
@@ -105,7 +105,7 @@ def _extent(name: str, s: VertebraSize) -> tuple[Vector, Vector]:
 
 
 def _tilt_deg(level: Level, levels: Sequence[Level], curves: Curves) -> float:
-    """How far the bone's own upward axis leans forwards."""
+    """Return by how many degrees the upward axis of the bone leans forwards."""
     lowest_thoracic = -0.35 * curves.thoracic_kyphosis_deg
     number = int(level.name[1:]) if level.is_vertebra else 0
     if level.region == "thoracic":
@@ -119,7 +119,7 @@ def _tilt_deg(level: Level, levels: Sequence[Level], curves: Curves) -> float:
 
 
 def _roll_deg(level: Level, levels: Sequence[Level], curves: Curves) -> float:
-    """How far the bone's own upward axis leans to the right."""
+    """Return by how many degrees the upward axis of the bone leans to the right."""
     share = levels.index(level) / max(len(levels) - 1, 1)
     return float(curves.scoliosis_deg / 2 * np.sin(2 * np.pi * share))
 
@@ -132,6 +132,6 @@ def _rotation(tilt_deg: float, roll_deg: float) -> NDArray[np.float64]:
 
 
 def _halfway(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The rotation nearest to the mean of two."""
+    """Return the rotation nearest to the mean of two."""
     left, _, right = np.linalg.svd(first + second)
     return np.asarray(left @ right)

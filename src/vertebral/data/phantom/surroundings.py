@@ -1,4 +1,4 @@
-"""What surrounds the phantom's spine: skin, fat, muscle, lungs, vessels, cord, and the bones without a label."""
+"""The surroundings of the phantom's spine: skin, fat, muscle, lungs, vessels, cord, and bones without a label."""
 
 import itertools
 import math
@@ -22,14 +22,14 @@ HU = {
     "cortical": 750.0,
 }  # fmt: skip
 
-# mm at a level: half width of the trunk, skin behind the body's centre, depth of the trunk, subcutaneous fat.
+# mm at a level: half width of the trunk, vertebral centre to the skin behind, depth of the trunk, subcutaneous fat.
 _OUTLINE: dict[str, tuple[float, float, float, float]] = {
     "C1": (76, 92, 195, 5), "C2": (70, 78, 160, 6), "C3": (62, 68, 128, 7), "C6": (64, 70, 128, 8),
     "C7": (80, 76, 138, 9), "T1": (112, 80, 150, 10), "T3": (142, 82, 185, 10), "T6": (149, 82, 212, 11),
     "T10": (149, 88, 214, 12), "L1": (147, 96, 208, 14), "L3": (147, 99, 204, 17), "sacrum": (150, 95, 205, 20),
 }  # fmt: skip
-# mm at a rib's level: half width of the cage, front of the cage before the body's centre, fall of the rib; and how far
-# round it runs in degrees from the back.
+# mm for each rib: half width of the rib cage, vertebral centre to its front, descent of the rib; then the angle that
+# the rib sweeps from the back, in degrees.
 _CAGE: dict[str, tuple[float, float, float, float]] = {
     "T1": (58, 52, 22, 150), "T2": (80, 70, 34, 152), "T3": (95, 84, 46, 152), "T4": (105, 94, 56, 150),
     "T5": (112, 100, 64, 150), "T6": (117, 104, 70, 148), "T7": (121, 106, 76, 146), "T8": (124, 106, 80, 138),
@@ -56,14 +56,14 @@ class TrunkProfile:
     diaphragm: float
 
     def part(self, start: int, stop: int) -> "TrunkProfile":
-        """The same between two height indices."""
+        """Return the same trunk between two height indices."""
         cut = {k: v[start:stop] for k, v in vars(self).items() if isinstance(v, np.ndarray)}
         canal = {k: v[start:stop] for k, v in self.canal.items()}
         return TrunkProfile(**cut, canal=canal, lung_top=self.lung_top, diaphragm=self.diaphragm)
 
 
 def profile(placed: Sequence[PlacedBone], z_mm: NDArray[np.float64]) -> TrunkProfile:
-    """Trunk outline and courses of the long structures at the heights `z_mm` (K,), from the bones' places."""
+    """Return the trunk outline and the course of long structures at the heights `z_mm` (K,), from the placed bones."""
     rank = np.array([b.level.rank for b in placed], float)
     height = np.array([b.origin_mm[2] for b in placed])
 
@@ -103,14 +103,14 @@ def profile(placed: Sequence[PlacedBone], z_mm: NDArray[np.float64]) -> TrunkPro
 
 
 def _height_of(name: str, placed: Sequence[PlacedBone]) -> float:
-    """Height z (mm) of a level, or about where it would be."""
+    """Return the height z (mm) of a level, estimated if it is absent."""
     steps = [b.level.rank - BY_NAME[name].rank for b in placed]
     nearest = int(np.argmin(np.abs(steps)))
     return float(placed[nearest].origin_mm[2]) + 27.0 * steps[nearest]
 
 
 def soft_tissue(x: Distance, y: Distance, p: TrunkProfile, patches: Any, voxel_mm: float) -> Distance:
-    """HU float32 (I, J, K) at x (I, 1, 1), y (1, J, 1) and the heights of `p`; `patches` (I, J, K) is smooth noise."""
+    """Return HU (I, J, K) float32 at x (I, 1, 1), y (1, J, 1) and the z of `p`; `patches` (I, J, K): smooth noise."""
 
     def lay(value: Any, distance: Any) -> None:
         np.add(hu, (value - hu) * np.clip(0.5 - distance / voxel_mm, 0, 1), out=hu)
@@ -144,7 +144,7 @@ def soft_tissue(x: Distance, y: Distance, p: TrunkProfile, patches: Any, voxel_m
 
 
 def _lungs(x: Distance, y: Distance, p: TrunkProfile) -> tuple[Any, Any]:
-    """Both lungs (the cage without the mediastinum, above the diaphragm), and the height above the diaphragm."""
+    """Return both lungs (the rib cage without mediastinum, above the diaphragm) and the height above the diaphragm."""
     back = p.spine_y - 48
     cage = ellipse(x, y - (p.cage_front + back) / 2, p.cage_width - 9, (p.cage_front - back) / 2 - 7, power=2.3)
     off, ahead = x - p.spine_x, y - p.spine_y
@@ -157,13 +157,13 @@ def _lungs(x: Distance, y: Distance, p: TrunkProfile) -> tuple[Any, Any]:
 
 @dataclass(frozen=True)
 class Solid:
-    """One unlabelled bone: pieces (lower corner, upper corner, both (3,) mm; distance in RAS+ mm) that are united."""
+    """One unlabelled bone, the union of pieces (lower corner, upper corner, both (3,) mm; distance in RAS+ mm)."""
 
     pieces: tuple[tuple[NDArray[np.float64], NDArray[np.float64], Any], ...]
 
 
 def other_bones(placed: Sequence[PlacedBone], p: TrunkProfile) -> Iterator[Solid]:
-    """Ribs, iliac wings and skull base, as far as their neighbours are there."""
+    """Yield the ribs, iliac wings and skull base next to the placed bones."""
     for bone in placed:
         if bone.level.name in _CAGE:
             yield from (_rib(bone, p, side) for side in (-1, 1))
@@ -174,7 +174,7 @@ def other_bones(placed: Sequence[PlacedBone], p: TrunkProfile) -> Iterator[Solid
 
 
 def _rib(bone: PlacedBone, p: TrunkProfile, side: int) -> Solid:
-    """A flat curved bar: head at the body, past the tip of the transverse process, round the cage."""
+    """Return a flat curved bar: from the vertebral body past the transverse process and round the rib cage."""
     width, front, fall, sweep_deg = _CAGE[bone.level.name]
     s, number = bone.size, int(bone.level.name[1:])
     head_z = s.height * (0.5 if 1 < number < 11 else 0.25)
@@ -211,7 +211,7 @@ def _as_bar(a: Any, b: Any, half: tuple[float, float]) -> Any:
 
 
 def _iliac_wing(sacrum: PlacedBone, side: int) -> Solid:
-    """A bent plate from behind the wing of the sacrum to the front of the pelvis; its lower part is left out."""
+    """Return a bent plate from behind the sacral wing to the front of the pelvis, without its lower part."""
     scale = sacrum.size.span / 112
     knots = np.array([(44, -72), (54, -48), (66, -26), (84, -6), (104, 16), (118, 42), (122, 60)])
     plan = scale * make_interp_spline(np.arange(7), knots)(np.linspace(0, 6, 13))
@@ -229,7 +229,7 @@ def _iliac_wing(sacrum: PlacedBone, side: int) -> Solid:
 
 
 def _ribbon(x: Any, y: Any, plan: NDArray[np.float64]) -> tuple[Any, Any]:
-    """Distance (mm) to the polyline `plan` (N, 2) in the x-y plane, and the line's length up to the nearest point."""
+    """Return the distance (mm) to the polyline `plan` (N, 2) in x and y, and the length to the nearest point."""
     nearest: Any = np.float32(1e3)
     along: Any = np.float32(0)
     passed = 0.0
@@ -244,7 +244,7 @@ def _ribbon(x: Any, y: Any, plan: NDArray[np.float64]) -> tuple[Any, Any]:
 
 
 def _skull_base(atlas: PlacedBone) -> Solid:
-    """The lower part of a skull with the foramen magnum and the condyles on C1."""
+    """Return the lower skull with the foramen magnum and the condyles on C1."""
 
     def distance(points: Points) -> Any:
         q = own_frame(points, atlas.origin_mm, np.eye(3))

@@ -1,8 +1,8 @@
-"""The phantom's labelled bones: a table of dimensions, then each kind of vertebra put together from primitives.
+"""The phantom's labelled bones: a table of dimensions, then each kind of vertebra assembled from primitives.
 
 Every shape takes points in the bone's own frame (mm; x right, y anterior, z cranial) and returns a signed distance in
 mm, negative inside. The origin is the centre of the vertebral body, for C1 of the ring around the dens, and for the
-sacrum of its upper endplate. Paired parts are drawn once, on |x|.
+sacrum of its upper endplate. Paired structures are drawn once, on |x|.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -17,9 +17,9 @@ from vertebral.data.phantom.shapes import Points, bar, blend, carve, ellipse, el
 class VertebraSize:
     """Dimensions of one vertebra in mm.
 
-    `disc` is the height of the disc below it, `span` the width from tip to tip of
-    the transverse processes, `spinous` the distance from the body's posterior wall to the tip of the spinous process
-    were it horizontal, `drop_deg` how far that process points downwards.
+    `disc` is the height of the disc below, `span` the width between the tips of the transverse processes, `spinous` the
+    distance from the posterior wall of the body to the tip of a horizontal spinous process, `drop_deg` the angle by
+    which that process points downwards.
     """
 
     width: float
@@ -33,7 +33,7 @@ class VertebraSize:
     drop_deg: float
 
     def scaled(self, factor: float) -> "VertebraSize":
-        """All lengths times `factor`; the angle stays."""
+        """Return all lengths times `factor` and the same angle."""
         lengths = {f.name: getattr(self, f.name) * factor for f in fields(self) if f.name != "drop_deg"}
         return replace(self, **lengths)
 
@@ -48,9 +48,9 @@ class VertebraSize:
         return self.back - self.canal_depth
 
 
-# Rounded figures after Panjabi et al., Quantitative three-dimensional anatomy: cervical (Spine 1991;16:861-869),
-# thoracic (Spine 1991;16:888-901) and lumbar (Spine 1992;17:299-306), smoothed from level to level. They are meant to
-# look right, not to be a normative data set. C1 and the sacrum have shapes of their own and use few of the columns.
+# Rounded values after Panjabi et al., Quantitative three-dimensional anatomy: cervical (Spine 1991;16:861-869),
+# thoracic (Spine 1991;16:888-901) and lumbar (Spine 1992;17:299-306), smoothed from level to level. They should look
+# right; they are not normative data. C1 and the sacrum have their own shapes and use few of the columns.
 #       width depth height disc  canal w  d   span spinous drop
 SIZES: dict[str, VertebraSize] = {
     "C1": VertebraSize(22.0, 16.0, 20.0, 0.0, 26.0, 30.0, 76.0, 36.0, 0),
@@ -118,7 +118,7 @@ def _spinous(p: Points, s: VertebraSize, root_z: float, half_root: Any, half_tip
 
 
 def lumbar(p: Points, s: VertebraSize) -> Any:
-    """L1-L6: square spinous process, long thin transverse processes, upright facets that clasp from the side."""
+    """L1-L6: square spinous process, long thin transverse processes, upright facets facing sideways."""
     m, h, edge = _mirrored(p), s.height, s.canal_width / 2
     joint = h / 2 + s.disc
     pedicle_half = 0.22 * s.width - 5.0
@@ -136,7 +136,7 @@ def lumbar(p: Points, s: VertebraSize) -> Any:
 
 
 def thoracic(p: Points, s: VertebraSize) -> Any:
-    """T1-T13: long sloping spinous process, club-ended transverse processes pointing back, flat frontal facets."""
+    """T1-T13: long sloping spinous process, club-ended transverse processes pointing backwards, flat coronal facets."""
     m, h, edge = _mirrored(p), s.height, s.canal_width / 2
     joint = h / 2 + s.disc
     pedicle = bar(m, (edge + 2, s.back + 4, 0.22 * h), (edge + 2.5, s.arch + 4, 0.2 * h), (2.8, 5), (3, 5.5), 2)
@@ -158,7 +158,7 @@ def thoracic(p: Points, s: VertebraSize) -> Any:
 
 
 def _pillar(m: Points, s: VertebraSize, z: float, half_height: float) -> Any:
-    """Cervical articular pillar: a block whose upper and lower faces, the facets, fall backwards by 40 degrees."""
+    """Cervical articular pillar: a block whose upper and lower faces, the facets, slope backwards by 40 degrees."""
     dx, dy = m[0] - (s.canal_width / 2 + 5), m[1] - (s.back - 5)
     facet = (np.abs(m[2] - z - 0.84 * dy) - half_height) * 0.766
     return rounded(np.abs(dx) - 4.2, np.abs(dy) - 5.2, facet + 1.3) - 1.3

@@ -1,4 +1,4 @@
-"""Arms for a trunk: raised beside the head, or at its side. Label maps of the trunk have none; CT scans do."""
+"""Arms: raised next to the head or at the side. Label maps of the trunk have none, CT scans do."""
 
 import torch
 from torch.nn import functional
@@ -20,14 +20,14 @@ def with_arms(
 ) -> torch.Tensor:
     """Return uint8 `tissue` (I, J, K) with one or two arms in its air, each 75 mm or more to a side of the spine.
 
-    An arm is a cylinder of skin, fat and muscle around one bone or, below the elbow, two, along the body or aslant. It
-    ends at a random height (the elbow or the hand) or runs through. Nothing that is there is painted over.
+    An arm is a cylinder of skin, fat and muscle around one bone or, in a forearm, two, parallel or oblique to the body.
+    It ends at a random height or runs through. Only air is painted over.
     """
     made = tissue.clone()
     columns = torch.nonzero(labels.amax((1, 2)))
     middle = float(columns.float().mean()) if len(columns) else tissue.shape[0] * uniform(generator, (0.0, 1.0))
     rows = torch.nonzero(labels.amax((0, 2)))
-    # The patient lies on the back: arms are no lower than the spine.
+    # The patient is supine: arms are not below the spine.
     lowest = int(rows.min()) if len(rows) else 0
     shape = torch.tensor(tissue.shape)
     for _ in range(1 + int(torch.randint(0, 2, (), generator=generator))):
@@ -53,7 +53,7 @@ def _add_arm(
     is_forearm = uniform(generator, (0, 1)) < 0.4
     half_mm = uniform(generator, (100, 400))
     reach = radius / spacing_mm / float(direction[2])
-    # The columns that the axis passes, with the arm's radius around them.
+    # The columns that the axis crosses, widened by the radius of the arm.
     ends = torch.stack([place + direction * (k - place[2]) / direction[2] for k in (0, tissue.shape[2] - 1)])
     low, high = ends.amin(0) - reach, ends.amax(0) + reach
     box = tuple(

@@ -1,6 +1,6 @@
-"""What a scan shows beside the patient, and what a scanner does wrong. All torch, one generator.
+"""Artefacts: objects around the patient and errors of the scanner. All torch, one generator.
 
-CT is float32 HU (I, J, K), axes R, A, S: the patient lies on the back, towards the low end of axis J.
+CT is float32 HU (I, J, K), axes R, A, S. The patient is supine: the back is at the low end of axis J.
 """
 
 import torch
@@ -26,9 +26,9 @@ _LINE_HU: Range = (100.0, 1500.0)
 def acquire(
     hu: torch.Tensor, labels: torch.Tensor, spacing_mm: float, generator: torch.Generator, config: SynthesisConfig
 ) -> torch.Tensor:
-    """Scan a posed body: what lies around it and the faults of physics first, then `augment.scan`, then the kernel.
+    """Scan a posed body: surroundings, metal, beam hardening and motion first, then `scanner.scan`, then the kernel.
 
-    `labels` (I, J, K) say where bone is, for implants. Without `config.artefacts` this is `scan`.
+    `labels` (I, J, K) locate bone for implants. Without `config.artefacts` this is `scan`.
     """
     settings = config.artefacts
     if settings is None:
@@ -49,7 +49,7 @@ def acquire(
 def with_surroundings(
     hu: torch.Tensor, spacing_mm: float, generator: torch.Generator, settings: ArtefactsConfig
 ) -> torch.Tensor:
-    """Draw table, clothes and lines into the air around the patient. A new tensor where there is any."""
+    """Draw table, clothes and lines into the air around the patient. Returns a new tensor if anything is drawn."""
     table, clothes, lines = (
         happens(generator, p)
         for p in (settings.table_probability, settings.clothes_probability, settings.lines_probability)
@@ -68,10 +68,9 @@ def with_surroundings(
 
 
 def with_beam_hardening(hu: torch.Tensor, amount: float, spacing_mm: float, generator: torch.Generator) -> torch.Tensor:
-    """Darken the rows (along I) with most matter in them by up to `amount` HU, with grain along them.
+    """Darken the rows (along I) that attenuate most by up to `amount` HU, and add noise along them.
 
-    Stands for the broad dark bands between shoulders or hips: an approximation that knows the rays from side to side
-    only.
+    Approximates the broad dark bands between shoulders or hips; considers lateral rays only.
     """
     body = (hu > _AIR_BELOW_HU).float()
     matter = ((hu + 1000) * (1 / 1000)).clamp_(0, 2.5).mean(0)
@@ -85,7 +84,7 @@ def with_beam_hardening(hu: torch.Tensor, amount: float, spacing_mm: float, gene
 
 
 def with_motion(hu: torch.Tensor, shift: float, generator: torch.Generator) -> torch.Tensor:
-    """Mix `hu` with itself moved by `shift` voxels along I or J, as a patient who breathes or trembles."""
+    """Mix `hu` with a copy shifted by `shift` voxels along I or J, as if the patient breathed or trembled."""
     axis = int(torch.randint(0, 2, (), generator=generator))
     share = uniform(generator, (0.25, 0.5))
     whole, rest = int(shift), shift - int(shift)
@@ -94,13 +93,13 @@ def with_motion(hu: torch.Tensor, shift: float, generator: torch.Generator) -> t
 
 
 def with_kernel(hu: torch.Tensor, sharpness: float) -> torch.Tensor:
-    """Add `sharpness` times the detail (what an in-plane blur by a voxel takes away); below 0 takes it away."""
+    """Add `sharpness` times the detail (what an in-plane blur of about a voxel removes); below 0, remove it."""
     soft = blur(blur(hu, 0.8, 0), 0.8, 1)
     return torch.lerp(soft, hu, 1 + sharpness)
 
 
 def _add_table(hu: torch.Tensor, spacing_mm: float, generator: torch.Generator) -> None:
-    """A curved slab below the lowest point of the back, in air only; none where the patch ends at the back."""
+    """Draw a curved slab below the lowest point of the back, in air only; nothing if the patch ends at the back."""
     gap = uniform(generator, _GAP_MM)
     thick, shell_mm = uniform(generator, _TABLE_MM), max(spacing_mm, uniform(generator, _SHELL_MM))
     shell, foam = uniform(generator, _TABLE_SHELL_HU), uniform(generator, _TABLE_FOAM_HU)
@@ -124,17 +123,17 @@ def _add_table(hu: torch.Tensor, spacing_mm: float, generator: torch.Generator) 
 
 
 def _add_clothes(hu: torch.Tensor, spacing_mm: float, generator: torch.Generator) -> None:
-    """A thin layer, with folds, on what is not air. In place."""
+    """Draw a thin layer with folds on everything that is not air. In place."""
     body = (hu > _AIR_BELOW_HU).float()[None, None]
     size = 2 * max(1, round(uniform(generator, _CLOTH_MM) / spacing_mm)) + 1
     wide = functional.max_pool3d(body, (size, size, 1), stride=1, padding=(size // 2, size // 2, 0))[0, 0] > 0
     folds = smooth_field(hu.shape, 6, generator) > uniform(generator, (-0.5, 1.0))
-    # Inside the body air is lung, far more of it than a layer: only what is thinner than air alone is covered.
+    # Low HU inside the body are lung, so only nearly empty air is covered.
     hu[wide & folds & (hu < _EMPTY_HU)] = uniform(generator, _CLOTH_HU)
 
 
 def _add_line(hu: torch.Tensor, generator: torch.Generator) -> None:
-    """A tube or lead: a curve (Bezier, three random points) one voxel thick, through air and body. In place."""
+    """Draw a tube or lead: a curve (Bezier, three random points) one voxel thick, through air and body. In place."""
     size = torch.tensor(hu.shape)
     start, middle, stop = torch.rand((3, 3), generator=generator) * (size - 1)
     t = torch.linspace(0, 1, 2 * int(size.sum()))[:, None]
@@ -144,6 +143,6 @@ def _add_line(hu: torch.Tensor, generator: torch.Generator) -> None:
 
 
 def _moved(hu: torch.Tensor, voxels: int, axis: int) -> torch.Tensor:
-    """The values `voxels` further along `axis`; the last ones repeat."""
+    """Return the values `voxels` further along `axis`; the last ones repeat."""
     n = hu.shape[axis]
     return hu.index_select(axis, (torch.arange(n) + voxels).clamp(max=n - 1))

@@ -1,4 +1,4 @@
-"""From a data folder and the sources of a config to bodies on disk that patches are cut from."""
+"""Bodies on disk, from which patches are cut: built from a data folder and the sources of a config."""
 
 import hashlib
 import multiprocessing
@@ -32,7 +32,7 @@ _MOST_STRETCH = 1.5
 
 @dataclass(frozen=True)
 class Recipe:
-    """What one cached body is made from. `body` and `ct` may be missing, depending on the source's kind."""
+    """The files that one cached body is made from. `body` and `ct` may be missing, depending on the kind of source."""
 
     name: str
     kind: str
@@ -54,7 +54,7 @@ class CachedBody:
 
 
 def find_recipes(data: Path, sources: tuple[SourceConfig, ...]) -> list[Recipe]:
-    """Expand the globs of `sources` under `data`. Raises ConfigError for a glob that finds nothing."""
+    """Expand the globs of `sources` under `data`. Raises ConfigError if a glob matches nothing."""
     return [recipe for source in sources for recipe in _expand(data, source)]
 
 
@@ -66,12 +66,12 @@ def cache_bodies(
     jobs: int | None = None,
     crop_margin_mm: float | None = None,
 ) -> list[CachedBody]:
-    """Build what is not in `cache` yet and open all of it; `progress(done, name)` tells of each body that is built.
+    """Build the bodies that `cache` lacks and open all of them; `progress(done, name)` is called for each one built.
 
-    Entries are keyed by the files' contents, the spacing and the version of this code. Memory-mapped arrays let
-    patches of a few megabytes be cut at random while the system's page cache keeps what repeats. `jobs` bodies are
-    built at a time; a body takes some seconds and 1.5 GB. With `crop_margin_mm` a body is cut to that much around the
-    box of its vertebrae, those placed in it where some were.
+    Entries are keyed by the contents of the files, the spacing and the version of this code. Memory-mapped arrays allow
+    patches of a few megabytes to be cut at random, while the page cache keeps what is read often. `jobs` bodies are
+    built at a time; each takes some seconds and 1.5 GB. With `crop_margin_mm`, a body is cropped to that margin around
+    the box of its vertebrae, or of the placed ones if any were placed.
     """
     folders = [cache / f"{recipe.name}-{_key(recipe, spacing_mm, crop_margin_mm)}" for recipe in recipes]
     missing = [
@@ -119,7 +119,7 @@ def _expand(data: Path, source: SourceConfig) -> Iterator[Recipe]:
     else:
         if bodies and (len(labels), len(bodies)) != (1, 1):
             found = f"{len(labels)} label maps and {len(bodies)} body maps"
-            raise ConfigError(f"{source.labels}: {found}; a scan with a body map is a source of its own")
+            raise ConfigError(f"{source.labels}: {found}; a scan with a body map needs its own source")
         for path in labels:
             if _case(path) not in scans:
                 raise ConfigError(f"{path}: no CT with the case name {_case(path)!r} matches {source.ct}")
@@ -169,7 +169,7 @@ def _build(recipe: Recipe, spacing_mm: float, crop_margin_mm: float | None, fold
         if crop_margin_mm is not None:
             body = cropped(body, spine_box(body, crop_margin_mm))
     else:
-        raise ConfigError(f"{recipe.name}: a source of kind {recipe.kind} lacks its files")
+        raise ConfigError(f"{recipe.name}: a source of kind {recipe.kind} lacks files")
     body = with_cortex(body)
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {"tissue": body.tissue, "labels": body.labels, **({"hu": hu} if hu is not None else {})}
@@ -180,29 +180,29 @@ def _build(recipe: Recipe, spacing_mm: float, crop_margin_mm: float | None, fold
 
 
 def _placed(subject: Volume, body: BodyMap, crop_margin_mm: float | None) -> BodyMap:
-    """The subject in the body; where it is to be cut, the body is cut before, which saves most of the time."""
+    """Place the subject in the body. Crop the body first, if at all, which saves most of the time."""
     if crop_margin_mm is None:
         return place_in_body(subject, body)
-    # Whatever the voxels' size, a margin is left: a level that touches no end is not taken for a cut one.
+    # Leave a margin, whatever the voxel size, so that no complete level touches the border and counts as cut off.
     found = ndimage.find_objects((subject.array > 0).astype(np.uint8))
     if found:
         parts = zip(found[0], subject.array.shape, strict=True)
         i, j, k = (slice(max(0, s.start - 8), min(n, s.stop + 8)) for s, n in parts)
         subject = subject.cropped((i, j, k))
     ids = [int(v) for v in np.unique(subject.array) if v]
-    # Slices of a body are stretched to the subject's size. A subject's L6 is placed at the body's L5.
+    # Body slices are stretched to the size of the subject. L6 of a subject is placed at L5 of the body.
     wide = cropped(body, spine_box(body, _MOST_STRETCH * crop_margin_mm, [*ids, BY_NAME["L5"].verse_id]))
     placed = place_in_body(subject, wide)
     return cropped(placed, spine_box(placed, crop_margin_mm, ids))
 
 
 def _real_scan(recipe: Recipe, spacing_mm: float) -> tuple[BodyMap, NDArray[np.int16]]:
-    """A real CT with its labels; with a body map only the HU of bone is kept and the rest is painted."""
+    """Return a real CT with its labels; with a body map, only the HU of bone are kept and the rest is painted."""
     assert recipe.ct is not None and recipe.labels is not None
     ct = read_scan(recipe.ct).volume
     labels = read_labels(recipe.labels)
     if not ct.grid.matches(labels.grid):
-        raise ReadError(f"{recipe.labels}: its grid differs from that of {recipe.ct}; resample one to the other")
+        raise ReadError(f"{recipe.labels}: its grid differs from that of {recipe.ct}; resample one to match the other")
     plain_hu = PreprocessConfig(spacing_mm=spacing_mm, window_hu=(-1024, 3071), scaling="zscore", std_hu=1)
     prepared = prepare(ct, plain_hu).volume
     hu = np.rint(prepared.array).astype(np.int16)

@@ -1,4 +1,4 @@
-"""Bodies to paint: tissue and level maps on one grid."""
+"""Bodies to paint: tissues and vertebrae on one grid, read from a whole-body label map."""
 
 import json
 from collections.abc import Sequence
@@ -29,20 +29,20 @@ class BodyMap:
 
 
 def load_body(path: Path, spacing_mm: float) -> BodyMap:
-    """Read a whole-body label map with a `.json` of names beside it ({id: name}, also under the key `labels`).
+    """Read a whole-body label map and the `.json` of names next to it ({id: name}, also under the key `labels`).
 
-    Id 0 is air, whatever its name. Raises ReadError where names are missing or ids are above 255.
+    Id 0 is air, whatever its name. Raises ReadError if names are missing or ids exceed 255.
     """
     names_path = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
     try:
         names = json.loads(names_path.read_text(encoding="utf-8"))
         table = {int(key): str(name) for key, name in names.get("labels", names).items() if int(key)}
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ReadError(f"{path}: a body map needs {names_path.name} beside it with its names ({error})") from None
+        raise ReadError(f"{path}: a body map needs its names in {names_path.name} next to it ({error})") from None
     labels_on_disk = read_labels(path)
     unnamed = sorted({int(v) for v in np.unique(labels_on_disk.array)} - {0, *table})
     if unnamed or max(table, default=0) > 255:
-        raise ReadError(f"{path}: ids {unnamed or max(table)} have no name in {names_path.name}, or are above 255")
+        raise ReadError(f"{path}: ids {unnamed or max(table)} have no name in {names_path.name}, or exceed 255")
     volume = _nearest(labels_on_disk.to_ras(), spacing_mm)
     tissue_lut = np.zeros(256, np.uint8)
     label_lut = np.zeros(256, np.uint8)
@@ -57,7 +57,7 @@ def load_body(path: Path, spacing_mm: float) -> BodyMap:
 
 
 def spine_box(body: BodyMap, margin_mm: float, ids: Sequence[int] = ()) -> Box:
-    """The box around the levels of `body` (those of `ids` where it has any of them) and `margin_mm` more, within it."""
+    """Return the box around the levels of `body` (only `ids`, if it has any) and a margin of `margin_mm`, within it."""
     found = {v: box for v, box in enumerate(ndimage.find_objects(body.labels), start=1) if box is not None}
     boxes = [box for v, box in found.items() if v in ids] or list(found.values())
     margin = round(margin_mm / body.spacing_mm)
@@ -70,13 +70,13 @@ def spine_box(body: BodyMap, margin_mm: float, ids: Sequence[int] = ()) -> Box:
 
 
 def cropped(body: BodyMap, box: Box) -> BodyMap:
-    """The part of `body` in `box`, in the same world frame."""
+    """Return `body` cropped to `box`, in the same world frame."""
     affine = Grid(body.labels.shape, body.affine).cropped(box).affine
     return BodyMap(body.tissue[box], body.labels[box], body.spacing_mm, affine)
 
 
 def with_cortex(body: BodyMap) -> BodyMap:
-    """Turn the outermost voxel of each bone (per vertebra) into cortex."""
+    """Turn the outermost voxels of each bone (per vertebra) into cortex."""
     tissue = body.tissue.copy()
     for interior, cortex in (("bone_interior", "bone_cortex"), ("vertebra_interior", "vertebra_cortex")):
         inside = body.tissue == TISSUE_ID[interior]
@@ -100,10 +100,10 @@ def _nearest(volume: Volume, spacing_mm: float) -> Volume:
 
 
 def _clothe(tissue: UInt8) -> UInt8:
-    """Give a map of organs alone a body: muscle near its structures, then a rim of fat and skin."""
+    """Add a body to a map of organs alone: muscle near its structures, then a rim of fat."""
     occupied = tissue > 0
     small = occupied[::3, ::3, ::3]
-    # Padded by what closing erodes: a scan ends at its border, the body does not.
+    # Padded by as much as closing erodes: the body continues beyond the border of the scan.
     closed = ndimage.binary_closing(np.pad(small, 4, mode="edge"), iterations=4)[4:-4, 4:-4, 4:-4]
     distance = ndimage.distance_transform_edt(~closed)
     hull = np.zeros(small.shape, bool)
@@ -116,7 +116,7 @@ def _clothe(tissue: UInt8) -> UInt8:
 
 
 def _keep_trunk(tissue: UInt8, labels: UInt8) -> UInt8:
-    """Replace by air what an axial slice through the spine shows apart from the trunk: the hanging arms."""
+    """Replace by air whatever is not connected to the trunk in an axial slice through the spine: the hanging arms."""
     trunk = tissue.copy()
     for k in np.flatnonzero(labels.any((0, 1))):
         parts, _ = ndimage.label(tissue[:, :, k] > 0)

@@ -1,4 +1,4 @@
-"""A whole-body map bent to another spine: a thin-plate spline through points on and around matched vertebrae."""
+"""Bend a whole-body map to another spine: a thin-plate spline through points on and around matched vertebrae."""
 
 from collections.abc import Callable
 
@@ -10,14 +10,14 @@ from vertebral.data.synthesis.body_map import BodyMap
 
 Points = NDArray[np.float64]
 HALF_WIDTH_MM = 170.0
-# Around each vertebra, in its own frame: what touches it turns with it.
+# Control points around each vertebra, in its own frame: tissue next to it turns with it.
 NEAR_MM = 35.0
-# In its axial slice: the trunk's outline keeps upright.
+# Control points in its axial slice: the outline of the trunk stays upright.
 FAR_MM = 140.0
 _FAR_EVERY = 3
-# The spline is worked out at nodes this far apart, and linear between.
+# The spline is computed at nodes this far apart and linear between them.
 NODE_MM = 12.0
-# Trades exact centroids for fewer folds where neighbours' frames cross; centroids move by a few tenths of a mm.
+# Trades exact centroids for fewer folds where the frames of neighbours cross; centroids move by a few tenths of a mm.
 _SMOOTHING = 20.0
 
 
@@ -26,9 +26,9 @@ def bend_to_spine(body: BodyMap, at_subject: Points, at_body: Points) -> BodyMap
 
     Both are (n, 3), RAS mm, from tail to head, n >= 2.
 
-    All that surrounds a vertebra moves, turns and grows with it (thin-plate splines: Bookstein, IEEE TPAMI
-    1989;11:567); farther out and beyond the ends, axial slices keep upright. The result has the spacing of `body`,
-    axes R, A, S, is 340 mm wide around the spine, and holds air where the body does not reach.
+    The surroundings of a vertebra move, turn and scale with it (thin-plate splines: Bookstein, IEEE TPAMI 1989;11:567);
+    farther out and beyond the ends, axial slices stay upright. The result has the spacing of `body`, axes R, A, S, is
+    340 mm wide around the spine, and is air beyond the body.
     """
     slices = AxialSlices(at_subject, at_body)
     low, high = _extent_mm(body, at_subject, at_body, slices)
@@ -57,7 +57,7 @@ def bend_to_spine(body: BodyMap, at_subject: Points, at_body: Points) -> BodyMap
 
 
 class AxialSlices:
-    """Axial slices, shifted so that spines meet, spread so that namesakes have one height, and as upright as before."""
+    """Axial slices of a body, shifted and spaced so that its levels meet those of the subject, still upright."""
 
     def __init__(self, at_subject: Points, at_body: Points) -> None:
         """Both (n, 3), RAS mm, from tail to head."""
@@ -65,7 +65,7 @@ class AxialSlices:
         self.stretch = float((at_subject[-1, 2] - at_subject[0, 2]) / (at_body[-1, 2] - at_body[0, 2]))
 
     def to_body(self, points: Points) -> Points:
-        """Points (m, 3) of the subject, where they lie in the body."""
+        """Map points (m, 3) of the subject to the body."""
         z = points[:, 2]
         spine = np.stack([np.interp(z, self._subject[:, 2], self._subject[:, a]) for a in (0, 1)], axis=-1)
         body_z = _extrapolate(z, self._subject[:, 2], self._body[:, 2], 1 / self.stretch)
@@ -74,7 +74,7 @@ class AxialSlices:
 
 
 def thin_plate_warp(at_subject: Points, at_body: Points) -> Callable[[Points], Points]:
-    """The map of points (m, 3) of the subject to the body, RAS mm; arguments as of `bend_to_spine`."""
+    """Return the map of points (m, 3) of the subject to the body, RAS mm; arguments as for `bend_to_spine`."""
     slices = AxialSlices(at_subject, at_body)
     around, around_body = _rungs(at_subject, NEAR_MM), _rungs(at_body, NEAR_MM / slices.stretch)
     compass = FAR_MM * np.array([[1.0, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]])
@@ -90,7 +90,7 @@ def thin_plate_warp(at_subject: Points, at_body: Points) -> Callable[[Points], P
 
 
 def _rungs(centres: Points, reach_mm: float) -> Points:
-    """Each of `centres` and four points around it, across the spine: right, left, front, back; (5 n, 3)."""
+    """Return each of `centres` and four points around it, across the spine: right, left, front, back; (5 n, 3)."""
     tangent = np.gradient(centres, axis=0)
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
     right = np.array([1.0, 0, 0]) - tangent[:, :1] * tangent
@@ -101,7 +101,7 @@ def _rungs(centres: Points, reach_mm: float) -> Points:
 
 
 def _extent_mm(body: BodyMap, at_subject: Points, at_body: Points, slices: AxialSlices) -> tuple[Points, Points]:
-    """The corners of the box that the bent body fills, 340 mm wide."""
+    """Return the corners of the box that the bent body fills, 340 mm wide."""
     last = body.affine[:3, 3] + body.spacing_mm * (np.array(body.tissue.shape) - 1)
     shift = at_subject[:, 1] - at_body[:, 1] * slices.stretch
     centre_x = float(np.median(at_subject[:, 0]))
@@ -113,7 +113,7 @@ def _extent_mm(body: BodyMap, at_subject: Points, at_body: Points, slices: Axial
 
 
 def _linear_weights(at: NDArray[np.float64], nodes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The matrix (len(at), len(nodes)) that interpolates values at even `nodes` linearly."""
+    """Return the matrix (len(at), len(nodes)) that interpolates linearly between evenly spaced `nodes`."""
     place = (at - nodes[0]) / (nodes[1] - nodes[0])
     left = np.minimum(place.astype(int), len(nodes) - 2)
     weights = np.zeros((len(at), len(nodes)))

@@ -1,4 +1,4 @@
-"""Which bodies are painted, and the ranges from which each painted patch draws its patient and scanner."""
+"""The bodies to paint, and the ranges from which each painted patch draws its patient and scanner."""
 
 from typing import Literal
 
@@ -8,10 +8,10 @@ from vertebral.core.config import Config, Probability
 
 
 class SourceConfig(Config):
-    """One kind of training material; globs are relative to the data folder.
+    """One kind of training data; globs are relative to the data folder.
 
-    `body`: whole-body label maps (`bodies`, each with a json of names). `vertebrae`: vertebra-only label maps
-    (`labels`), each placed in `placements` of the `bodies`. `scan`: real CTs (`ct`) with label maps (`labels`); where
+    `body`: whole-body label maps (`bodies`, each with a JSON file of names). `vertebrae`: vertebra-only label maps
+    (`labels`), each placed in `placements` of the `bodies`. `scan`: real CTs (`ct`) with label maps (`labels`); if
     `bodies` is given too, the HU of bone is real and the rest is painted from the body map.
     """
 
@@ -32,14 +32,15 @@ class SourceConfig(Config):
 
 
 class FindingsConfig(Config):
-    """What a painted patient may have: how probable each is in a patch (0 is never), and in which range.
+    """Findings of a painted patient: the probability of each in a patch (0 is never), and its range.
 
     Arms: CT of the trunk is taken with the arms raised or at the side; the label maps have none. `arterial_probability`
-    is the share of scans with contrast medium that are arterial: aorta, spleen and renal cortex as some 30 s after the
-    injection, by protocols of CT angiography. Osteoporosis: trabecular bone well below the 110 HU that make it likely
-    (Pickhardt et al., Ann Intern Med 2013), with its cortex kept. Fracture: a loss of height as in grades 1-3 of Genant
-    et al. (J Bone Miner Res 1993), in front, in the middle or of the whole body. The other HU are those of cancellous
-    to compact bone, and of PMMA with barium. Probabilities are above those of a population, for each to be learned.
+    is the share of contrast-enhanced scans in the arterial phase: aorta, spleen and renal cortex about 30 s after the
+    injection, as in protocols of CT angiography. Osteoporosis: trabecular bone well below the 110 HU that make it
+    likely (Pickhardt et al., Ann Intern Med 2013), with a normal cortex. Fracture: a loss of height as in grades 1-3 of
+    Genant et al. (J Bone Miner Res 1993), in front, in the middle or of the whole body. The other HU are those of
+    cancellous to compact bone, and of PMMA with barium. Probabilities exceed those in the population, so that the
+    network sees enough of each finding.
     """
 
     arms_probability: Probability = 0.15
@@ -63,11 +64,11 @@ class FindingsConfig(Config):
 
 
 class ArtefactsConfig(Config):
-    """What a painted scan may show beside the patient: how probable each is in a patch (0 is never), and its range.
+    """Artefacts of a painted scan: the probability of each in a patch (0 is never), and its range.
 
-    The table is a shell of carbon fibre around foam. Beam hardening takes `beam_hardening_hu` from where the rays are
-    longest and adds grain along them (Barrett and Keat, RadioGraphics 2004). `sharpness` is the share of detail that a
-    bone kernel adds and a soft one, below 0, takes away. Motion shifts a part of the data by `motion_mm`.
+    The table is a shell of carbon fibre around foam. Beam hardening lowers HU by `beam_hardening_hu` where the rays are
+    longest and adds streaky noise along them (Barrett and Keat, RadioGraphics 2004). `sharpness` is the share of detail
+    that a bone kernel adds or, below 0, a soft kernel removes. Motion shifts part of the data by `motion_mm`.
     """
 
     table_probability: Probability = 0.5
@@ -85,10 +86,10 @@ class ArtefactsConfig(Config):
 class SynthesisConfig(Config):
     """Ranges from which each training patch draws its patient and scanner.
 
-    `texture` scales the deviation of HU within each tissue (`data.tissues`); (0, 0) paints tissues of one HU.
-    `variant_probability` is that of one vertebra more or fewer (T13, L6, no T12, no L5) where a patch shows the place;
-    other numbers of vertebrae than 24 are not rare (Carrino et al., Radiology 2011). `findings` and `artefacts` null
-    paint healthy patients without arms, on no table.
+    `texture` scales the deviation of HU within each tissue (`synthesis.tissues`); (0, 0) paints uniform tissues.
+    `variant_probability` is that of one vertebra more or fewer (T13, L6, no T12, no L5) if a patch shows the place;
+    numbers of presacral vertebrae other than 24 are not rare (Carrino et al., Radiology 2011). With `findings` and
+    `artefacts` null, patients are healthy, without arms and without a table.
     """
 
     cache_spacing_mm: float = Field(2.0, gt=0)

@@ -1,7 +1,7 @@
-"""What patients may have that label maps do not show: each is drawn, then put into the tissue map or the HU.
+"""Findings that label maps do not show: each is drawn, then written into the tissue map, the HU or the pose.
 
-All torch, one generator. Maps are (I, J, K), axes R, A, S, isotropic. A change looks at the box of one vertebra where
-it can, so that it costs little against painting.
+All torch, one generator. Maps are (I, J, K), axes R, A, S, isotropic. Where possible, a change is confined to the box
+of one vertebra, so that it costs little compared with painting.
 """
 
 from dataclasses import dataclass
@@ -39,14 +39,14 @@ class VertebraBox:
     body_high: torch.Tensor
 
     def box(self, shape: torch.Size, margin: int = 0) -> Box:
-        """The slices around it, within `shape`."""
+        """Return the slices around it, cropped to `shape`."""
         low, high = self.low.long() - margin, self.high.long() + margin + 1
         i, j, k = (slice(max(0, int(a)), min(n, int(b))) for a, b, n in zip(low, high, shape, strict=True))
         return i, j, k
 
 
 def draw_vertebra(labels: torch.Tensor, generator: torch.Generator) -> VertebraBox | None:
-    """Choose one of the vertebrae of uint8 `labels`; None where there is none. To two voxels, which is fast."""
+    """Draw one of the vertebrae in uint8 `labels`; None if there is none. Measured on every second voxel, for speed."""
     coarse = labels[::2, ::2, ::2]
     counts = torch.bincount(coarse.flatten().int(), minlength=max(_VERTEBRAE) + 1)
     present = [value for value in _VERTEBRAE if counts[value] >= 20]
@@ -55,7 +55,7 @@ def draw_vertebra(labels: torch.Tensor, generator: torch.Generator) -> VertebraB
     value = present[int(torch.randint(0, len(present), (), generator=generator))]
     points = 2.0 * torch.nonzero(coarse == value)
     centre, high = points.mean(0), points.amax(0) + 1
-    # What lies well in front of the centroid is the vertebral body: processes and arch lie behind it.
+    # Voxels well in front of the centroid belong to the vertebral body, not to the posterior elements.
     front = points[points[:, 1] > (2 * centre[1] + high[1]) / 3]
     body = front if len(front) else points
     return VertebraBox(value, points.amin(0), high, centre, body.amin(0), body.amax(0) + 1)
@@ -64,7 +64,7 @@ def draw_vertebra(labels: torch.Tensor, generator: torch.Generator) -> VertebraB
 def change_tissue(
     tissue: torch.Tensor, labels: torch.Tensor, spacing_mm: float, generator: torch.Generator, config: FindingsConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw what changes shapes: osteophytes, which belong to their vertebra. New tissue and labels."""
+    """Draw findings that change shapes: osteophytes, which belong to their vertebra. Returns tissue and labels."""
     if happens(generator, config.osteophyte_probability):
         before, tissue, labels = labels, tissue.clone(), labels.clone()
         for _ in range(1 + int(torch.randint(0, 4, (), generator=generator))):
@@ -80,7 +80,7 @@ def change_hu(
     generator: torch.Generator,
     config: FindingsConfig,
 ) -> torch.Tensor:
-    """Draw what changes HU only, and write it into `hu`: bone, discs and the walls of arteries."""
+    """Draw findings that change only HU, and write them into `hu`: in bone, discs and the walls of arteries."""
     if happens(generator, config.endplate_probability):
         hu[_endplates(tissue, labels)] += uniform(generator, config.endplate_hu)
     if happens(generator, config.sclerosis_probability):
@@ -99,10 +99,10 @@ def change_hu(
 def with_fracture(
     voxels: torch.Tensor, labels: torch.Tensor, spacing_mm: float, generator: torch.Generator, config: FindingsConfig
 ) -> torch.Tensor:
-    """Draw whether a vertebral body is pressed together, and where the patch's `voxels` (P, Q, R, 3) then lie.
+    """Draw whether a vertebral body is fractured, and return the `voxels` (P, Q, R, 3) of the patch moved to match.
 
-    A wedge loses height in front, a crushed body everywhere, a biconcave one in its middle: its upper endplate sinks,
-    and the disc above follows. `voxels` are indices of the unbroken `labels`, to which a broken body is mapped.
+    A wedge loses height in front, a crushed body everywhere, a biconcave one in the middle: the upper endplate sinks,
+    and the disc above follows. `voxels` are indices of the intact `labels`, to which the fractured body is mapped.
     """
     if not happens(generator, config.fracture_probability):
         return voxels
@@ -126,7 +126,7 @@ def with_fracture(
 
 
 def _endplates(tissue: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Voxels of bone right above or below a disc."""
+    """Return the voxels of bone directly above or below a disc."""
     disc, plates = tissue == _DISC, labels > 0
     beside = torch.zeros_like(plates)
     beside[:, :, 1:] |= disc[:, :, :-1]
@@ -143,7 +143,7 @@ def _add_blob(
     replaces: bool,
     generator: torch.Generator,
 ) -> None:
-    """A ragged ellipsoid within one vertebral body: `value` replaces the HU there, or is added and fades outwards."""
+    """Draw a ragged ellipsoid in one vertebral body: `value` replaces the HU there, or is added and fades outwards."""
     found = draw_vertebra(labels, generator)
     radii = torch.tensor([uniform(generator, radius_mm) / spacing_mm for _ in range(3)])
     share = torch.rand(3, generator=generator)
@@ -163,14 +163,14 @@ def _add_blob(
 def _add_gas(
     hu: torch.Tensor, tissue: torch.Tensor, labels: torch.Tensor, spacing_mm: float, generator: torch.Generator
 ) -> None:
-    """A flat pocket of gas in the disc below one vertebra."""
+    """Draw a flat pocket of gas in the disc below one vertebra."""
     found = draw_vertebra(labels, generator)
     width = uniform(generator, _GAS_MM) / spacing_mm
     value = uniform(generator, _GAS_HU)
     if found is None:
         return
     i, j, k = found.box(labels.shape, margin=round(8 / spacing_mm))
-    low = min(labels.shape[2], int(found.body_low[2]) + 2)  # a body may reach the border
+    low = min(labels.shape[2], int(found.body_low[2]) + 2)  # a body may touch the border
     box = (i, j, slice(k.start, max(k.start + 1, low)))
     disc = tissue[box] == _DISC
     places = torch.nonzero(disc).float()
@@ -183,7 +183,7 @@ def _add_gas(
 
 
 def _calcify(hu: torch.Tensor, tissue: torch.Tensor, value: float, generator: torch.Generator) -> None:
-    """Plaques in the walls of arteries."""
+    """Draw plaques in the walls of arteries."""
     places = 2 * torch.nonzero(tissue[::2, ::2, ::2] == _ARTERY)
     limit = uniform(generator, (0.6, 1.5))
     if not len(places):
@@ -199,7 +199,7 @@ def _calcify(hu: torch.Tensor, tissue: torch.Tensor, value: float, generator: to
 def _add_osteophytes(
     tissue: torch.Tensor, labels: torch.Tensor, before: torch.Tensor, spacing_mm: float, generator: torch.Generator
 ) -> None:
-    """Write bone at the front and side rims of one vertebral body of the labels `before`, where it meets its discs."""
+    """Add bone at the front and side rims of one vertebral body in the labels `before`, next to its discs."""
     found = draw_vertebra(before, generator)
     reach = max(1, round(uniform(generator, _OSTEOPHYTE_MM) / spacing_mm))
     if found is None:
@@ -215,7 +215,7 @@ def _add_osteophytes(
 
 
 def _distance(box: Box, centre: torch.Tensor, radii: torch.Tensor) -> torch.Tensor:
-    """Distance of the voxels of `box` from `centre`, 1 on the ellipsoid with these `radii` (all in voxels)."""
+    """Return the distance of the voxels of `box` from `centre`: 1 on the ellipsoid with these `radii`, in voxels."""
     axes = [
         ((torch.arange(s.start, s.stop) - float(c)) / float(r)).square()
         for s, c, r in zip(box, centre, radii, strict=True)
@@ -224,6 +224,6 @@ def _distance(box: Box, centre: torch.Tensor, radii: torch.Tensor) -> torch.Tens
 
 
 def _grown(mask: torch.Tensor, voxels: int) -> torch.Tensor:
-    """The mask (I, J, K) with all within `voxels` of it along each axis."""
+    """Dilate the mask (I, J, K) by `voxels` along each axis."""
     size = 2 * voxels + 1
     return functional.max_pool3d(mask.float()[None, None], size, stride=1, padding=voxels)[0, 0] > 0

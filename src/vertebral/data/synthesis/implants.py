@@ -15,9 +15,9 @@ _STREAK_REACH_MM: Range = (10.0, 40.0)
 
 
 def with_metal(hu: torch.Tensor, labels: torch.Tensor, spacing_mm: float, generator: torch.Generator) -> torch.Tensor:
-    """Put one or two rods (along the spine) or screws (from back to front) through bone; nothing where there is none.
+    """Put one or two rods (along the spine) or screws (from back to front) through bone; nothing if there is none.
 
-    Each is a bright cylinder with streaks, in the axial planes that it lies in, that fall off with the distance.
+    Each is a bright cylinder; in its axial planes, streaks fade with the distance from it.
     """
     bone = torch.nonzero(labels[::2, ::2, ::2])
     if not len(bone):

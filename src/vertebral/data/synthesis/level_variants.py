@@ -1,7 +1,7 @@
-"""Spines with one vertebra more or fewer than most people have: T13, L6, no T12, no L5. All torch, one generator.
+"""Spines with one vertebra more or fewer than usual: T13, L6, no T12, no L5. All torch, one generator.
 
-A whole body is changed along an oblique plane through a disc: below it everything moves down by one step of the spine
-and the vertebra above the plane is repeated there, or everything moves up by one step over the vertebra that goes.
+The whole body is changed along an oblique plane through a disc. Everything below it moves down by one vertebra, and the
+vertebra above the plane is repeated in the gap; or everything moves up by one vertebra over the one that is removed.
 """
 
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ import torch
 
 from vertebral.core.anatomy import BY_NAME, BY_VERSE_ID
 
-# As many planes as a step may take below what is asked for, in mm.
+# How far below the box a removed vertebra may require tissue, in mm.
 REACH_MM = 48.0
 _FEWEST_VOXELS = 160
 
 
 @dataclass(frozen=True)
 class LevelVariant:
-    """`level` is repeated as `new`, or goes where `new` is None; `before` and `after` are its neighbours."""
+    """`level` is repeated as `new`, or removed if `new` is None; `before` and `after` are its neighbours."""
 
     level: int
     before: int
@@ -43,14 +43,14 @@ def with_variant(
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Repeat or leave out a vertebra in uint8 `labels` (VerSe ids) and in `maps` of the same shape (I, J, K), axes RAS.
 
-    One of the variants for which `labels` show the level and its neighbours whole; without one nothing changes, nor
-    where a spine has T13 or L6 already.
+    Draws one of the variants for which `labels` show the level and its neighbours whole. Nothing changes if there is
+    none, or if the spine already has T13 or L6.
     """
     counts = torch.bincount(labels.flatten().int(), minlength=max(BY_VERSE_ID) + 1)
     unusual = any(counts[BY_NAME[name].verse_id] for name in ("T13", "L6"))
     whole = set() if unusual else _whole(labels, counts)
     fitting = [v for v in VARIANTS if {v.level, v.before} <= whole and counts[v.after]]
-    which = int(torch.randint(0, 12, (), generator=generator))  # a multiple of all counts of variants
+    which = int(torch.randint(0, 12, (), generator=generator))  # a multiple of every possible number of variants
     if not fitting:
         return maps, labels
     chosen = fitting[which % len(fitting)]
@@ -71,7 +71,7 @@ def with_variant(
 
 
 def _whole(labels: torch.Tensor, counts: torch.Tensor) -> set[int]:
-    """The levels that do not reach the lowest or the highest plane."""
+    """Return the levels that do not touch the lowest or the highest plane."""
     cut = {int(v) for plane in (0, -1) for v in torch.nonzero(torch.bincount(labels[:, :, plane].flatten().int()))}
     return {v for v in BY_VERSE_ID if v < len(counts) and int(counts[v]) >= _FEWEST_VOXELS and v not in cut}
 
@@ -81,13 +81,13 @@ def _centroid(labels: torch.Tensor, value: int) -> torch.Tensor:
 
 
 def _side(shape: torch.Size, plane: torch.Tensor, normal: torch.Tensor) -> torch.Tensor:
-    """(I, J, K): how far each voxel lies beyond the plane through `plane`, along `normal`."""
+    """Return (I, J, K): the distance of each voxel beyond the plane through `plane`, along `normal`."""
     i, j, k = ((torch.arange(n) - float(p)) * float(c) for n, p, c in zip(shape, plane, normal, strict=True))
     return i[:, None, None] + j[None, :, None] + k[None, None, :]
 
 
 def _shifted(values: torch.Tensor, shift: list[int]) -> torch.Tensor:
-    """`values` read `shift` voxels further along each axis; beyond the border its last voxel."""
+    """Return `values` read `shift` voxels further along each axis; the last voxel repeats beyond the border."""
     for axis, (n, by) in enumerate(zip(values.shape, shift, strict=True)):
         values = values.index_select(axis, (torch.arange(n) + by).clamp(0, n - 1))
     return values

@@ -1,4 +1,4 @@
-"""Painting: a tissue map becomes a CT in HU. All torch, one generator, so a seed gives one CT."""
+"""Painting: from a tissue map to HU. All torch, one generator, so the same seed gives the same CT."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from vertebral.data.synthesis.random_draws import happens, smooth_field, uniform
 from vertebral.data.synthesis.tissues import TISSUE_ID, TISSUES
 
 _COMMON_FIELD_HU = 20.0
-# The spacing at which the textures are as many voxels wide as `paint` says.
+# The voxel size for which `paint` gives the widths of the textures.
 _TEXTURE_SPACING_MM = 2.0
 _ARTERIAL_LIVER_HU, _ARTERIAL_VEIN_HU, _ARTERIAL_TEXTURE_HU = (50.0, 90.0), (35.0, 120.0), 35.0
 _FIXED = tuple(TISSUE_ID[name] for name in ("canal", "disc", "cartilage", "tooth")) + tuple(
@@ -20,7 +20,7 @@ _FIXED = tuple(TISSUE_ID[name] for name in ("canal", "disc", "cartilage", "tooth
 
 @dataclass(frozen=True)
 class Patient:
-    """What one scan draws before it is painted: HU mean and texture by tissue, bone density by VerSe id."""
+    """Drawn once per scan, before painting: mean HU and texture of each tissue, bone density of each VerSe id."""
 
     mean_hu: torch.Tensor
     texture_hu: torch.Tensor
@@ -29,10 +29,10 @@ class Patient:
 
 
 def breathe(tissue: torch.Tensor, shift: int) -> torch.Tensor:
-    """Move what is soft by `shift` voxels towards the tail (axis K falls) and leave the skeleton where it is.
+    """Move soft tissue caudally by `shift` voxels (towards low K) and leave the skeleton where it is.
 
-    Routine CT is taken in deep inspiration, body maps are not: lungs, diaphragm and kidneys lie lower against the
-    spine by up to two vertebrae. What lay behind bone becomes muscle.
+    Routine CT is taken in deep inspiration, unlike body maps: lungs, diaphragm and kidneys are lower relative to the
+    spine by up to two vertebrae. Gaps that bone leaves become muscle.
     """
     if shift == 0:
         return tissue
@@ -45,7 +45,7 @@ def breathe(tissue: torch.Tensor, shift: int) -> torch.Tensor:
 
 
 def draw_patient(generator: torch.Generator, config: SynthesisConfig) -> Patient:
-    """Decide the HU of every tissue; contrast medium reaches all vessels and organs of a scan or none."""
+    """Draw the HU of every tissue. A scan shows contrast medium in all vessels and organs or in none."""
     contrast = happens(generator, config.contrast_probability)
     mean = [uniform(generator, t.contrast_hu if contrast and t.contrast_hu else t.hu) for t in TISSUES]
     texture = [t.texture_hu * uniform(generator, config.texture) for t in TISSUES]
@@ -60,7 +60,7 @@ def draw_patient(generator: torch.Generator, config: SynthesisConfig) -> Patient
 def _change_patient(
     mean: list[float], texture: list[float], contrast: bool, generator: torch.Generator, config: FindingsConfig
 ) -> None:
-    """Draw the arterial phase of a scan with contrast medium, and osteoporosis. Both lists are written in place."""
+    """Draw the arterial phase of a scan with contrast medium, and osteoporosis. Changes both lists in place."""
     if contrast and happens(generator, config.arterial_probability):
         blood = uniform(generator, config.aorta_hu)
         mean[TISSUE_ID["artery"]] = blood
@@ -68,7 +68,7 @@ def _change_patient(
         mean[TISSUE_ID["organ"]] = uniform(generator, config.arterial_organ_hu)
         mean[TISSUE_ID["liver"]] = uniform(generator, _ARTERIAL_LIVER_HU)
         mean[TISSUE_ID["vein"]] = uniform(generator, _ARTERIAL_VEIN_HU)
-        # Spleen and renal cortex take it up unevenly at first.
+        # Spleen and renal cortex enhance unevenly at first.
         texture[TISSUE_ID["organ"]] = _ARTERIAL_TEXTURE_HU
     if happens(generator, config.osteoporosis_probability):
         mean[TISSUE_ID["vertebra_interior"]] = uniform(generator, config.osteoporotic_hu)

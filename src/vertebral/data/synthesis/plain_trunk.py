@@ -1,4 +1,4 @@
-"""A plain body around a vertebra-only label map, for where no body map is at hand: an oval trunk with few organs."""
+"""A simple body around a vertebra-only label map, used without a body map: an oval trunk with a few organs."""
 
 import numpy as np
 from scipy import ndimage
@@ -10,7 +10,7 @@ from vertebral.data.synthesis.body_map import BodyMap
 from vertebral.data.synthesis.spine_placement import replace_vertebrae, resample_soft
 from vertebral.data.synthesis.tissues import TISSUE_ID
 
-# mm at a level, of an adult man: half width of the trunk, skin behind the spine's centre, depth, subcutaneous fat,
+# mm at a level of an adult man: half width of the trunk, vertebral centre to the skin behind, depth, subcutaneous fat,
 # half width and half depth of both lungs together (0: none).
 _OUTLINE: dict[str, tuple[float, ...]] = {
     "C1": (76, 92, 195, 5, 0, 0), "C3": (62, 68, 128, 7, 0, 0), "C7": (80, 76, 138, 9, 0, 0),
@@ -24,10 +24,10 @@ _CANAL_MM = (9.0, 8.0)
 
 
 def plain_trunk(subject: Volume, spacing_mm: float) -> BodyMap:
-    """Clothe a label map (VerSe ids): canal and discs, muscle, fat and skin, lungs, organs, aorta; no ribs, no pelvis.
+    """Add a trunk to a label map (VerSe ids): canal, discs, muscle, fat, skin, lungs, organs, aorta; no ribs or pelvis.
 
-    Sizes follow the nearest levels. Bones that the map lacks are lacking in the body: a body map gives better context.
-    Raises ReadError where `subject` has ids that are no level, or none at all.
+    Sizes follow the nearest levels. Bones that the map lacks are missing from the body, so a body map gives better
+    context. Raises ReadError if `subject` has ids that are not levels, or none at all.
     """
     ras = subject.to_ras()
     found = sorted({int(v) for v in np.unique(ras.array)} - {0})
@@ -50,11 +50,11 @@ def plain_trunk(subject: Volume, spacing_mm: float) -> BodyMap:
 
 
 def _trunk(x: Array, y: Array, z: Array, centres: dict[int, Array]) -> Array:
-    """Tissue ids (I, J, K) of a trunk around the vertebrae's centroids, without bone and discs."""
+    """Return tissue ids (I, J, K) of a trunk around the centroids of the vertebrae, without bone and discs."""
     order = sorted(centres, key=lambda v: centres[v][2])
     heights = np.array([centres[v][2] for v in order])
     spine_x, spine_y = (np.interp(z, heights, [centres[v][a] for v in order]) for a in (0, 1))
-    # Beyond the map's ends levels go on, 30 mm each, so that the trunk does.
+    # Beyond the ends of the map, assume levels of 30 mm each, so that the trunk continues.
     rank = np.interp(z, heights, [BY_VERSE_ID[v].rank for v in order])
     rank += np.maximum(0, heights[0] - z) / _LONG_LEVEL_MM - np.maximum(0, z - heights[-1]) / _LONG_LEVEL_MM
     ranks = [BY_NAME[name].rank for name in _OUTLINE]
@@ -89,6 +89,6 @@ def _trunk(x: Array, y: Array, z: Array, centres: dict[int, Array]) -> Array:
 
 
 def _oval(x: Array, y: Array, half_x: Array | float, half_y: Array | float) -> Array:
-    """Below 1 within the oval, a little squarer than an ellipse."""
+    """Return values below 1 inside the oval, which is a little squarer than an ellipse."""
     oval: Array = np.abs(x / np.maximum(half_x, 0.1)) ** 2.4 + np.abs(y / np.maximum(half_y, 0.1)) ** 2.4
     return oval

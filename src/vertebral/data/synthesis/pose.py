@@ -1,4 +1,4 @@
-"""Pose, shape and scanner: decided first, then applied. All torch, one generator."""
+"""Pose, shape and field of view: drawn first, then applied. All torch, one generator."""
 
 import math
 
@@ -12,9 +12,9 @@ from vertebral.data.synthesis.random_draws import happens, smooth_field, uniform
 def draw_pose(
     patch: tuple[int, int, int], spacing_mm: float, generator: torch.Generator, config: SynthesisConfig
 ) -> torch.Tensor:
-    """Return (I, J, K, 3) float32: where each patch voxel lies, in mm from the patch's centre in the body's frame.
+    """Return (I, J, K, 3) float32: each patch voxel in the frame of the body, in mm from the centre of the patch.
 
-    A rotation, a scale with a little anisotropy, a mirror image (left for right; no label has a side) and a smooth
+    Combines a rotation, a slightly anisotropic scale, a left-right mirror image (no label has a side) and a smooth
     random displacement.
     """
     axes = [(torch.arange(n) - (n - 1) / 2) * spacing_mm for n in patch]
@@ -25,7 +25,7 @@ def draw_pose(
     stretch = [scale * uniform(generator, (1 - config.anisotropy, 1 + config.anisotropy)) for _ in range(3)]
     if happens(generator, config.mirror_probability):
         stretch[0] = -stretch[0]
-    # Dividing: a body scaled up by s is sampled s times more densely.
+    # Divide, because a body scaled up by s is sampled s times more densely.
     placed = points @ (matrix / torch.tensor(stretch)).T
     step = max(2, round(config.elastic_step_mm / spacing_mm))
     shift = torch.stack([smooth_field(torch.Size(patch), step, generator) for _ in range(3)], dim=-1)
@@ -43,7 +43,7 @@ def sample(volume: torch.Tensor, voxels: torch.Tensor, mode: str, outside: float
 def draw_field_of_view(
     shape: tuple[int, int, int], generator: torch.Generator, config: SynthesisConfig
 ) -> tuple[slice, slice, slice]:
-    """Decide the part of a patch that the scan shows: all, or with a slab missing at one end of a random axis."""
+    """Draw the part of a patch within the field of view: all of it, or all but a slab at one end of a random axis."""
     shown = [slice(0, n) for n in shape]
     if happens(generator, config.crop_probability):
         axis = 2 if happens(generator, 0.6) else int(torch.randint(0, 2, (), generator=generator))

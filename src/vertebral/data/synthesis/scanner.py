@@ -1,4 +1,4 @@
-"""A scanner: what it does to the HU of a posed body. All torch, one generator."""
+"""The scanner: blur, slice thickness and noise. All torch, one generator."""
 
 import math
 
@@ -12,7 +12,7 @@ AIR_HU = -1000.0
 
 
 def scan(hu: torch.Tensor, spacing_mm: float, generator: torch.Generator, config: SynthesisConfig) -> torch.Tensor:
-    """What a scanner makes of a body: in-plane blur, slice thickness along one axis, noise, offset."""
+    """Return `hu` as a scanner shows it: in-plane blur, slice thickness along one axis, noise, gain and offset."""
     blur_mm = uniform(generator, (0.0, 0.45 * spacing_mm))
     slice_mm = uniform(generator, config.slice_mm)
     axis = 2 if happens(generator, 0.7) else int(torch.randint(0, 3, (), generator=generator))
@@ -22,7 +22,7 @@ def scan(hu: torch.Tensor, spacing_mm: float, generator: torch.Generator, config
     noise = torch.randn(hu.shape, generator=generator)
     grain = uniform(generator, (0.0, 0.8))
     noise = noise + 2.0 * grain * smooth_field(hu.shape, 2, generator)
-    # Low draws are the common case in routine trunk scans; the square favours them.
+    # Squared, because low noise is the common case in routine scans of the trunk.
     level = config.noise_hu[0] + (config.noise_hu[1] - config.noise_hu[0]) * uniform(generator, (0, 1)) ** 2
     return hu * uniform(generator, (0.95, 1.05)) + uniform(generator, (-15, 15)) + level * noise
 

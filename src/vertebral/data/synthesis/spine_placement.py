@@ -1,4 +1,4 @@
-"""The placing of a vertebra-only label map in a whole-body map."""
+"""Place the vertebrae of a label map in a whole-body map."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,23 +13,25 @@ from vertebral.data.synthesis.tissues import TISSUE_ID
 
 
 def place_in_body(subject: Volume, body: BodyMap) -> BodyMap:
-    """Put a vertebra-only label map into `body`, which is bent so that its spine lies on the subject's (`body_warp`).
+    """Put a vertebra-only label map into `body`, which is bent to match the spine of the subject (`body_warp`).
 
-    Levels that the subject lacks stay the body's own.
+    Levels that the subject lacks remain those of the body.
 
-    Raises ReadError where `subject` has ids that are no level, or fewer than two whole levels in common with `body`.
+    Raises ReadError if `subject` has ids that are not levels, or fewer than two whole levels in common with `body`.
     """
     ras = subject.to_ras()
     unknown = sorted({int(v) for v in np.unique(ras.array)} - {0, *BY_VERSE_ID})
     if unknown:
-        raise ReadError(f"label ids {unknown} are no VerSe levels: convert the label map to VerSe ids")
+        raise ReadError(f"label ids {unknown} are not VerSe ids: convert the label map to VerSe ids")
     own = _drop_cut_levels(ras.array)
     own_centres = _centroids_mm(own, ras.affine)
     body_centres = _centroids_mm(body.labels, body.affine)
     pairs = _matched_levels(own_centres, body_centres)
     if len(pairs) < 2:
         whole = ", ".join(BY_VERSE_ID[v].name for v in own_centres) or "none"
-        raise ReadError(f"whole levels {whole}: two or more must be in the body too, for the spine to be placed in it")
+        raise ReadError(
+            f"whole levels {whole}: the body must show at least two of them, so that the spine can be placed in it"
+        )
     at_subject = np.array([own_centres[a] for a, _ in pairs])
     at_body = np.array([body_centres[b] for _, b in pairs])
     bent = bend_to_spine(body, at_subject, at_body)
@@ -38,7 +40,7 @@ def place_in_body(subject: Volume, body: BodyMap) -> BodyMap:
 
 
 def resample_soft(labels: UInt8, affine: Affine, shape: tuple[int, ...], target: Affine) -> UInt8:
-    """Each label smoothed by half a voxel and sampled linearly, so that thick slices give no steps."""
+    """Smooth each label by half a voxel and sample it linearly, so that thick slices leave no steps."""
     result = np.zeros(shape, np.uint8)
     best = np.full(shape, 0.5, np.float32)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
@@ -66,7 +68,7 @@ def resample_soft(labels: UInt8, affine: Affine, shape: tuple[int, ...], target:
 
 
 def replace_vertebrae(body: BodyMap, placed: UInt8) -> BodyMap:
-    """Clear the body's vertebrae between the subject's first and last level, then write the subject's own."""
+    """Clear the vertebrae of the body between first and last level of the subject, then write the subject's own."""
     tissue, labels = body.tissue.copy(), body.labels.copy()
     ranks = [BY_VERSE_ID[int(v)].rank for v in np.unique(placed) if v]
     replaced = [v for v, level in BY_VERSE_ID.items() if min(ranks) <= level.rank <= max(ranks)]
@@ -87,7 +89,7 @@ def replace_vertebrae(body: BodyMap, placed: UInt8) -> BodyMap:
 
 
 def _drop_cut_levels(labels: NDArray[np.uint8]) -> UInt8:
-    """Clear levels that reach the first or last axial slice: their shape is not whole."""
+    """Clear levels that touch the first or last axial slice: they are cut off."""
     cut = np.union1d(labels[:, :, 0], labels[:, :, -1])
     return np.where(np.isin(labels, cut), 0, labels).astype(np.uint8)
 
@@ -102,7 +104,7 @@ def _centroids_mm(labels: UInt8, affine: Affine) -> dict[int, NDArray[np.float64
 
 
 def _matched_levels(own: dict[int, NDArray[np.float64]], body: dict[int, NDArray[np.float64]]) -> list[tuple[int, int]]:
-    """Pairs of VerSe ids (subject, body) from tail to head; L6 meets the body's L5 and L1-L5 spread between."""
+    """Return pairs of VerSe ids (subject, body) from tail to head; L6 is paired with L5 of the body, L1-L5 are not."""
     l5, l6 = BY_NAME["L5"].verse_id, BY_NAME["L6"].verse_id
     pairs = [(v, v) for v in own if v in body]
     if l6 in own and l5 in body:

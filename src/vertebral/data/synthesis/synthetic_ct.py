@@ -1,4 +1,4 @@
-"""A CT with its labels from a body: painted, posed, scanned. What patches for training and `vertebral synth` share."""
+"""From a body to a CT with its labels: painted, posed, scanned. Training patches and `vertebral synth` share this."""
 
 from collections.abc import Sequence
 
@@ -27,9 +27,9 @@ _HU_ON_DISK = (-1024, 3071)
 def paint_body(
     body: CachedBody, box: Box, generator: torch.Generator, config: SynthesisConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw a patient for the part of `body` in `box`: HU float32 and labels uint8, both (I, J, K).
+    """Draw a patient within `box` of `body`. Return HU float32 and labels uint8, both (I, J, K).
 
-    Labels are the body's own but for osteophytes, which are bone of their vertebra, and for a vertebra that is
+    The labels are those of the body, except for osteophytes, which belong to their vertebra, and for a vertebra that is
     repeated or left out (`level_variants`).
     """
     mm, findings = config.cache_spacing_mm, config.findings
@@ -51,9 +51,9 @@ def paint_body(
 def _cut(
     body: CachedBody, box: Box, generator: torch.Generator, config: SynthesisConfig
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Tissue, labels and known HU of `body` in `box`, perhaps with a vertebra more or fewer."""
+    """Return tissue, labels and known HU of `body` in `box`, perhaps with a vertebra more or fewer."""
     varied = config.variant_probability > 0 and happens(generator, config.variant_probability)
-    # What a vertebra that goes makes room for comes from below.
+    # A removed vertebra makes room that is filled from below the box.
     more = min(box[2].start, round(REACH_MM / config.cache_spacing_mm)) if varied else 0
     larger = (box[0], box[1], slice(box[2].start - more, box[2].stop))
     labels = torch.from_numpy(np.array(body.labels[larger]))
@@ -72,10 +72,10 @@ def pose_body(
     generator: torch.Generator,
     config: SynthesisConfig,
 ) -> tuple[torch.Tensor, torch.Tensor, Box]:
-    """Look at a painted body from `voxels` (P, Q, R, 3), fractional indices of `hu` and `labels`, and scan it.
+    """Sample a painted body at `voxels` (P, Q, R, 3), fractional indices of `hu` and `labels`, and scan it.
 
-    Returns the CT in HU and the labels uint8, both (P, Q, R) at `spacing_mm`, and the part of them that the scan shows:
-    beside it the CT is air and the labels are 0.
+    Returns the CT in HU and the labels uint8, both (P, Q, R) at `spacing_mm`, and the box within the field of view:
+    outside it the CT is air and the labels are 0.
     """
     if config.findings is not None:
         voxels = with_fracture(voxels, labels, config.cache_spacing_mm, generator, config.findings)
@@ -91,12 +91,12 @@ def pose_body(
 def synthesise(
     body: CachedBody, config: SynthesisConfig, seed: int, spacing_mm: float, levels: Sequence[int] | None = None
 ) -> tuple[Volume, Volume]:
-    """A CT (int16 HU) of the spine of `body` and what surrounds it, and its labels (uint8, VerSe ids), on one grid.
+    """Return a CT (int16 HU) of the spine of `body` and its surroundings, and labels (uint8, VerSe ids) on its grid.
 
-    `body` has voxels of `config.cache_spacing_mm`, the CT of `spacing_mm`. `levels` are the VerSe ids to aim the field
-    of view at; what else it shows is labelled too. One seed, one CT.
+    `body` has voxels of `config.cache_spacing_mm`, the CT of `spacing_mm`. The field of view is centred on `levels`
+    (VerSe ids); other levels within it are labelled too. The same seed gives the same CT.
 
-    Raises ConfigError where the body shows none of the levels.
+    Raises ConfigError if the body shows none of the levels.
     """
     generator = torch.Generator().manual_seed(seed)
     shape = np.array(body.labels.shape)
@@ -117,7 +117,7 @@ def synthesise(
 
 
 def box_around(voxels: torch.Tensor, shape: Sequence[int]) -> Box:
-    """The part of an array of `shape` that `voxels` (P, Q, R, 3) lie in, with a margin; at least two voxels an axis."""
+    """Return the box of `voxels` (P, Q, R, 3) in an array of `shape`, with a margin; at least two voxels per axis."""
     size = torch.tensor(tuple(shape))
     low = torch.minimum((voxels.amin((0, 1, 2)).floor().long() - 1).clamp(min=0), size - 2)
     high = torch.minimum(voxels.amax((0, 1, 2)).ceil().long() + 2, size)
@@ -126,9 +126,9 @@ def box_around(voxels: torch.Tensor, shape: Sequence[int]) -> Box:
 
 
 def _extent(labels: Array, levels: Sequence[int] | None, name: str) -> tuple[Array, Array]:
-    """First and last voxel (exclusive) of the levels."""
+    """Return the first and last voxel (exclusive) of the levels."""
     wanted = labels > 0 if levels is None else np.isin(labels, levels)
     spans = [np.flatnonzero(wanted.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     if not all(len(span) for span in spans):
-        raise ConfigError(f"{name}: shows none of the levels asked for; choose others with --levels")
+        raise ConfigError(f"{name}: shows none of the requested levels; choose others with --levels")
     return np.array([s[0] for s in spans], float), np.array([s[-1] + 1 for s in spans], float)

@@ -1,4 +1,4 @@
-"""A data set of synthetic CT from label maps: which map gives which pair, what is there already, what is written."""
+"""A set of synthetic CTs on disk: plan the pairs of CT and labels, skip those that exist, write the others."""
 
 import glob
 import json
@@ -24,14 +24,14 @@ from vertebral.runtime.hashing import file_sha256
 
 NOTES = "synth.json"
 LICENCE_NOTE = (
-    "The shapes in this set are those of the label maps and body maps that it was made from: their licences hold for "
-    "it, and for what is trained with it."
+    "The shapes in this set come from the label maps and body maps that it was made from: their licences apply to it, "
+    "and to models trained with it."
 )
 
 
 @dataclass(frozen=True)
 class MapSource:
-    """A label map, and the body map it is placed in: None where it is a body map itself, or is given a plain body."""
+    """A label map and the body map to place it in: None if it is a body map itself, or gets a plain trunk."""
 
     labels: Path
     body: Path | None
@@ -39,7 +39,7 @@ class MapSource:
 
     @property
     def stem(self) -> str:
-        """The case's name, which begins the names of its pairs."""
+        """The name of the case; the names of its pairs begin with it."""
         name = self.labels.name.removesuffix(suffix_of(self.labels, IMAGE_SUFFIXES))
         for ending in ("_seg-vert_msk", "_labelmap", "_organs", "_msk", "_seg"):
             name = name.removesuffix(ending)
@@ -48,7 +48,7 @@ class MapSource:
 
 @dataclass(frozen=True)
 class SyntheticPair:
-    """Number `number` (from 1) of a set: where it comes from, its seed, and its files relative to the set's folder."""
+    """Pair `number` (from 1) of a set: its source, its seed, and its files relative to the folder of the set."""
 
     number: int
     source: MapSource
@@ -58,14 +58,14 @@ class SyntheticPair:
 
 
 def find_sources(labels: Path, bodies: str | None) -> list[MapSource]:
-    """What `labels`, a label map or a folder of them, gives; the maps take turns at the `bodies` (folder or glob).
+    """Return the sources in `labels`, a label map or a folder of them; maps use the `bodies` (folder or glob) in turn.
 
-    A map with a json of names beside it is a body map. Raises ReadError where there is no map, ConfigError where
-    `bodies` finds none.
+    A map with a JSON file of names next to it is a body map. Raises ReadError if there is no map, ConfigError if
+    `bodies` matches none.
     """
     files = [labels] if labels.is_file() else _maps(sorted(labels.rglob("*"))) if labels.is_dir() else []
     if not files:
-        raise ReadError(f"{labels}: no label map there: give a NIfTI, NRRD or MetaImage file, or a folder of them")
+        raise ReadError(f"{labels}: no label map found: give a NIfTI, NRRD or MetaImage file, or a folder of them")
     places = _bodies(bodies) if bodies is not None else []
     sources = []
     for path in files:
@@ -78,7 +78,7 @@ def find_sources(labels: Path, bodies: str | None) -> list[MapSource]:
 
 
 def plan_pairs(sources: list[MapSource], count: int, seed: int) -> list[SyntheticPair]:
-    """The pairs 1 to `count`, the sources by turns; a pair depends on `seed` and its number alone."""
+    """Return the pairs 1 to `count`, the sources in turn; a pair depends only on `seed` and its number."""
     if len({source.stem for source in sources}) < len(sources):
         sources = [*{source.stem: source for source in reversed(sources)}.values()][::-1]
     pairs = []
@@ -100,10 +100,10 @@ def make_set(
     levels: list[int] | None,
     progress: Callable[[int, int, str], None],
 ) -> int:
-    """Write what is missing of `pairs` to `out`, each file whole or not at all; returns how many pairs were made.
+    """Write the missing ones of `pairs` to `out` and return their number. No file is left incomplete.
 
-    MapSource after source, so that a body is built once. Raises OutputExistsError where `out` holds a set of other
-    settings or sources.
+    Pairs are made source by source, so that each body is built once. Raises OutputExistsError if `out` holds a set made
+    with other settings or sources.
     """
     config = changed(config, cache_spacing_mm=spacing_mm)
     notes = _notes(pairs, config, spacing_mm, levels)
@@ -125,7 +125,7 @@ def make_set(
 
 
 def build_body(source: MapSource, spacing_mm: float) -> CachedBody:
-    """Read a source and make of it what can be painted, at `spacing_mm`."""
+    """Read a source and turn it into a body that can be painted, at `spacing_mm`."""
     if source.kind == "body":
         body = load_body(source.labels, spacing_mm)
     else:
@@ -140,7 +140,7 @@ def build_body(source: MapSource, spacing_mm: float) -> CachedBody:
 
 
 def _maps(paths: list[Path]) -> list[Path]:
-    """Those of `paths` that can be label maps: images that are not hidden and not called a CT."""
+    """Return those of `paths` that can be label maps: images that are neither hidden nor named as a CT."""
     return [
         path
         for path in paths
@@ -155,7 +155,9 @@ def _bodies(pattern: str) -> list[Path]:
     found = sorted(place.iterdir()) if place.is_dir() else [Path(name) for name in sorted(glob.glob(pattern))]  # noqa: PTH207  # an absolute pattern
     bodies = [path for path in _maps(found) if _names_of(path).exists()]
     if not bodies:
-        raise ConfigError(f"--bodies {pattern}: no label map with a json of names beside it; check the folder or glob")
+        raise ConfigError(
+            f"--bodies {pattern}: no label map with a JSON file of names next to it; check the folder or glob"
+        )
     return bodies
 
 
@@ -166,7 +168,7 @@ def _names_of(path: Path) -> Path:
 def _notes(
     pairs: list[SyntheticPair], config: SynthesisConfig, spacing_mm: float, levels: list[int] | None
 ) -> dict[str, Any]:
-    """What `synth.json` says."""
+    """Return the contents of `synth.json`."""
     files = sorted({path for pair in pairs for path in (pair.source.labels, pair.source.body) if path})
     return {
         "vertebral": __version__,
@@ -189,7 +191,7 @@ def _notes(
 
 
 def _check(notes: dict[str, Any], out: Path) -> None:
-    """Refuse to mix two sets in one folder: more or fewer pairs of the same set are fine."""
+    """Refuse to mix two sets in one folder; more or fewer pairs of the same set are fine."""
     path = out / NOTES
     if not path.exists():
         return
@@ -198,6 +200,6 @@ def _check(notes: dict[str, Any], out: Path) -> None:
         pairs = {pair["ct"]: pair for pair in before["pairs"]}
         same = all(before[key] == notes[key] for key in ("spacing_mm", "levels", "synthesis"))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ReadError(f"{path}: not what synth wrote ({error!r}); choose another --out") from None
+        raise ReadError(f"{path}: not written by vertebral synth ({error!r}); choose another --out") from None
     if not same or any(pairs.get(pair["ct"], pair) != pair for pair in notes["pairs"]):
-        raise OutputExistsError(f"{path}: a set of other settings, seed or sources is there; choose another --out")
+        raise OutputExistsError(f"{path}: belongs to a set with other settings, seed or sources; choose another --out")

@@ -1,4 +1,4 @@
-"""The tissues that synthesis paints, and how structure names of public label maps fall into them."""
+"""The tissues that synthesis paints, and the tissue of each structure name in public label maps."""
 
 import re
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from vertebral.core.anatomy import BY_NAME, Level
 
 @dataclass(frozen=True)
 class Tissue:
-    """A material. `hu` is the range of its mean over patients, `texture_hu` the deviation within one patient.
+    """A tissue. `hu` is the range of its mean over patients, `texture_hu` the standard deviation within one patient.
 
     Ranges follow Hounsfield tables of radiology textbooks (for example Bushberg, The Essential Physics of Medical
-    Imaging), widened for contrast medium (`contrast_hu`, where a scan has it) and for partial volume at 2 mm.
+    Imaging), widened for contrast medium (`contrast_hu`, if a scan has it) and for partial volume at 2 mm.
     """
 
     name: str
@@ -47,7 +47,7 @@ TISSUES: tuple[Tissue, ...] = (
 )
 TISSUE_ID: dict[str, int] = {tissue.name: index for index, tissue in enumerate(TISSUES)}
 
-# First match wins; names are those of BodyParts3D's and TotalSegmentator's label maps.
+# The first match wins; names are those in the label maps of BodyParts3D and TotalSegmentator.
 _NAME_PATTERNS: tuple[tuple[str, str], ...] = (
     (r"rib_|sternum|clavic|scapula|skull|mandible|hyoid|^hip_|femur|humerus|other_bone", "bone_interior"),
     (r"tooth|teeth", "tooth"),
@@ -71,7 +71,7 @@ _NAME_PATTERNS: tuple[tuple[str, str], ...] = (
 
 
 def tissue_of(structure: str) -> int:
-    """Return the tissue id for a structure's name; vertebrae and sacrum are `vertebra_interior`, unknown is soft."""
+    """Return the tissue id of a structure name: `vertebra_interior` for vertebrae and sacrum, `soft` if unknown."""
     if level_of(structure) is not None:
         return TISSUE_ID["vertebra_interior"]
     for pattern, tissue in _NAME_PATTERNS:
@@ -81,7 +81,7 @@ def tissue_of(structure: str) -> int:
 
 
 def level_of(structure: str) -> Level | None:
-    """Return the level that a structure's name means, or None for anything but vertebrae and sacrum."""
+    """Return the level of a structure name, or None if it is neither a vertebra nor the sacrum."""
     name = structure.removeprefix("vertebrae_")
     if name == "S1" or name.startswith("sacrum"):
         return BY_NAME["sacrum"]

@@ -1,4 +1,4 @@
-"""The catalogue of a data folder: which scans there are, what they show and what is wrong with them, as one json."""
+"""The catalogue of a data folder, one JSON file: its scans, the levels they show and their problems."""
 
 import hashlib
 import json
@@ -20,9 +20,9 @@ Subset = Literal["training", "validation", "test"]
 class CatalogueCase(BaseModel):
     """One scan. Paths are POSIX and relative to the catalogue's root.
 
-    `case` is the stem of the file names, `dataset` the folder that holds images and labels, `subset` what the folders'
-    names say. `levels` are those of the label map and `cut` those of them that touch a border of the image, both from
-    head to tail. `problems` keep the scan out of use; `warnings` do not. What could not be read is None or empty.
+    `case` is the stem of the file names, `dataset` the folder of images and labels, `subset` the one that a folder name
+    contains. `levels` are those of the label map and `cut` those that touch the border of the image, both from head to
+    tail. `problems` exclude the scan from use; `warnings` do not. Values that could not be read are None or empty.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,12 +46,12 @@ class CatalogueCase(BaseModel):
 
     @property
     def usable(self) -> bool:
-        """True where CT and label map can be trained on and scored."""
+        """Whether CT and label map can be used for training and scoring."""
         return not self.problems
 
 
 class Catalogue(BaseModel):
-    """All scans below `root`, in the order of their paths; `unmatched` are images that belong to none."""
+    """All scans below `root`, in the order of their paths; `unmatched` are images that belong to no scan."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -67,7 +67,7 @@ class Catalogue(BaseModel):
 
     @property
     def sha256(self) -> str:
-        """SHA-256 over what the scans are: not over `root`, their order or the wording of problems and warnings."""
+        """SHA-256 of the scans, independent of `root`, their order and the wording of problems and warnings."""
         rows = []
         for case in sorted(self.cases, key=lambda case: case.ct):
             row = case.model_dump(mode="json", exclude={"problems", "warnings"})
@@ -76,20 +76,20 @@ class Catalogue(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def path(self, relative: str) -> Path:
-        """Return where a file of a case is."""
+        """Return the path of a file of a case."""
         return self.root / relative
 
 
 def write_catalogue(catalogue: Catalogue, path: Path) -> None:
-    """Write `catalogue` as json, with its root relative to the folder of `path`, so that both can move together."""
+    """Write `catalogue` as JSON, with its root relative to the folder of `path`, so that both can move together."""
     root = Path(os.path.relpath(catalogue.root.resolve(), path.resolve().parent)).as_posix()
     write_json(catalogue.model_dump(mode="json") | {"root": root}, path)
 
 
 def load_catalogue(path: Path, root: Path | None = None) -> Catalogue:
-    """Read a catalogue; `root` is where the data are, if they are elsewhere than when it was made.
+    """Read a catalogue; `root` is the folder of the data, if they have moved since it was made.
 
-    Raises ReadError where `path` is no catalogue of this version.
+    Raises ReadError if `path` is not a catalogue of this version.
     """
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -102,7 +102,7 @@ def load_catalogue(path: Path, root: Path | None = None) -> Catalogue:
 
 
 def summary(catalogue: Catalogue) -> dict[str, Any]:
-    """Count scans, subjects and levels, by subset too; problems and warnings are listed by case."""
+    """Count scans, subjects, levels and subsets; list problems and warnings by case."""
     levels = Counter(name for case in catalogue.usable for name in case.levels)
     cut = Counter(name for case in catalogue.usable for name in case.cut)
     return {

@@ -1,4 +1,4 @@
-"""From a data folder to its catalogue: every scan is opened once, several at a time, and a broken run goes on."""
+"""Index a data folder: open every scan once, several at a time, and write the catalogue. An interrupted run resumes."""
 
 import json
 import os
@@ -38,23 +38,23 @@ def index_dataset(
     subject: str | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Catalogue:
-    """Find the scans below `root` (see `layouts`), look into each and write the catalogue to `out`.
+    """Find the scans below `root` (see `layouts`), inspect each and write the catalogue to `out`.
 
-    `jobs` processes work at once, as many as there are processors where it is None. `progress(done, total)` counts
-    scans. What is known of a scan is noted at once in a hidden file beside `out`; there it is found again, by the size
-    and the time of its files, after an interruption or when the folder has grown.
+    `jobs` processes work at once, one per processor if it is None. `progress(done, total)` counts scans. Each inspected
+    scan is recorded at once in a hidden file next to `out`; after an interruption, or when the folder has grown, scans
+    whose files have the same size and time are taken from there.
 
-    Raises ReadError where `root` is no folder or holds no scan, OutputExistsError where `out` exists and `overwrite` is
-    not set. A scan that cannot be read is no error: it gets a problem.
+    Raises ReadError if `root` is not a folder or holds no scan, OutputExistsError if `out` exists and `overwrite` is
+    not set. A scan that cannot be read is not an error; it is listed with a problem.
     """
     if not root.is_dir():
-        raise ReadError(f"{root}: is not a folder; give the folder that the data are in")
+        raise ReadError(f"{root}: is not a folder; give the folder of the data")
     if out.exists() and not overwrite:
-        raise OutputExistsError(f"{out}: is there already; add --overwrite, or choose another --out")
+        raise OutputExistsError(f"{out}: already exists; add --overwrite, or choose another --out")
     scans, unmatched = find_scans(root, subject)
     if not scans:
         raise ReadError(
-            f"{root}: no scan was found: lay the files out as rawdata/ and derivatives/, images/ and labels/, or "
+            f"{root}: no scan found: arrange the files as rawdata/ and derivatives/, images/ and labels/, or "
             "imagesTr/ and labelsTr/"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -70,14 +70,14 @@ def index_dataset(
             stream.flush()
             known[scan.ct] = case
             progress(len(known), len(scans))
-    cases = _without_twins([known[scan.ct] for scan in scans])
+    cases = _without_duplicates([known[scan.ct] for scan in scans])
     catalogue = Catalogue(root=root.resolve(), cases=tuple(cases), unmatched=tuple(unmatched))
     write_catalogue(catalogue, out)
     return catalogue
 
 
 def inspect(root: Path, found: ScanFiles) -> CatalogueCase:
-    """Open the files of one scan and tell what they show. Reads the header of the CT and all of the label map."""
+    """Inspect the files of one scan. Reads the header of the CT and all of the label map."""
     problems, warnings = list(found.problems), list(found.warnings)
     grid = _attempt(read_geometry, root, found.ct, problems)
     labels = _attempt(read_labels, root, found.labels, problems)
@@ -107,7 +107,7 @@ def _rounded(spacing_mm: tuple[float, float, float]) -> tuple[float, float, floa
 
 
 def _attempt(read: Callable[[Path], Any], root: Path, relative: str | None, problems: list[str]) -> Any:
-    """Return what `read` gives for a file, or None and a sentence in `problems` where it cannot."""
+    """Return `read` of a file; if it fails, return None and append a sentence to `problems`."""
     if relative is None:
         return None
     try:
@@ -118,7 +118,7 @@ def _attempt(read: Callable[[Path], Any], root: Path, relative: str | None, prob
 
 
 def _levels(array: Array) -> tuple[tuple[str, ...], tuple[str, ...], list[int]]:
-    """Return the levels of a label map (I, J, K), those of them on its border, and the ids that are no level."""
+    """Return the levels of a label map (I, J, K), the levels on its border, and the ids that are not levels."""
     counts = np.zeros(1 << 16, np.int64)
     step = max(1, _SLAB_VOXELS * array.shape[2] // array.size)
     for start in range(0, array.shape[2], step):
@@ -143,7 +143,7 @@ def _geometry_problems(ct: Grid, labels: Volume) -> list[str]:
         return [f"the label map has {shapes[0]} voxels, the CT {shapes[1]}"]
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in ct.shape])).reshape(3, -1).T
     far_mm = np.linalg.norm(ct.to_world(corners) - grid.to_world(corners), axis=1).max()
-    return [f"the affines of label map and CT differ: a corner lies {far_mm:.2f} mm off"]
+    return [f"the affines of label map and CT differ: a corner is off by {far_mm:.2f} mm"]
 
 
 def _centroid_warnings(root: Path, found: ScanFiles, grid: Grid, present: Sequence[str]) -> list[str]:
@@ -151,11 +151,11 @@ def _centroid_warnings(root: Path, found: ScanFiles, grid: Grid, present: Sequen
     entries = _attempt(lambda path: read_centroids(path, grid), root, found.centroids, warnings)
     if entries is None:
         return warnings
-    named = [_called(label) for label, _ in entries]
+    named = [_name_of(label) for label, _ in entries]
     if missing := [name for name in present if name not in named]:
-        warnings.append(f"no centroids for {', '.join(missing)}")
+        warnings.append(f"no centroids of {', '.join(missing)}")
     if extra := [name for name in named if name not in present]:
-        warnings.append(f"centroids for what the label map lacks: {', '.join(extra)}")
+        warnings.append(f"centroids of levels missing in the label map: {', '.join(extra)}")
     voxels = grid.to_voxel(np.array([point for _, point in entries]).reshape(-1, 3))
     far = np.asarray(grid.shape) - 0.5
     if outside := [name for name, at in zip(named, voxels, strict=True) if (at < -0.5).any() or (at > far).any()]:
@@ -163,12 +163,12 @@ def _centroid_warnings(root: Path, found: ScanFiles, grid: Grid, present: Sequen
     return warnings
 
 
-def _called(label: int) -> str:
+def _name_of(label: int) -> str:
     return _BY_ID[label].name if label in _BY_ID else str(label)
 
 
-def _without_twins(cases: Sequence[CatalogueCase]) -> list[CatalogueCase]:
-    """Leave of scans with one id, or with one CT, a single one in use: one for the test if there is, else the first."""
+def _without_duplicates(cases: Sequence[CatalogueCase]) -> list[CatalogueCase]:
+    """Keep one scan of each id and of each CT in use: one of the test set if there is one, otherwise the first."""
     in_use: dict[str, CatalogueCase] = {}
     problems: dict[str, list[str]] = defaultdict(list)
     usable = [case for case in cases if case.usable]
@@ -177,7 +177,7 @@ def _without_twins(cases: Sequence[CatalogueCase]) -> list[CatalogueCase]:
         if by_id:
             problems[case.ct].append(f"another scan has the id {case.case}: {by_id.ct}")
         if by_content:
-            problems[case.ct].append(f"the same CT is there as {by_content.ct}")
+            problems[case.ct].append(f"the same CT exists as {by_content.ct}")
         if not by_id and not by_content:
             in_use[case.case] = in_use[f"sha256 {case.sha256_ct}"] = case
     return [changed(case, problems=(*case.problems, *problems[case.ct])) for case in cases]
@@ -188,7 +188,7 @@ def _inspected(root: Path, scans: Sequence[ScanFiles], jobs: int | None) -> Iter
     jobs = min(jobs or os.cpu_count() or 1, len(scans))
     for n, case in map_in_processes(partial(inspect, root), scans, jobs):
         if isinstance(case, ProcessDied):
-            raise VertebralError(f"{scans[n].ct}: {case.reason}: start again with fewer --jobs; what was read is kept")
+            raise VertebralError(f"{scans[n].ct}: {case.reason}: start again with fewer --jobs; scans already read are kept")
         yield scans[n], case
 
 
@@ -198,7 +198,7 @@ def _note(root: Path, scan: ScanFiles, case: CatalogueCase) -> str:
 
 
 def _recall(notes: Path, root: Path, scans: Sequence[ScanFiles]) -> dict[str, CatalogueCase]:
-    """Return the cases, by the path of their CT, that were noted for `scans` and whose files have not changed."""
+    """Return the recorded cases of `scans` whose files have not changed, by the path of their CT."""
     wanted = {scan.ct: scan for scan in scans}
     known: dict[str, CatalogueCase] = {}
     for line in notes.read_text(encoding="utf-8").splitlines() if notes.is_file() else ():
@@ -210,12 +210,12 @@ def _recall(notes: Path, root: Path, scans: Sequence[ScanFiles]) -> dict[str, Ca
             if [note["version"], note["stamps"], note["found"]] == expected:
                 known[case.ct] = case
         except (ValueError, KeyError, TypeError):
-            continue  # a line that a broken run left unfinished, or a scan that is gone
+            continue  # a line left incomplete by an interruption, or a scan that no longer exists
     return known
 
 
 def _stamps(root: Path, scan: ScanFiles) -> list[list[int] | None]:
-    """Size and time of the files of a scan."""
+    """Return size and time of the files of a scan."""
     stamps: list[list[int] | None] = []
     for path in (scan.ct, scan.labels, scan.centroids):
         try:

@@ -1,6 +1,6 @@
-"""Where data sets keep their files: which CT, label map and centroids belong together, told by their paths alone.
+"""The layouts of data sets: which CT, label map and centroids belong together, from their paths alone.
 
-Three layouts are known, side by side below one folder too:
+Three layouts are known, also mixed below one folder:
 
 - VerSe 2019 and 2020: `rawdata/sub-*/<stem>_ct.nii.gz` with `derivatives/sub-*/<stem>_seg-vert_msk.nii.gz` and
   `<stem>_seg-subreg_ctd.json` (or `_seg-vb_ctd.json`);
@@ -26,7 +26,7 @@ _SUBSETS = {"train": "training", "valid": "validation", "val": "validation", "te
 
 @dataclass(frozen=True)
 class ScanFiles:
-    """The files of one scan, none of them opened yet; paths are POSIX and relative to the folder that was searched.
+    """The files of one scan, not opened yet; paths are POSIX and relative to the folder that was searched.
 
     `problems` keep the scan out of use, `warnings` do not.
     """
@@ -44,7 +44,7 @@ class ScanFiles:
 
 @dataclass(frozen=True)
 class _Place:
-    """What a path tells: its data set's folder, its layout, its role there, and the stem that its partners share."""
+    """Read from a path: the folder of its data set, its layout, its role, and the stem that its partners share."""
 
     base: PurePosixPath
     layout: str
@@ -55,12 +55,12 @@ class _Place:
 def find_scans(root: Path, subject: str | None = None) -> tuple[list[ScanFiles], list[str]]:
     """Return the scans below `root`, in the order of their paths, and the images that belong to none.
 
-    The subject of a scan is the `sub-...` that its name begins with, or else its whole stem. `subject` is a regular
-    expression to find it by instead: what it matches in the stem, or its first group. The subset is told by the nearest
+    The subject of a scan is the `sub-...` at the start of its name, or else its whole stem. `subject` is a regular
+    expression that finds it instead: what it matches in the stem, or its first group. The subset comes from the nearest
     folder with train, val(id) or test in its name; the name of `root` counts if it is a data set itself. Hidden folders
-    are passed over.
+    are skipped.
 
-    Raises ConfigError for a bad expression, or one that does not match a stem.
+    Raises ConfigError if the expression is invalid or does not match a stem.
     """
     files = sorted(_files(root))
     places = {path: place for path in files if (place := _place(path)) is not None}
@@ -79,7 +79,7 @@ def find_scans(root: Path, subject: str | None = None) -> tuple[list[ScanFiles],
 
 
 def _files(root: Path) -> Iterator[PurePosixPath]:
-    """All files below `root`; links to folders are followed, but no folder is entered twice."""
+    """Yield all files below `root`; links to folders are followed, but no folder is entered twice."""
     entered = set()
     for folder, inner, names in os.walk(root, followlinks=True):
         status = Path(folder).stat()
@@ -93,20 +93,20 @@ def _files(root: Path) -> Iterator[PurePosixPath]:
 
 
 def _place(path: PurePosixPath) -> _Place | None:
-    """Tell what a file is in its layout, or None where it is nothing that is known."""
+    """Return the place of a file in its layout, or None if no layout has it."""
     is_json = path.name.endswith(".json")
     suffix = ".json" if is_json else suffix_of(Path(path), IMAGE_SUFFIXES)
     if not suffix:
         return None
     stem = path.name[: -len(suffix)]
     for depth, folder in reversed(list(enumerate(path.parts[:-1]))):
-        if (said := _role(folder, stem, is_json)) is not None:
-            return _Place(PurePosixPath(*path.parts[:depth]), *said)
+        if (role := _role(folder, stem, is_json)) is not None:
+            return _Place(PurePosixPath(*path.parts[:depth]), *role)
     return None
 
 
 def _role(folder: str, stem: str, is_json: bool) -> tuple[str, str, str] | None:
-    """Layout, role and shared stem of a file somewhere below `folder`."""
+    """Return layout, role and shared stem of a file somewhere below `folder`."""
     if is_json:
         layout = {"derivatives": "verse", "labels": "plain"}.get(folder)
         shared = without_ending(stem, _CENTROID_ENDINGS)
@@ -136,10 +136,10 @@ def _found(
     )
     problems = [] if labels else ["no label map was found"]
     if len(labels) > 1:
-        problems.append(f"{len(labels)} label maps fit: {', '.join(path.as_posix() for path in labels)}")
+        problems.append(f"{len(labels)} label maps match: {', '.join(path.as_posix() for path in labels)}")
     warnings = ["no centroids were found"] if place.layout == "verse" and not centroids else []
     if len(centroids) > 1:
-        warnings.append(f"{len(centroids)} centroid files fit: {', '.join(path.as_posix() for path in centroids)}")
+        warnings.append(f"{len(centroids)} centroid files match: {', '.join(path.as_posix() for path in centroids)}")
     folders = ct.parts[:-1] if place.base.name else (root_name, *ct.parts[:-1])
     return ScanFiles(
         case=place.stem,
@@ -155,7 +155,7 @@ def _found(
 
 
 def _subset_of(folders: Sequence[str]) -> str | None:
-    """Return the subset that the innermost telling folder names."""
+    """Return the subset that the innermost folder with one in its name names."""
     for folder in reversed(folders):
         if found := _SUBSET.search(folder.lower()):
             return _SUBSETS[found[1]]

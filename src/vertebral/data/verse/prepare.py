@@ -1,4 +1,4 @@
-"""From a catalogue and its split to prepared scans on disk: several at a time, each once, and a broken one left out."""
+"""Prepare the scans of a catalogue and its split on disk: several at a time, each once; failures are left out."""
 
 import errno
 import hashlib
@@ -52,16 +52,16 @@ def prepare_dataset(
     jobs: int | None = None,
     progress: Progress = lambda done, total, case: None,
 ) -> PreparedSet:
-    """Prepare the scans that the folds of `split` name into `out`, and open the result.
+    """Prepare the scans in the folds of `split` into `out`, and open the result.
 
-    `jobs` processes take a scan each; None is as many as there are processors, but 8 at the most, since a scan takes
-    some 12 bytes of memory a voxel of its CT. What is done already is kept. A scan that fails beside others is tried
-    once more alone, and then left out, with its error. `progress(done, total, case)` counts scans.
+    `jobs` processes take a scan each; None means one per processor, at most 8, because a scan takes about 12 bytes of
+    memory per voxel of its CT. Finished scans are kept. A scan that fails among others is tried once more alone, then
+    left out with its error. `progress(done, total, case)` counts scans.
 
-    Raises ConfigError where `split` is of another catalogue, InputError where the disk is small or no scan succeeds.
+    Raises ConfigError if `split` belongs to another catalogue, InputError if the disk is too small or no scan succeeds.
     """
     if split.catalog_sha256 != catalogue.sha256:
-        raise ConfigError(f"{catalogue.root}: the split was made from another catalogue: make it again")
+        raise ConfigError(f"{catalogue.root}: the split belongs to another catalogue: make it again")
     wanted = {case for fold in split.folds for case in (*fold.train, *fold.validation)}
     tasks = [_task(catalogue, case, preprocess, out) for case in catalogue.usable if case.case in wanted]
     todo = [task for task in tasks if stored_scan(task.folder) is None]
@@ -92,9 +92,9 @@ def prepare_dataset(
 
 
 def draw_bone(labels: NDArray[Any]) -> tuple[NDArray[np.int32], tuple[str, ...]]:
-    """Draw at most 20,000 voxels of vertebrae from a label map (I, J, K): as many of each level, where it has so many.
+    """Draw at most 20,000 voxels of vertebrae from a label map (I, J, K), equally many of each level if it has enough.
 
-    Returns their indices (N, 3) and the levels that are there, both from head to tail. The draw is always the same.
+    Returns their indices (N, 3) and the levels found, both from head to tail. The draw is always the same.
     """
     vertebrae = [level for level in LEVELS if level.is_vertebra]
     voxels = np.flatnonzero(np.isin(labels, [level.verse_id for level in vertebrae]))
@@ -117,19 +117,17 @@ def _task(catalogue: Catalogue, case: CatalogueCase, preprocess: PreprocessConfi
 def _require_disk(tasks: Sequence[_Task], out: Path) -> None:
     need_gb, free_gb = sum(_voxels(task) for task in tasks) * _BYTES_PER_VOXEL / 1e9, shutil.disk_usage(out).free / 1e9
     if need_gb > free_gb:
-        raise InputError(
-            f"{out}: about {need_gb:.3g} GB are needed and {free_gb:.3g} GB are free: choose another --out"
-        )
+        raise InputError(f"{out}: needs about {need_gb:.3g} GB, {free_gb:.3g} GB are free: choose another --out")
 
 
 def _voxels(task: _Task) -> float:
-    """How many voxels a scan will have, about."""
+    """Estimate the number of voxels of a prepared scan."""
     shape, spacing_mm = task.case.shape or (), task.case.spacing_mm or ()
     return math.prod(n * mm / task.preprocess.spacing_mm for n, mm in zip(shape, spacing_mm, strict=True))
 
 
 def _run(tasks: Sequence[_Task], jobs: int | None) -> Iterator[tuple[_Task, str | None]]:
-    """Do `tasks`, in any order; yield each with None or, after its last attempt, its error."""
+    """Run `tasks`, in any order; yield each with None or, after its last attempt, its error."""
     jobs = min(jobs or min(os.cpu_count() or 1, _MOST_JOBS_BY_DEFAULT), len(tasks))
     failed = []
     for n, fault in map_in_processes(_attempt, tasks, jobs, threads=1):
@@ -143,10 +141,10 @@ def _run(tasks: Sequence[_Task], jobs: int | None) -> Iterator[tuple[_Task, str 
 
 
 def _attempt(task: _Task) -> str | None:
-    """Prepare a scan; return None, or what is wrong with it. A full disk is not wrong with the scan, and raised."""
+    """Prepare a scan; return None or its error. A full disk is not an error of the scan and is raised."""
     try:
         _build(task)
-    # Whatever one of a thousand scans brings up must not end the work on the others.
+    # One failure among a thousand scans must not end the work on the others.
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
@@ -163,10 +161,10 @@ def _build(task: _Task) -> None:
     case, spacing_mm = task.case, task.preprocess.spacing_mm
     for path, expected in ((task.ct, case.sha256_ct), (task.labels, case.sha256_labels)):
         if file_sha256(path) != expected:
-            raise ReadError(f"{path}: has changed since the catalogue was made: make it again")
+            raise ReadError(f"{path}: has changed since the catalogue was made: make the catalogue again")
     given, ct = read_labels(task.labels), read_scan(task.ct).volume
     if not ct.grid.matches(given.grid):
-        raise ReadError(f"{task.labels}: its grid differs from that of {task.ct}: resample one to the other")
+        raise ReadError(f"{task.labels}: its grid differs from that of {task.ct}: resample one to match the other")
     labels = prepare_labels(given, spacing_mm).array
     bone, levels = draw_bone(labels)
     if not levels:

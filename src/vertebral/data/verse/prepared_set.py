@@ -1,18 +1,18 @@
-"""Scans of a catalogue as the network sees them, made once, so that patches can be cut from them at random.
+"""Prepared scans: those of a catalogue as the network sees them, from which patches are cut at random.
 
-What is stored is the result of `preprocess.prepare` before scaling: axes R, A, S, isotropic, clipped to the window and
-rounded to whole HU. It lies in uncompressed `.npy` files that are memory-mapped: a patch reads only the pages it lies
-on, in about the time of a copy, and the system keeps pages in memory once for all workers. Compressed chunks (zarr,
-HDF5) would be unpacked anew for every patch, and a `.nii.gz` as a whole. The price is disk: 3 bytes a voxel, which for
-a trunk of 300 x 300 x 500 mm at 1 mm is 135 MB.
+The arrays are the result of `preprocess.prepare` before scaling: axes R, A, S, isotropic, clipped to the window and
+rounded to whole HU. They are uncompressed, memory-mapped `.npy` files: a patch reads only its own pages, in about the
+time of a copy, and all workers share the page cache. Compressed chunks (zarr, HDF5) would be decompressed again for
+every patch, and a `.nii.gz` as a whole. The price is disk space: 3 bytes per voxel, or 135 MB for a trunk of
+300 x 300 x 500 mm at 1 mm.
 
-    OUT/prepared.json                      settings, split, what is there and what was left out
+    OUT/prepared.json                      settings, split, scans, and scans left out
     OUT/cases/<case>-<key>/ct.npy          int16 (I, J, K) HU
                            labels.npy      uint8 (I, J, K) VerSe ids
                            bone.npy        int32 (N, 3) voxels of vertebrae, at most 20,000, as many of each level
-                           case.json       written last: without it the folder is not done
+                           case.json       written last: without it the folder is incomplete
 
-The key is made from the contents of both files, the settings that change what is stored, and the version of this code.
+The key is a hash of the contents of both files, the settings that change the arrays, and the version of this code.
 """
 
 import json
@@ -28,7 +28,7 @@ from vertebral.core.errors import ConfigError
 from vertebral.core.volume import Affine
 from vertebral.data.verse.split import Split
 
-Row = tuple[float, float, float, float]
+AffineRow = tuple[float, float, float, float]
 
 _REMEDY = "make it with vertebral data prepare"
 
@@ -36,8 +36,8 @@ _REMEDY = "make it with vertebral data prepare"
 class PreparedScan(BaseModel):
     """A scan on disk, in arrays of `shape` (I, J, K) with axes R, A, S and `spacing_mm` along each.
 
-    Arrays are mapped anew at each access, which takes a fraction of a millisecond: so a scan holds no open file, of
-    which a process may have only so many, and costs nothing to send to another process.
+    Arrays are mapped at each access, which takes a fraction of a millisecond. So a scan keeps no file open, of which a
+    process may have only so many, and is cheap to send to another process.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,7 +47,7 @@ class PreparedScan(BaseModel):
     folder: Path
     shape: tuple[int, int, int]
     spacing_mm: float
-    affine_rows: tuple[Row, Row, Row, Row]
+    affine_rows: tuple[AffineRow, AffineRow, AffineRow, AffineRow]
     levels: tuple[str, ...]
     sha256_ct: str
     sha256_labels: str
@@ -69,7 +69,7 @@ class PreparedScan(BaseModel):
 
     @property
     def bone(self) -> NDArray[np.int32]:
-        """(N, 3) indices of voxels of vertebrae, one or more, drawn evenly over the levels; read-only."""
+        """Indices (N, 3) of voxels of vertebrae, at least one, drawn evenly over the levels; read-only."""
         return self._mapped("bone")
 
     def _mapped(self, name: str) -> NDArray[Any]:
@@ -77,7 +77,7 @@ class PreparedScan(BaseModel):
 
 
 class PreparedSet(BaseModel):
-    """What `data prepare` made below `root`: the scans, and why others were left out."""
+    """The scans that `data prepare` made below `root`, and why others were left out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -91,19 +91,19 @@ class PreparedSet(BaseModel):
 
     @property
     def scans(self) -> dict[str, PreparedScan]:
-        """The scans by the id of their case."""
+        """The scans by case id."""
         return {scan.case: scan for scan in self.cases}
 
     @property
     def unused(self) -> list[Path]:
-        """Folders of scans that nothing refers to any more: of other settings, or of files that have changed."""
+        """Folders of scans that are no longer used: made with other settings, or from files that have changed."""
         used = {scan.folder.name for scan in self.cases}
         return sorted(path for path in (self.root / "cases").iterdir() if path.is_dir() and path.name not in used)
 
     def fold(self, number: int) -> tuple[list[PreparedScan], list[PreparedScan]]:
-        """Return the scans to train on and those to validate on, without what was left out.
+        """Return the scans for training and for validation, without those left out.
 
-        Raises ConfigError where the split has no such fold.
+        Raises ConfigError if the split has no such fold.
         """
         if not 0 <= number < len(self.split.folds):
             raise ConfigError(f"{self.root}: fold {number}: its split has folds 0 to {len(self.split.folds) - 1}")
@@ -112,18 +112,18 @@ class PreparedSet(BaseModel):
         return train, validation
 
     def check(self, preprocess: PreprocessConfig) -> None:
-        """Raise ConfigError where the scans were prepared with another spacing or window than `preprocess` has."""
+        """Raise ConfigError if the scans were prepared with another spacing or window than `preprocess` has."""
         for name in ("spacing_mm", "window_hu"):
-            here, asked = getattr(self.preprocess, name), getattr(preprocess, name)
-            if here != asked:
+            here, wanted = getattr(self.preprocess, name), getattr(preprocess, name)
+            if here != wanted:
                 raise ConfigError(
-                    f"{self.root}: was prepared with {name} {here}, the config has {asked}: "
+                    f"{self.root}: was prepared with {name} {here}, the config has {wanted}: "
                     "run vertebral data prepare with this config"
                 )
 
 
 def open_prepared(folder: Path) -> PreparedSet:
-    """Open what `data prepare` made. Raises ConfigError where `folder` is something else, or lacks one of its scans."""
+    """Open the output of `data prepare`. Raises ConfigError if `folder` is something else, or lacks a scan."""
     path = folder / "prepared.json"
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -131,16 +131,18 @@ def open_prepared(folder: Path) -> PreparedSet:
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file: {_REMEDY}") from None
     except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{path}: does not list scans as this version does ({_first(error)}): {_REMEDY}") from error
+        raise ConfigError(
+            f"{path}: not a list of prepared scans of this version ({_first(error)}): {_REMEDY}"
+        ) from error
     cases = tuple(changed(scan, folder=folder / scan.folder) for scan in made.cases)
     for scan in cases:
         if not (scan.folder / "case.json").is_file():
-            raise ConfigError(f"{scan.folder}: is missing or not done: {_REMEDY}, which keeps what is there")
+            raise ConfigError(f"{scan.folder}: is missing or incomplete: {_REMEDY}, which keeps finished scans")
     return changed(made, cases=cases)
 
 
 def stored_scan(folder: Path) -> PreparedScan | None:
-    """Return the scan in `folder`, or None where it is not done."""
+    """Return the scan in `folder`, or None if it is incomplete."""
     try:
         stored = json.loads((folder / "case.json").read_text(encoding="utf-8"))
         return PreparedScan.model_validate({**stored, "folder": folder})
@@ -149,7 +151,7 @@ def stored_scan(folder: Path) -> PreparedScan | None:
 
 
 def _first(error: Exception) -> str:
-    """What is wrong, in a few words."""
+    """Return the first problem, in a few words."""
     if isinstance(error, ValidationError):
         fault = error.errors()[0]
         return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"

@@ -1,4 +1,4 @@
-"""Who is trained on and who is not: a catalogue divided by subject, the same way each time."""
+"""Split a catalogue by subject into training, validation and test sets, reproducibly."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ _SEVEREST_FIRST = ("test", "validation", "training")
 
 
 class Fold(BaseModel):
-    """Ids of cases to train on and to validate on."""
+    """Ids of the cases for training and validation."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,7 +31,7 @@ class Fold(BaseModel):
 
 
 class LeftOut(BaseModel):
-    """A scan in no set, by the path of its CT, and why."""
+    """A scan in no set, by the path of its CT, and the reason."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,22 +56,21 @@ class Split(BaseModel):
 def make_split(
     catalogue: Catalogue, mode: Mode = "random", validation: float = 0.2, folds: int = 5, seed: int = 0
 ) -> Split:
-    """Divide the usable scans of `catalogue` so that all scans of a subject stay together.
+    """Split the usable scans of `catalogue` so that all scans of a subject stay together.
 
-    `random` puts the share `validation` of the subjects into the validation set, `folds` makes `folds` such sets that
-    share no subject, each for a fold of its own. Both are stratified: by which of the cervical, thoracic and lumbar
-    regions a subject's label maps show, and by whether they show an anomaly of number (T13, L6, or T11 and L1 without
-    T12). Subjects of which a folder says `test` make up the test set, and are not drawn from; if the catalogue has no
-    others, they are drawn from as if they had come without that word, and the test set is empty. Subjects whose folders
-    say training and validation are drawn from alike.
+    `random` puts the share `validation` of the subjects into the validation set; `folds` makes `folds` validation sets
+    without common subjects, one per fold. Both are stratified by the regions (cervical, thoracic, lumbar) in the label
+    maps of a subject and by whether they show a numerical anomaly (T13, L6, or T11 and L1 without T12). Subjects in a
+    folder named `test` form the test set and are not drawn; if the catalogue has no others, they are drawn like any
+    other, and the test set is empty. Folders named training and validation make no difference.
 
-    `challenge` takes the sets that the folders name. A subject with scans in several of them goes as a whole to the
-    test set if it has one there, else to the validation set. Scans without such a folder are left out.
+    `challenge` uses the sets that the folders name. A subject with scans in several of them goes to the test set if it
+    has a scan there, otherwise to the validation set. Scans without such a folder are left out.
 
-    Order and seed: a subject's place is drawn by a hash of `seed` and its name, so the result depends neither on the
-    order of the catalogue nor on the platform.
+    The order of subjects is drawn from a hash of `seed` and their names, so the result depends neither on the order of
+    the catalogue nor on the platform.
 
-    Raises ConfigError where there are too few subjects for this, or the settings are out of range.
+    Raises ConfigError if there are too few subjects, or the settings are out of range.
     """
     _check(mode, validation, folds)
     subsets = _subsets(catalogue.cases)
@@ -84,7 +83,7 @@ def make_split(
         )
     if mode == "challenge":
         outside = [case for name, cases in subjects.items() if subsets[name] is None for case in cases]
-        left_out += [LeftOut(ct=case.ct, why="no folder names its subset") for case in outside]
+        left_out += [LeftOut(ct=case.ct, why="no folder name gives its subset") for case in outside]
         chosen = [[name for name in subjects if subsets[name] == subset] for subset in reversed(_SEVEREST_FIRST)]
         drawn, test = _challenge(catalogue, *chosen)
     else:
@@ -103,15 +102,15 @@ def make_split(
 
 
 def write_split(split: Split, path: Path) -> None:
-    """Write `split` as json."""
+    """Write `split` as JSON."""
     write_json(split.model_dump(mode="json"), path)
 
 
 def load_split(path: Path, catalogue: Catalogue) -> Split:
     """Read a split of `catalogue`.
 
-    Raises ReadError where `path` is no split, was made from another catalogue, names a case that is not usable there,
-    or has a subject on both sides.
+    Raises ReadError if `path` is not a split, was made from another catalogue, names a case that is not usable there,
+    or has a subject in two sets.
     """
     try:
         split = Split.model_validate_json(path.read_bytes())
@@ -134,12 +133,12 @@ def load_split(path: Path, catalogue: Catalogue) -> Split:
 
 
 def has_anomaly(levels: Sequence[str]) -> bool:
-    """True where a label map with these levels shows a T13, an L6, or an absent T12."""
+    """Return whether a label map with these levels shows a T13, an L6, or an absent T12."""
     return "T13" in levels or "L6" in levels or ("T12" not in levels and "T11" in levels and "L1" in levels)
 
 
 def describe(split: Split, catalogue: Catalogue) -> list[dict[str, Any]]:
-    """Return a row for each set: its name, subjects, scans, and subjects that show each region or an anomaly."""
+    """Return a row per set: name, subjects, scans, and the numbers of subjects with each region or an anomaly."""
     cases = {case.case: case for case in catalogue.usable}
     many = len(split.folds) > 1
     sets: list[tuple[str, tuple[str, ...]]] = []
@@ -173,7 +172,7 @@ def _by_subject(cases: Sequence[CatalogueCase]) -> dict[str, list[CatalogueCase]
 
 
 def _subsets(cases: Sequence[CatalogueCase]) -> dict[str, str | None]:
-    """Return the subset of each subject, by all of its scans, usable or not."""
+    """Return the subset of each subject, from all of its scans, usable or not."""
     found: dict[str, set[str | None]] = defaultdict(set)
     for case in cases:
         found[case.subject].add(case.subset)
@@ -192,12 +191,12 @@ def _challenge(
 ) -> tuple[list[Sides], list[str]]:
     for name, subjects in (("training", training), ("validation", validation)):
         if not subjects:
-            raise ConfigError(f"{catalogue.root}: no usable scan lies in a {name} folder: use --mode random")
+            raise ConfigError(f"{catalogue.root}: no usable scan is in a {name} folder: use --mode random")
     return [(training, validation)], test
 
 
 def _random(subjects: Mapping[str, Sequence[CatalogueCase]], share: float, seed: int) -> list[Sides]:
-    """Take every n-th subject of the ordered ones: as close to `share` in each stratum as in all."""
+    """Take every n-th of the ordered subjects, which keeps `share` in each stratum as well as overall."""
     order = _ordered(subjects, seed)
     if len(order) < 2:
         raise ConfigError(f"{len(order)} subject(s) outside the test folders, but a split needs two: index more data")
@@ -209,10 +208,10 @@ def _random(subjects: Mapping[str, Sequence[CatalogueCase]], share: float, seed:
 
 
 def _folds(subjects: Mapping[str, Sequence[CatalogueCase]], count: int, seed: int) -> list[Sides]:
-    """Deal the ordered subjects out in turn."""
+    """Deal out the ordered subjects in turn."""
     order = _ordered(subjects, seed)
     if len(order) < count:
-        raise ConfigError(f"--folds {count}: only {len(order)} subject(s) can be drawn from; use fewer folds")
+        raise ConfigError(f"--folds {count}: only {len(order)} subject(s) are available; use fewer folds")
     dealt = [order[turn::count] for turn in range(count)]
     return [([name for other in dealt if other is not own for name in other], own) for own in dealt]
 
@@ -223,12 +222,12 @@ def _ordered(subjects: Mapping[str, Sequence[CatalogueCase]], seed: int) -> list
 
 
 def _stratum(cases: Sequence[CatalogueCase]) -> tuple[tuple[bool, ...], bool]:
-    """Return which regions the scans of a subject show, and whether they show an anomaly of number."""
+    """Return which regions the scans of a subject show, and whether they show a numerical anomaly."""
     shown = {BY_NAME[name].region for case in cases for name in case.levels}
     return tuple(region in shown for region in REGIONS), any(has_anomaly(case.levels) for case in cases)
 
 
 def _draw(seed: int, what: str) -> float:
-    """Return a number in [0, 1) that depends on `seed` and `what` alone."""
+    """Return a number in [0, 1) that depends only on `seed` and `what`."""
     digest = hashlib.sha256(json.dumps([seed, what]).encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
