@@ -79,7 +79,7 @@ def test_download_shows_the_licence_and_passes_on_what_was_asked(fetched: list[A
     assert "dataset-verse19training download" in rest
     assert result.stdout.splitlines() == [
         str(tmp_path / names[0]),
-        f"{tmp_path / names[1]} (was complete)",
+        f"{tmp_path / names[1]} (already complete)",
         str(tmp_path / names[2]),
         str(tmp_path / names[3]),
     ]

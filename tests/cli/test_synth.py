@@ -45,9 +45,9 @@ def test_a_set_is_made_and_found_by_data_index(label_map: Path, tmp_path: Path) 
     [
         (("--spacing-mm", 9), "--spacing-mm 9: choose 0.5 to 4"),
         (("--config", "resunet"), "resunet: its data are of kind scans; give a config of kind synthetic"),
-        (("--bodies", "nowhere"), "--bodies nowhere: no label map with a json of names"),
+        (("--bodies", "nowhere"), "--bodies nowhere: no label map with a JSON file of names"),
         (("--levels", "L1-C3"), "is reversed"),
-        (("--levels", "C1", "--spacing-mm", 4), "shows none of the levels asked for"),
+        (("--levels", "C1", "--spacing-mm", 4), "shows none of the requested levels"),
         (("--set", "data.synthesis.findings.arms_probability=3"), "arms_probability = 3"),
     ],
 )
@@ -62,7 +62,7 @@ def test_a_file_in_the_way_of_the_folder(label_map: Path, tmp_path: Path) -> Non
     result = invoke("synth", label_map, "--out", label_map)
     assert result.exit_code == 2 and "is a file; give a folder as --out" in result.stderr
     result = invoke("synth", tmp_path / "nowhere", "--out", tmp_path / "set")
-    assert result.exit_code == 2 and "nowhere: no label map there" in result.stderr
+    assert result.exit_code == 2 and "nowhere: no label map found" in result.stderr
 
 
 def test_help_says_that_body_maps_give_better_context() -> None:

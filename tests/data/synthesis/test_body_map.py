@@ -114,13 +114,13 @@ def test_flesh_reaches_the_first_and_last_slice(tmp_path: Path) -> None:
 def test_a_body_map_without_names_is_refused(tmp_path: Path) -> None:
     path = write_map(tmp_path, fat_box(), NAMES)
     (tmp_path / "a_labelmap.json").unlink()
-    with pytest.raises(ReadError, match=r"needs a_labelmap\.json beside it"):
+    with pytest.raises(ReadError, match=r"needs its names in a_labelmap\.json next to it"):
         load_body(path, MM)
 
 
 @pytest.mark.parametrize("names", [["L1"], {"one": "L1"}, {"labels": ["L1"]}, "L1"])
 def test_names_of_another_form_are_refused(tmp_path: Path, names: object) -> None:
-    with pytest.raises(ReadError, match=r"needs a_labelmap\.json"):
+    with pytest.raises(ReadError, match=r"needs its names in a_labelmap\.json"):
         load_body(write_map(tmp_path, fat_box(), names), MM)
 
 
@@ -131,5 +131,5 @@ def test_an_id_without_a_name_is_refused_not_taken_for_air(tmp_path: Path) -> No
 
 
 def test_an_id_above_255_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ReadError, match=r"ids 300 .*above 255"):
+    with pytest.raises(ReadError, match=r"ids 300 .*exceed 255"):
         load_body(write_map(tmp_path, fat_box(), {**NAMES, "300": "spleen"}), MM)

@@ -144,11 +144,11 @@ def test_t13_of_the_subject_is_kept_though_no_body_has_it() -> None:
 
 @pytest.mark.parametrize("levels", [("C1", "C2", "C3"), ("C7", "T1", "L3")])
 def test_fewer_than_two_common_levels_are_refused(levels: tuple[str, ...]) -> None:
-    with pytest.raises(ReadError, match=f"whole levels .*{levels[0]}.*two or more"):
+    with pytest.raises(ReadError, match=f"whole levels .*{levels[0]}.*at least two"):
         place_in_body(subject_of(levels), block_body())
 
 
 def test_ids_that_are_no_level_are_refused() -> None:
     subject = subject_of(("L1", "L2"))
-    with pytest.raises(ReadError, match=r"\[40\] are no VerSe levels"):
+    with pytest.raises(ReadError, match=r"\[40\] are not VerSe ids"):
         place_in_body(Volume(np.where(subject.array == 20, 40, subject.array), subject.affine), block_body())

@@ -89,7 +89,7 @@ def test_levels_aim_the_field_of_view() -> None:
     whole, one = (synthesise(block(), STILL, 0, MM, levels)[1] for levels in (None, [L1]))
     assert one.array.shape[2] < whole.array.shape[2]
     assert (one.array == L1).sum() == (vertebrae().array == L1).sum()
-    with pytest.raises(ConfigError, match="block: shows none of the levels"):
+    with pytest.raises(ConfigError, match="block: shows none of the requested levels"):
         synthesise(block(), STILL, 0, MM, [1])
 
 
@@ -142,9 +142,9 @@ def test_sources_are_label_maps_by_turns_and_body_maps(maps: Path) -> None:
 
 
 def test_bad_sources_are_named(maps: Path, tmp_path: Path) -> None:
-    with pytest.raises(ReadError, match="nowhere: no label map there"):
+    with pytest.raises(ReadError, match="nowhere: no label map found"):
         find_sources(tmp_path / "nowhere", None)
-    with pytest.raises(ConfigError, match="no label map with a json of names"):
+    with pytest.raises(ConfigError, match="no label map with a JSON file of names"):
         find_sources(maps, str(maps))
 
 
@@ -186,7 +186,7 @@ def test_two_sets_are_not_mixed(maps: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputExistsError, match="other settings, seed or sources"):
         made(maps, tmp_path / "set", 1, seed=1)
     (tmp_path / "set" / NOTES).write_text("{}")
-    with pytest.raises(ReadError, match="not what synth wrote"):
+    with pytest.raises(ReadError, match="not written by vertebral synth"):
         made(maps, tmp_path / "set", 1)
 
 

@@ -155,7 +155,7 @@ def test_what_is_complete_is_not_asked_for(server: Server, tmp_path: Path) -> No
     again = fetch(server, tmp_path)
     assert server.log == []
     assert (again[0].folder, again[0].sha256) == (first[0].folder, first[0].sha256)
-    assert again[0].was_there
+    assert again[0].was_complete
 
 
 def test_a_broken_connection_goes_on_where_it_ended(server: Server, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_later_run_goes_on_too(server: Server, tmp_path: Path) -> None:
 
 def test_a_whole_part_is_unpacked_without_another_body(server: Server, tmp_path: Path) -> None:
     (tmp_path / NAME).mkdir()
-    with pytest.raises(OutputExistsError, match="is there already"):
+    with pytest.raises(OutputExistsError, match="already exists"):
         fetch(server, tmp_path)
     (tmp_path / NAME).rmdir()
     fetch(server, tmp_path)
@@ -239,7 +239,7 @@ def test_more_than_was_announced_is_refused(server: Server, tmp_path: Path) -> N
 
 def test_a_body_that_never_comes_is_given_up_and_kept(server: Server, tmp_path: Path) -> None:
     server.break_after = [250_000, 0, 0, 0]
-    with pytest.raises(DownloadError, match=r"4 times in a row: try again later; what is already here is kept.*osf.io"):
+    with pytest.raises(DownloadError, match=r"4 times in a row: try again later; the downloaded part is kept.*osf.io"):
         fetch(server, tmp_path)
     assert (tmp_path / f"{NAME}.zip.part").stat().st_size == 250_000
 
@@ -263,7 +263,7 @@ def test_no_server(tmp_path: Path) -> None:
 
 def test_a_server_that_tells_no_length(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Handler, "send_header", lambda *_: None)
-    with pytest.raises(DownloadError, match="does not tell the length"):
+    with pytest.raises(DownloadError, match="does not give the length"):
         fetch(server, tmp_path)
 
 
@@ -341,7 +341,7 @@ def test_space_is_checked_before_anything_is_fetched(
 ) -> None:
     need = 2.2 * len(server.files[NAME])
     monkeypatch.setattr(shutil, "disk_usage", disk(int(need) - 10))
-    with pytest.raises(InputError, match=r"0\.00132 GB are needed.*choose another --out"):
+    with pytest.raises(InputError, match=r"needs 0\.00132 GB.*choose another --out"):
         fetch(server, tmp_path)
     assert server.gets == []
     monkeypatch.setattr(shutil, "disk_usage", disk(int(need) + 10))
@@ -361,7 +361,7 @@ def test_space_that_is_taken_already_counts(server: Server, tmp_path: Path, monk
 def test_a_changed_folder_is_left_alone(server: Server, tmp_path: Path) -> None:
     fetch(server, tmp_path)
     (tmp_path / NAME / CT).unlink()
-    with pytest.raises(OutputExistsError, match=r"holds 1 files of 4 bytes, and 2 of 600004 were.*move it and"):
+    with pytest.raises(OutputExistsError, match=r"holds 1 files of 4 bytes, but 2 of 600004 were.*move it and"):
         fetch(server, tmp_path)
     shutil.rmtree(tmp_path / NAME)
     fetch(server, tmp_path)
@@ -377,7 +377,7 @@ def test_another_json_in_the_place_of_the_record(server: Server, tmp_path: Path)
 def test_a_zip_put_there_by_hand_is_unpacked(server: Server, tmp_path: Path) -> None:
     zip_path = tmp_path / f"{NAME}.zip"
     zip_path.write_bytes(server.files[NAME])
-    assert not fetch(server, tmp_path)[0].was_there
+    assert not fetch(server, tmp_path)[0].was_complete
     assert (server.log, zip_path.is_file(), (tmp_path / NAME / CT).is_file()) == ([], True, True)
     shutil.rmtree(tmp_path / NAME)
     zip_path.write_bytes(b"damaged")

@@ -504,7 +504,7 @@ def test_zip_refusals(tmp_path, tiny_ct):
     refused(zipped(tmp_path / "none.zip", {"a.txt": b"hello"}), "none of the 1 files is DICOM")
     refused(zipped(tmp_path / "empty.zip", {}), "folder is empty")
     (tmp_path / "text.zip").write_text("hello")
-    refused(tmp_path / "text.zip", "not a zip file or damaged")
+    refused(tmp_path / "text.zip", "damaged, or not a zip file")
     cut = zipped(tmp_path / "cut.zip", {"a.nii": image}).read_bytes()
     (tmp_path / "cut.zip").write_bytes(cut[:100] + b"\xff" * 20 + cut[120:])
     refused(tmp_path / "cut.zip", "damaged|cannot be unpacked")

@@ -1,7 +1,7 @@
-"""The public VerSe archives: fetched, checked and unpacked, each one whole or not at all."""
+"""Download, check and unpack the public VerSe archives; none is left incomplete."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -27,15 +27,15 @@ CITATIONS = (
     "Liebl H, Schinz D, Sekuboyina A, et al. A computed tomography vertebral segmentation dataset with anatomical "
     "variations and multi-vendor scanner data. Scientific Data 2021;8:284. doi:10.1038/s41597-021-01060-0",
 )
-CREDITS = "\n".join((f"VerSe is published under {LICENCE}. Whoever uses it cites:", *(f"  {c}" for c in CITATIONS)))
+CREDITS = "\n".join((f"VerSe is published under {LICENCE}. Please cite:", *(f"  {c}" for c in CITATIONS)))
 
 Progress = Callable[[str, str, int, int], None]
-"""Called with the archive's name, what is done with it, and how many bytes of how many are done."""
+"""Called with the name of the archive, the action, the bytes done and the bytes in total."""
 
 _SPACE_FACTOR = 2.2
 _BY_HAND = (
     "VerSe can also be downloaded by hand (2019 from https://osf.io/jtfa5, 2020 from https://osf.io/4skx2): unpack it "
-    "and go on with vertebral data index"
+    "and continue with vertebral data index"
 )
 
 
@@ -48,14 +48,15 @@ class VerseArchive:
 
     @property
     def name(self) -> str:
-        """The file's name without `.zip`."""
+        """The file name without `.zip`."""
         return f"dataset-{self.release}{self.subset}"
 
 
 class DownloadRecord(BaseModel):
-    """What is kept beside the unpacked data: where they came from and what they are.
+    """A record kept next to the unpacked data: their source and contents.
 
-    No checksums of VerSe's zips are known here: `sha256` is that of the zip as it came, to compare with other copies.
+    No checksums of the VerSe zips are published: `sha256` is that of the zip received, for comparison with other
+    copies.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,16 +76,16 @@ class DownloadRecord(BaseModel):
 
 @dataclass(frozen=True)
 class FetchedArchive:
-    """An archive on disk; `was_there` where nothing had to be done."""
+    """An archive on disk; `was_complete` if nothing had to be done."""
 
     archive: str
     folder: Path
     sha256: str
-    was_there: bool
+    was_complete: bool
 
 
 def choose_archives(release: str, subsets: Sequence[str] = SUBSETS) -> tuple[VerseArchive, ...]:
-    """Return the archives of `verse19`, `verse20` or `all`. Raises ConfigError for a name that is none."""
+    """Return the archives of `verse19`, `verse20` or `all`. Raises ConfigError for another name."""
     if release not in (*RELEASES, "all"):
         raise ConfigError(f"{release!r}: use verse19, verse20 or all")
     for subset in subsets:
@@ -101,29 +102,32 @@ def download(
     jobs: int = 2,
     progress: Progress = lambda name, action, done, total: None,
 ) -> list[FetchedArchive]:
-    """Fetch, check and unpack `archives` into folders of `out`, `jobs` at a time.
+    """Download, check and unpack `archives` into folders of `out`, `jobs` at a time.
 
-    What is complete is skipped, without a question to the server. What was begun goes on. The zip lies in `out` as
-    `<name>.zip.part` until it is unpacked; a `<name>.zip` that lies there already is unpacked instead of downloaded,
-    and kept. An archive that breaks on the way does not keep the others from coming.
+    Complete archives are skipped without asking the server; incomplete downloads resume. The zip is `<name>.zip.part`
+    in `out` until it is unpacked; an existing `<name>.zip` there is unpacked instead of downloaded, and kept. If one
+    archive fails, the others are still downloaded.
 
-    Raises DownloadError where an archive could not be fetched or is damaged, InputError where the disk has less free
-    than 2.2 times the zips, OutputExistsError where a folder is there that is not what was unpacked.
+    Raises DownloadError if an archive cannot be downloaded or is damaged, InputError if the free disk space is less
+    than 2.2 times the zips, OutputExistsError if a folder exists whose contents differ from those unpacked.
     """
     if not base_url.startswith(("https://", "http://")):
         raise ConfigError(f"--base-url {base_url}: must begin with https:// or http://")
     if out.exists() and not out.is_dir():
         raise OutputExistsError(f"{out}: is a file; give a folder as --out")
     out.mkdir(parents=True, exist_ok=True)
-    there = {archive.name: _complete(archive, out) for archive in archives}
-    missing = [archive for archive in archives if there[archive.name] is None]
+    complete = {archive.name: _complete(archive, out) for archive in archives}
+    missing = [archive for archive in archives if complete[archive.name] is None]
     stop = threading.Event()
 
     def work(archive: VerseArchive) -> FetchedArchive:
-        return there[archive.name] or _bring(archive, out, base_url, _stoppable(progress, stop), stop)
+        name = archive.name
+        return complete[name] or _bring(archive, remotes.get(name), out, _stoppable(progress, stop), stop)
 
     try:
-        _require_room(missing, out, base_url, stop)
+        absent = [archive for archive in missing if not _zip_by_hand(archive, out).is_file()]
+        remotes = {archive.name: probe(_url(archive, base_url), stop) for archive in absent}
+        _require_room(missing, remotes, out)
         with ThreadPoolExecutor(max(1, jobs)) as pool:
             try:
                 return _gathered([pool.submit(work, archive) for archive in archives])
@@ -144,7 +148,7 @@ def _record_path(archive: VerseArchive, out: Path) -> Path:
 
 
 def _complete(archive: VerseArchive, out: Path) -> FetchedArchive | None:
-    """Return what is on disk if it is all that was unpacked, by number and size of the files; others may lie there."""
+    """Return the archive if all it unpacked is still on disk, by number and size of files; extra files are allowed."""
     path = _record_path(archive, out)
     try:
         record = DownloadRecord.model_validate_json(path.read_bytes())
@@ -158,22 +162,25 @@ def _complete(archive: VerseArchive, out: Path) -> FetchedArchive | None:
     found = contents(folder)
     if found[0] < record.files or found[1] < record.unpacked_bytes:
         raise OutputExistsError(
-            f"{folder}: holds {found[0]} files of {found[1]} bytes, and {record.files} of {record.unpacked_bytes} were "
+            f"{folder}: holds {found[0]} files of {found[1]} bytes, but {record.files} of {record.unpacked_bytes} were "
             f"unpacked: move it and {path.name} away to download again"
         )
     return FetchedArchive(archive.name, folder, record.sha256, True)
 
 
-def _require_room(missing: Sequence[VerseArchive], out: Path, base_url: str, stop: threading.Event) -> None:
+def _require_room(missing: Sequence[VerseArchive], remotes: Mapping[str, RemoteFile], out: Path) -> None:
     need_bytes = 0.0
     for archive in missing:
-        if (zipped := out / f"{archive.name}.zip").is_file():
-            need_bytes += zipped.stat().st_size * (_SPACE_FACTOR - 1)
+        if remote := remotes.get(archive.name):
+            need_bytes += max(0.0, remote.length * _SPACE_FACTOR - size_of(_part(archive, out)))
         else:
-            length = probe(_url(archive, base_url), stop).length
-            need_bytes += max(0.0, length * _SPACE_FACTOR - size_of(_part(archive, out)))
+            need_bytes += size_of(_zip_by_hand(archive, out)) * (_SPACE_FACTOR - 1)
     if need_bytes:
         require_space(out, need_bytes)
+
+
+def _zip_by_hand(archive: VerseArchive, out: Path) -> Path:
+    return out / f"{archive.name}.zip"
 
 
 def _part(archive: VerseArchive, out: Path) -> Path:
@@ -190,31 +197,31 @@ def _stoppable(progress: Progress, stop: threading.Event) -> Progress:
 
 
 def _bring(
-    archive: VerseArchive, out: Path, base_url: str, progress: Progress, stop: threading.Event
+    archive: VerseArchive, remote: RemoteFile | None, out: Path, progress: Progress, stop: threading.Event
 ) -> FetchedArchive:
-    """Fetch one archive, unless its zip is there, and unpack it."""
-    name, part, by_hand = archive.name, _part(archive, out), out / f"{archive.name}.zip"
-    if by_hand.is_file():
-        remote = RemoteFile(by_hand.name, size_of(by_hand), None, None)
-        return _install(archive, by_hand, remote, out, progress)
-    remote = fetch(_url(archive, base_url), part, lambda done, total: progress(name, "download", done, total), stop)
+    """Download an archive and unpack it; without `remote`, unpack the zip that the user put there."""
+    name, part = archive.name, _part(archive, out)
+    if remote is None:
+        by_hand = _zip_by_hand(archive, out)
+        return _install(archive, by_hand, RemoteFile(by_hand.name, size_of(by_hand), None, None), out, progress)
+    fetch(remote, part, lambda done, total: progress(name, "download", done, total), stop)
     try:
         fetched = _install(archive, part, remote, out, progress)
     except DownloadError as error:
         discard(part)
-        raise DownloadError(f"{error}: it was removed; start again to download it anew") from error
+        raise DownloadError(f"{error}: it was removed; start again to download it") from error
     discard(part)
     return fetched
 
 
 def _install(archive: VerseArchive, zipped: Path, remote: RemoteFile, out: Path, progress: Progress) -> FetchedArchive:
-    """Unpack `zipped`, note what it is, and put the folder in its place."""
+    """Unpack `zipped`, write its record, and move the folder to its place."""
     name, size = archive.name, size_of(zipped)
     sha256 = file_sha256(zipped, lambda done: progress(name, "checksum", done, size))
     with unpacked(zipped, out, name, lambda done, total: progress(name, "unpack", done, total)) as found:
         target = out / found.name
         if target.exists():
-            raise OutputExistsError(f"{target}: is there already, and was not unpacked by this command; move it away")
+            raise OutputExistsError(f"{target}: already exists, but was not unpacked by this command; move it away")
         write_json(_record(archive, remote, sha256, found).model_dump(), _record_path(archive, out))
         found.folder.rename(target)
     return FetchedArchive(name, target, sha256, False)
@@ -235,7 +242,7 @@ def _record(archive: VerseArchive, remote: RemoteFile, sha256: str, found: Unpac
 
 
 def _gathered(futures: Sequence[Future[FetchedArchive]]) -> list[FetchedArchive]:
-    """Wait for all. Raises the first foreseen error, with the others in its message."""
+    """Wait for all. Raises the first expected error, with the others in its message."""
     done: list[FetchedArchive] = []
     failed: list[VertebralError] = []
     for future in futures:

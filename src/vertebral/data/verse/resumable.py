@@ -1,4 +1,8 @@
-"""One file over HTTP: goes on where a connection broke, and starts anew where the server's file is another one."""
+"""Download a large file over HTTP and resume it, after a lost connection or in a later run.
+
+VerSe's archives are gigabytes, and no hashes of them are published. pooch, which checks a hash, would start again at
+the first byte; so this is the least that resumes.
+"""
 
 import http.client
 import json
@@ -15,179 +19,167 @@ from vertebral.core.errors import DownloadError
 from vertebral.io.write import write_json
 
 PAUSES_S = (1.0, 3.0, 10.0, 30.0, 60.0)
-"""Waits between attempts that brought nothing new; after the last one the download fails."""
+"""Pauses between attempts without progress; after the last one the download fails."""
 
 _PAUSES_OF_PROBE = 2
 _TIMEOUT_S = 30
 _PIECE_BYTES = 1 << 18
-_PASSING_CODES = (408, 416, 425, 429)
+_TEMPORARY_CODES = (408, 416, 425, 429)
 _HEADERS = {"User-Agent": "vertebral", "Accept-Encoding": "identity"}
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """What a server says of a file. Two that are equal are taken for the same bytes."""
+    """A server's description of a file. Two equal descriptions are taken to mean the same bytes."""
 
     url: str
     length: int
     etag: str | None
     last_modified: str | None
 
-    @property
-    def validator(self) -> str | None:
-        """What `If-Range` may carry: a strong ETag, else the date."""
-        strong = self.etag and not self.etag.startswith("W/")
-        return self.etag if strong else self.last_modified
-
 
 class StoppedError(Exception):
-    """The download was told to stop; what is on disk stays for the next time."""
+    """The download was told to stop; the part on disk is kept for the next run."""
 
 
-class _BrokenError(Exception):
-    """An attempt failed in a way that another attempt may mend."""
-
-
-class _Patience:
-    """Pauses between the attempts at one file; progress makes it patient again."""
-
-    def __init__(self, url: str, stop: threading.Event, pauses_s: Sequence[float]) -> None:
-        self._url, self._stop, self._pauses_s = url, stop, pauses_s
-        self._failures = self._furthest = 0
-
-    def after(self, reason: object, reached: int = 0) -> None:
-        """Wait after a failed attempt that got to `reached` bytes. Raises DownloadError once there were too many."""
-        if reached > self._furthest:
-            self._failures, self._furthest = 0, reached
-        if self._failures == len(self._pauses_s):
-            raise DownloadError(
-                f"{self._url}: {reason}, {self._failures + 1} times in a row: try again later; "
-                "what is already here is kept"
-            )
-        if self._stop.wait(self._pauses_s[self._failures]):
-            raise StoppedError
-        self._failures += 1
+class _AttemptError(Exception):
+    """An attempt failed, and another one may succeed."""
 
 
 def probe(url: str, stop: threading.Event) -> RemoteFile:
-    """Ask for length, ETag and date of the file at `url`. Raises DownloadError where there is none or no answer."""
-    patience = _Patience(url, stop, PAUSES_S[:_PAUSES_OF_PROBE])
-    while True:
-        try:
-            return _probe(url)
-        except _BrokenError as error:
-            patience.after(error)
+    """Ask the server for length, ETag and date of the file at `url`. Raises DownloadError if it gives none."""
+
+    def attempt() -> RemoteFile:
+        with _network(url), _open(url, "HEAD", {}) as answer:
+            length = answer.headers.get("Content-Length", "")
+            if not length.isdecimal():
+                raise DownloadError(f"{url}: the server does not give the length, so a download cannot be checked")
+            return RemoteFile(url, int(length), answer.headers.get("ETag"), answer.headers.get("Last-Modified"))
+
+    return _repeated(attempt, url, stop, PAUSES_S[:_PAUSES_OF_PROBE], lambda: 0)
 
 
-def fetch(url: str, part: Path, report: Callable[[int, int], None], stop: threading.Event) -> RemoteFile:
-    """Bring the file at `url` to `part`, or the rest of it where `part` holds its beginning.
+def fetch(remote: RemoteFile, part: Path, report: Callable[[int, int], None], stop: threading.Event) -> None:
+    """Download `remote` to `part`, or the rest of it if `part` is its beginning.
 
-    Beside `part` a small json tells which file it is the beginning of. `report(done, total)` counts bytes, and may
-    raise. Every attempt begins by asking whether the server's file is still the same; if not, `part` is discarded.
+    A small JSON file next to `part` describes the file that `part` belongs to; if it is another one, `part` is
+    discarded. `report(done, total)` counts bytes, and may raise.
 
-    Raises DownloadError where the server has no such file, or after several attempts that brought nothing new.
+    Raises DownloadError if the server does not have the file, or after several attempts without progress.
     """
-    patience = _Patience(url, stop, PAUSES_S)
-    while True:
-        try:
-            remote = _probe(url)
-            if _known(part) != asdict(remote) or size_of(part) > remote.length:
-                discard(part)
-                write_json(asdict(remote), _note(part))
-            if size_of(part) < remote.length:
-                _receive(remote, part, report)
-            if size_of(part) == remote.length:
-                return remote
-            reason = f"the connection ended after {size_of(part)} of {remote.length} bytes"
-        except _BrokenError as error:
-            reason = str(error)
-        patience.after(reason, size_of(part))
+    if _described(part) != asdict(remote) or size_of(part) > remote.length:
+        discard(part)
+        write_json(asdict(remote), _description(part))
+    _repeated(lambda: _receive(remote, part, report), remote.url, stop, PAUSES_S, lambda: size_of(part))
 
 
 def size_of(part: Path) -> int:
-    """Return the bytes of `part` that are there."""
+    """Return the size of `part` in bytes, 0 if it does not exist."""
     return part.stat().st_size if part.exists() else 0
 
 
 def discard(part: Path) -> None:
-    """Remove `part` and the note of what it is."""
+    """Remove `part` and its description."""
     part.unlink(missing_ok=True)
-    _note(part).unlink(missing_ok=True)
+    _description(part).unlink(missing_ok=True)
 
 
-def _note(part: Path) -> Path:
+def _repeated(
+    attempt: Callable[[], RemoteFile],
+    url: str,
+    stop: threading.Event,
+    pauses_s: Sequence[float],
+    reached: Callable[[], int],
+) -> RemoteFile:
+    """Attempt until it succeeds or fails once more than there are `pauses_s` without progress of `reached()` bytes."""
+    failures, furthest = 0, 0
+    while True:
+        try:
+            return attempt()
+        except _AttemptError as error:
+            reason = error
+        if reached() > furthest:
+            failures, furthest = 0, reached()
+        if failures == len(pauses_s):
+            raise DownloadError(
+                f"{url}: {reason}, {failures + 1} times in a row: try again later; the downloaded part is kept"
+            )
+        if stop.wait(pauses_s[failures]):
+            raise StoppedError
+        failures += 1
+
+
+def _receive(remote: RemoteFile, part: Path, report: Callable[[int, int], None]) -> RemoteFile:
+    """Append the rest of `remote` to `part`, as far as the connection lasts."""
+    have = size_of(part)
+    if have < remote.length:
+        strong_etag = remote.etag if remote.etag and not remote.etag.startswith("W/") else None
+        validator = strong_etag or remote.last_modified
+        headers = {"Range": f"bytes={have}-"} if have else {}
+        if have and validator:
+            headers["If-Range"] = validator
+        with _network(remote.url):
+            answer = _open(remote.url, "GET", headers)
+        with answer, part.open("ab") as stream:
+            have = _first_byte(answer, remote, have)
+            stream.truncate(have)
+            while piece := _read(answer, remote.url):
+                have += len(piece)
+                if have > remote.length:
+                    stream.truncate(0)
+                    raise _AttemptError(f"the server sent more than the {remote.length} bytes it had announced")
+                stream.write(piece)
+                report(have, remote.length)
+    if have < remote.length:
+        raise _AttemptError(f"the connection ended after {have} of {remote.length} bytes")
+    return remote
+
+
+def _first_byte(answer: http.client.HTTPResponse, remote: RemoteFile, have: int) -> int:
+    """Return the position in the file at which the answer begins. Raises _AttemptError if it is another file."""
+    if answer.status == 206:
+        expected = f"bytes {have}-{remote.length - 1}/{remote.length}"
+        if (found := answer.headers.get("Content-Range")) != expected:
+            raise _AttemptError(f"the server answered with {found!r} instead of {expected!r}")
+        return have
+    announced = answer.headers.get("Content-Length")
+    if announced is not None and announced != str(remote.length):
+        raise _AttemptError(f"the server announced {remote.length} bytes and then {announced}")
+    return 0
+
+
+def _open(url: str, method: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+    request = urllib.request.Request(url, headers=_HEADERS | headers, method=method)
+    answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
+    return answer
+
+
+def _read(answer: http.client.HTTPResponse, url: str) -> bytes:
+    with _network(url):
+        return answer.read1(_PIECE_BYTES)
+
+
+def _description(part: Path) -> Path:
     return part.with_name(f"{part.name}.json")
 
 
-def _known(part: Path) -> Any:
+def _described(part: Path) -> Any:
     try:
-        return json.loads(_note(part).read_text(encoding="utf-8"))
+        return json.loads(_description(part).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
 
-def _probe(url: str) -> RemoteFile:
-    with _network(url), urllib.request.urlopen(_request(url, "HEAD"), timeout=_TIMEOUT_S) as answer:
-        length = answer.headers.get("Content-Length", "")
-        if not length.isdecimal():
-            raise DownloadError(f"{url}: the server does not tell the length, so a download cannot be checked")
-        return RemoteFile(url, int(length), answer.headers.get("ETag"), answer.headers.get("Last-Modified"))
-
-
-def _receive(remote: RemoteFile, part: Path, report: Callable[[int, int], None]) -> None:
-    """Append what `part` lacks, as far as the connection holds."""
-    have = size_of(part)
-    headers = {"Range": f"bytes={have}-"} if have else {}
-    if have and remote.validator:
-        headers["If-Range"] = remote.validator
-    with _network(remote.url):
-        answer = urllib.request.urlopen(_request(remote.url, "GET", headers), timeout=_TIMEOUT_S)
-    with answer, part.open("ab") as stream:
-        start = _first_byte(answer, remote, have)
-        stream.truncate(start)
-        done = start
-        while piece := _piece(answer, remote):
-            done += len(piece)
-            if done > remote.length:
-                stream.truncate(0)
-                raise _BrokenError(f"the server sent more than the {remote.length} bytes that it had announced")
-            stream.write(piece)
-            report(done, remote.length)
-
-
-def _first_byte(answer: http.client.HTTPResponse, remote: RemoteFile, have: int) -> int:
-    """Return where in the file the answer begins. Raises _BrokenError where it is not the file asked for."""
-    if answer.status == 206:
-        expected = f"bytes {have}-{remote.length - 1}/{remote.length}"
-        if (found := answer.headers.get("Content-Range")) != expected:
-            raise _BrokenError(f"the server answered with {found!r} instead of {expected!r}")
-        return have
-    announced = answer.headers.get("Content-Length")
-    if announced is not None and announced != str(remote.length):
-        raise _BrokenError(f"the server announced {remote.length} bytes and then {announced}")
-    return 0
-
-
-def _piece(answer: http.client.HTTPResponse, remote: RemoteFile) -> bytes:
-    with _network(remote.url):
-        return answer.read1(_PIECE_BYTES)
-
-
-def _request(url: str, method: str, headers: dict[str, str] | None = None) -> urllib.request.Request:
-    return urllib.request.Request(url, headers=_HEADERS | (headers or {}), method=method)
-
-
 @contextmanager
 def _network(url: str) -> Iterator[None]:
-    """Tell what may pass (_BrokenError) from what will not (DownloadError)."""
+    """Turn temporary errors of the network into _AttemptError and lasting ones into DownloadError."""
     try:
         yield
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code < 500 and error.code not in _PASSING_CODES:
+        if error.code < 500 and error.code not in _TEMPORARY_CODES:
             raise DownloadError(f"{url}: the server answered {error.code} {error.reason}") from None
-        raise _BrokenError(f"the server answered {error.code} {error.reason}") from None
+        raise _AttemptError(f"the server answered {error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
-        raise _BrokenError(
-            f"the connection failed ({getattr(error, 'reason', None) or error or type(error).__name__})"
-        ) from error
+        reason = getattr(error, "reason", None) or error or type(error).__name__
+        raise _AttemptError(f"the connection failed ({reason})") from error
