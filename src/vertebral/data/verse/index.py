@@ -188,7 +188,9 @@ def _inspected(root: Path, scans: Sequence[ScanFiles], jobs: int | None) -> Iter
     jobs = min(jobs or os.cpu_count() or 1, len(scans))
     for n, case in map_in_processes(partial(inspect, root), scans, jobs):
         if isinstance(case, ProcessDied):
-            raise VertebralError(f"{scans[n].ct}: {case.reason}: start again with fewer --jobs; scans already read are kept")
+            raise VertebralError(
+                f"{scans[n].ct}: {case.reason}: start again with fewer --jobs; scans already read are kept"
+            )
         yield scans[n], case
 
 
