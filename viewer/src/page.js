@@ -118,7 +118,7 @@ function showSelected() {
 }
 
 function showPlace(mm, hu, level) {
-  const text = [say('place', ...mm.map((value) => number(value))), hu === null ? '' : `${Math.round(hu)} HU`, level ?? '']
+  const text = [say('place', ...mm.map((value) => number(value))), hu === null ? '' : `${Math.round(hu)} ${say('hu')}`, level ?? '']
   place.textContent = text.filter(Boolean).join('   ')
 }
 

@@ -34,14 +34,14 @@ def run(
         ),
     ],
     out: OutFolder,
-    model: Annotated[str, typer.Option(help="Name of a model, or a model folder.")] = "default",
+    model: Annotated[str, typer.Option(help="Name or folder of a model.")] = "default",
     device: Device = "auto",
     backend: Annotated[
         str, typer.Option(help="auto, torch or openvino; auto uses OpenVINO on a CPU if installed.")
     ] = "auto",
     levels: Annotated[str | None, typer.Option(help="Keep only these levels, as in L1-L5 or T12,L1.")] = None,
     spacing_mm: Annotated[float | None, typer.Option(help="Working spacing in mm; the model's own is best.")] = None,
-    refine: Annotated[bool, typer.Option(help="Refine each vertebra, if the model can; slower.")] = True,
+    refine: Annotated[bool, typer.Option(help="Refine each vertebra if the model has a refiner; slower.")] = True,
     exact: Annotated[
         bool, typer.Option(help="Search all of the scan, not only where a spine is likely; slower.")
     ] = False,

@@ -30,9 +30,9 @@ def view(
 
 def app(
     data: Annotated[Path, typer.Option("--data", help="Folder for uploads and results; created if missing.")],
-    model: Annotated[str, typer.Option(help="Name of a model, or a model folder.")] = "default",
+    model: Annotated[str, typer.Option(help="Name or folder of a model.")] = "default",
     device: Device = "auto",
-    refine: Annotated[bool, typer.Option(help="Refine each vertebra, if the model can; slower.")] = True,
+    refine: Annotated[bool, typer.Option(help="Refine each vertebra if the model has a refiner; slower.")] = True,
     max_upload_gb: Annotated[float, typer.Option(min=0.001, help="Largest upload, in GB.")] = 4.0,
     keep_days: Annotated[float, typer.Option(min=0, help="Days after which uploads and results are deleted.")] = 30.0,
     port: Port = 0,
