@@ -12,9 +12,10 @@ Importing this package is cheap: each name is imported when it is first used.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from vertebral.core.about import DISCLAIMER, __version__
+from vertebral.core.about import DISCLAIMER
 
 if TYPE_CHECKING:
+    from vertebral.core.about import __version__
     from vertebral.core.anatomy import LEVELS
     from vertebral.core.errors import VertebralError
     from vertebral.core.volume import Volume
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "__version__": "vertebral.core.about",
     "LEVELS": "vertebral.core.anatomy",
     "VertebralError": "vertebral.core.errors",
     "Volume": "vertebral.core.volume",

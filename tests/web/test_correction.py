@@ -29,7 +29,7 @@ def test_a_level_and_its_neighbours_get_new_names(made: Made, tmp_path: Path) ->
         np.testing.assert_array_equal(labels.array == BY_NAME[new].verse_id, made.labels.array == BY_NAME[old].verse_id)
     for old, new in zip(before.surfaces(), after.surfaces(), strict=True):
         np.testing.assert_array_equal(old.vertices_mm, new.vertices_mm)
-    names = {name for name in after.files if name.endswith(".stl")}
+    names = {name for name in after.hashes if name.endswith(".stl")}
     assert names == {"case_L1.stl", "case_L2.stl", "case_L3.stl"}
     page = stored_contents(after)
     assert page is not None and [row["name"] for row in page.facts["measured"]["vertebrae"]] == ["L1", "L2", "L3"]

@@ -6,7 +6,7 @@ import { choose, language, speaker } from './language.js'
 
 const POLL_MS = 700
 // Roughly how much of a run each stage takes, of 100.
-const WEIGHTS = { 'load model': 2, read: 3, prepare: 2, infer: 36, instances: 1, refine: 36, identify: 1, restore: 1, reconstruct: 7, measure: 3, write: 2, export: 1, preview: 4, page: 2, report: 2 }
+const WEIGHTS = { 'load model': 2, read: 3, prepare: 2, infer: 36, instances: 1, refine: 36, identify: 1, restore: 1, reconstruct: 7, measure: 3, write: 2, export: 1, preview: 4, report: 4 }
 const { uploadGb, keepDays } = document.body.dataset
 
 let code = language()

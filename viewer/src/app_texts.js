@@ -41,7 +41,6 @@ export const TEXTS = {
     write: 'writing files',
     export: 'exporting',
     preview: 'drawing the preview',
-    page: 'making the page',
     report: 'making the page',
   },
   es: {
@@ -85,7 +84,6 @@ export const TEXTS = {
     write: 'escribiendo archivos',
     export: 'exportando',
     preview: 'dibujando la vista previa',
-    page: 'creando la página',
     report: 'creando la página',
   },
 }

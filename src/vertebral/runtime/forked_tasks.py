@@ -1,4 +1,4 @@
-"""Forked copies of this process, which share its memory and work beside it."""
+"""Runs tasks in forked copies of this process, which share its memory."""
 
 import gc
 import sys

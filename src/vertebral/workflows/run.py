@@ -158,12 +158,12 @@ def _too_large(segmentation: Segmentation) -> dict[str, float]:
 
 
 def _chosen(spine: Spine, levels: tuple[str, ...] | None) -> Spine:
-    """Keep the levels that were asked for; warn of those that were not found."""
+    """Keep the requested levels; warn about those that were not found."""
     if levels is None:
         return spine
     kept = tuple(vertebra for vertebra in spine.vertebrae if vertebra.level.name in levels)
     missing = set(levels) - {vertebra.level.name for vertebra in kept} - _only_passed(levels)
-    note = (f"asked for, but not found: {', '.join(name for name in levels if name in missing)}",) if missing else ()
+    note = (f"requested but not found: {', '.join(name for name in levels if name in missing)}",) if missing else ()
     return replace(spine, vertebrae=kept, warnings=(*spine.warnings, *note))
 
 

@@ -182,6 +182,6 @@ def test_without_vertebrae_it_says_what_to_do(made: Made, browser: Any, tmp_path
     out, _ = write_result(without_vertebrae(made), tmp_path)
     watched = Watched(browser)
     page = watched.open((out / REPORT).as_uri())
-    assert "Is it a CT that shows the spine" in page.locator(".empty").inner_text()
+    assert "Does the CT show the spine" in page.locator(".empty").inner_text()
     wait_until(lambda: np.count_nonzero(picture(page, "#slices").max(axis=2) > 60) > 5000, "the slices")
     watched.close()
