@@ -38,6 +38,8 @@ from vertebral.models.mirrored import Mirrored
 from vertebral.models.networks import UNetConfig, build_network
 from vertebral.models.weights import save_model
 from vertebral.runtime.forked_tasks import ForkedTasks
+from vertebral.stages.reconstruct import ReconstructRules
+from vertebral.stages.rules import StageRules
 from vertebral.workflows import run as workflow
 from vertebral.workflows import write_result as writer
 from vertebral.workflows.config import RunConfig
@@ -329,8 +331,12 @@ def test_what_is_too_large_for_a_vertebra_has_no_surface(
     whole = run(scan, tmp_path / "whole", RunConfig(model=model))
     sizes = {row["level"]: row["volume_ml"] for row in whole["levels"]}
     largest = max(sizes, key=lambda name: sizes[name])
-    monkeypatch.setattr(workflow, "_MOST_PLAUSIBLE_ML", sizes[largest] - 0.001)
+    segment, least = workflow.segment, ReconstructRules(max_vertebra_ml=sizes[largest] - 0.001)
+    strict = StageRules(reconstruct=least)
+    monkeypatch.setattr(workflow, "segment", lambda *args: segment(*args, rules=strict))
     manifest = run(scan, tmp_path / "out", RunConfig(model=model))
+    assert manifest["rules"]["reconstruct"]["changed"] == {"max_vertebra_ml": least.max_vertebra_ml}
+    assert whole["rules"]["reconstruct"]["changed"] == manifest["rules"]["identify"]["changed"] == {}
     assert [row["level"] for row in manifest["levels"] if row["mesh"] is None] == [largest]
     assert manifest["warnings"] == [
         f"{largest}: {sizes[largest]:.0f} ml is too large for a vertebra; "

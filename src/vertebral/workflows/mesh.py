@@ -19,6 +19,7 @@ from vertebral.io.occupancies import read_occupancies
 from vertebral.io.result_folder import file_rows, open_result, refuse_files, staging_in, writing
 from vertebral.io.three_mf import write_3mf
 from vertebral.io.write import write_json
+from vertebral.runtime.forked_tasks import ForkedTasks
 from vertebral.runtime.hashing import file_sha256
 from vertebral.runtime.worker_pool import threads_for
 from vertebral.stages.reconstruct import Reconstruction, field_of, fields_of_labels, mesh_fields
@@ -59,7 +60,8 @@ def mesh(
     report_name = f"{found.stem}_{_REPORT}"
     refuse_files([out / report_name], config.overwrite)
     with staging_in(out, config.overwrite) as staging:
-        made = mesh_fields(_fields(found, config, progress), config, progress, threads_for())
+        with ForkedTasks(threads_for()) as tasks:
+            made = mesh_fields(_fields(found, config, progress), config, progress, tasks)
         surfaces = _cut(made.surfaces, config.cut)
         with writing(out):
             _write(surfaces, staging.folder, found.stem, config, progress)

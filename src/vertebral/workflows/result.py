@@ -14,6 +14,7 @@ from vertebral.core.volume import Volume
 from vertebral.io.ct.in_memory import to_nibabel, to_sitk
 from vertebral.models.load import Models
 from vertebral.runtime.stage_timer import StageTimer
+from vertebral.stages.rules import StageRules
 from vertebral.workflows.config import ExportConfig, RunConfig
 
 
@@ -56,6 +57,7 @@ class Result:
     options: RunConfig
     warnings: tuple[str, ...]
     timer: StageTimer
+    rules: StageRules = StageRules()
 
     @cached_property
     def vertebrae(self) -> tuple[VertebraRow, ...]:

@@ -22,13 +22,12 @@ from vertebral.stages.preprocess import prepare
 from vertebral.stages.reconstruct import reconstruct
 from vertebral.stages.refine import refine
 from vertebral.stages.restore import restore
+from vertebral.stages.rules import StageRules
 from vertebral.workflows.config import RunConfig
 from vertebral.workflows.export import exported_names, source_for
 from vertebral.workflows.memory_estimate import need_of
 from vertebral.workflows.result import Result
 from vertebral.workflows.write_result import write_result
-
-_MOST_PLAUSIBLE_ML = 200.0
 
 
 def run(
@@ -73,6 +72,7 @@ def segment(
     config: RunConfig | None = None,
     timer: StageTimer | None = None,
     tasks: ForkedTasks | None = None,
+    rules: StageRules = StageRules(),
 ) -> Result:
     """Find, name, mesh and measure the vertebrae of one CT; nothing is written.
 
@@ -88,12 +88,19 @@ def segment(
         windows = coarse.config.inference
         if config.overlap is not None:
             windows = changed(windows, overlap=config.overlap)
-        offsets, follow = coarse.config.network.offsets, not config.exact
         evidence = infer(
-            prepared, coarse.network, windows, levels, models.device, share, offsets=offsets, follow=follow
+            prepared,
+            coarse.network,
+            windows,
+            levels,
+            models.device,
+            share,
+            offsets=coarse.config.network.offsets,
+            follow=not config.exact,
+            rules=rules.inference,
         )
     with timer.stage("instances"):
-        instances = find_instances(evidence)
+        instances = find_instances(evidence, rules.instances)
     if refiner is not None:
         with timer.stage("refine") as share:
             instances = refine(
@@ -105,16 +112,17 @@ def segment(
                 models.device,
                 provisional_levels,
                 share,
+                rules=rules.refine,
             )
     with timer.stage("identify"):
-        spine = _chosen(identify(instances), config.levels)
+        spine = _chosen(identify(instances, rules=rules.identify), config.levels)
     with timer.stage("restore"):
         segmentation = restore(spine, prepared.source)
-    measuring = tasks.start(lambda: measure(segmentation.labels, scan.volume))
+    measuring = tasks.start(lambda: measure(segmentation.labels, scan.volume, rules=rules.measure))
     with timer.stage("reconstruct"):
-        too_large = _too_large(segmentation)
+        too_large = _too_large(segmentation, rules.reconstruct.max_vertebra_ml)
         plausible = tuple(v for v in spine.vertebrae if v.level.name not in too_large)
-        surfaces = reconstruct(replace(spine, vertebrae=plausible), processors=tasks.count)
+        surfaces = reconstruct(replace(spine, vertebrae=plausible), tasks=tasks, rules=rules.reconstruct)
     with timer.stage("measure"):
         measurements = measuring()
     caveats = [
@@ -134,6 +142,7 @@ def segment(
         options=config,
         warnings=warnings,
         timer=timer,
+        rules=rules,
     )
 
 
@@ -148,13 +157,10 @@ def _preprocessing(model: ModelConfig, spacing_mm: float | None) -> tuple[Prepro
     return changed(trained, spacing_mm=spacing_mm), (note,)
 
 
-def _too_large(segmentation: Segmentation) -> dict[str, float]:
-    """Return the volumes in ml that no vertebra can have; the largest lumbar ones hold about 100 ml.
-
-    Such a segment gets no surface: meshing it would take minutes.
-    """
+def _too_large(segmentation: Segmentation, max_ml: float) -> dict[str, float]:
+    """Return the volumes in ml of the levels that are larger than a vertebra can be."""
     volumes = segmentation.volume_ml
-    return {name: ml for name, ml in volumes.items() if BY_NAME[name].is_vertebra and ml > _MOST_PLAUSIBLE_ML}
+    return {name: ml for name, ml in volumes.items() if BY_NAME[name].is_vertebra and ml > max_ml}
 
 
 def _chosen(spine: Spine, levels: tuple[str, ...] | None) -> Spine:

@@ -131,6 +131,7 @@ def _manifest(result: Result) -> dict[str, Any]:
         "model": _identity(models.coarse),
         "refiner": _identity(models.refiner) if models.refiner is not None else None,
         "preprocess": result.preprocess.model_dump(mode="json"),
+        "rules": result.rules.describe(),
         "options": result.options.model_dump(mode="json"),
         "device": torch.cuda.get_device_name(models.device) if models.device.type == "cuda" else "cpu",
         "backend": models.backend,

@@ -82,6 +82,9 @@ class ReconstructRules:
     repair_spacings: float = rule(2.0, "field spacings", f"{_MAPS}: reach of a repair, at each one further")
     contour_repairs: int = rule(3, "repairs", f"{_MAPS}: from this one on, a repair goes back to the contour")
 
+    # What is meshed at all.
+    max_vertebra_ml: float = rule(200.0, "ml", "twice the largest lumbar vertebrae; meshing more takes minutes")
+
     # Printing.
     wall_rays: int = rule(1000, "rays", "by hand: the fifth percentile of the wall's thickness is steady")
     thin_wall_mm: float = rule(1.5, "mm", "by hand: about four lines of a 0.4 mm nozzle")

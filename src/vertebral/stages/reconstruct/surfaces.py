@@ -47,7 +47,7 @@ class Reconstruction:
 def reconstruct(
     spine: Spine,
     config: MeshConfig | None = None,
-    processors: int = 1,
+    tasks: ForkedTasks | None = None,
     rules: ReconstructRules = RECONSTRUCT_RULES,
 ) -> tuple[Surface, ...]:
     """Return one surface per vertebra, in the spine's order, with a clearance between neighbours.
@@ -56,7 +56,7 @@ def reconstruct(
     Raises VertebralError if an occupancy stays below 0.5 everywhere or its mesh is not manifold.
     """
     fields = [field_of(v.instance.occupancy, v.instance.box, spine.grid, v.level, rules=rules) for v in spine.vertebrae]
-    return mesh_fields(fields, config or MeshConfig(), processors=processors, rules=rules).surfaces
+    return mesh_fields(fields, config or MeshConfig(), tasks=tasks, rules=rules).surfaces
 
 
 def surface_from_mask(
@@ -76,12 +76,12 @@ def mesh_fields(
     fields: Sequence[Field],
     config: MeshConfig,
     progress: Progress = lambda name, share: None,
-    processors: int = 1,
+    tasks: ForkedTasks | None = None,
     rules: ReconstructRules = RECONSTRUCT_RULES,
 ) -> Reconstruction:
     """Return the surfaces of `fields` (from head to tail), each checked and clear of its neighbours.
 
-    With more than one of `processors`, forked copies of this process help; the surfaces are the same.
+    With `tasks`, forked copies of this process help; the surfaces are the same.
     Raises VertebralError if no printable surface can be made of one.
     """
     drafts = []
@@ -95,12 +95,11 @@ def mesh_fields(
     wanted = dict.fromkeys(pairs, config.clearance_mm + allowance_mm)
     apart = separated(drafts, wanted, rules)
     drafts = [with_volume_restored(after, before.vertices, rules) for after, before in zip(apart, drafts, strict=True)]
-    with ForkedTasks(processors) as copies:
-        made = copies.map(
-            lambda draft: _finished_or_same(draft, config.max_error_mm, rules),
-            drafts,
-            lambda share: progress("check", share),
-        )
+    made = (tasks or ForkedTasks()).map(
+        lambda draft: _finished_or_same(draft, config.max_error_mm, rules),
+        drafts,
+        lambda share: progress("check", share),
+    )
     surfaces = [surface for surface, _ in made]
     drafts = [repaired or draft for draft, (_, repaired) in zip(drafts, made, strict=True)]
     gaps = _clear(surfaces, drafts, wanted, config, rules)
