@@ -37,6 +37,7 @@ def perfect_inference(labels: Volume) -> Callable[..., Evidence]:
         progress: Any,
         offsets: bool,
         follow: bool,
+        rules: object,
     ) -> Evidence:
         truth = prepare_labels(labels, prepared.config.spacing_mm)
         assert truth.grid.matches(prepared.volume.grid)
