@@ -122,7 +122,7 @@ def test_run_writes_the_formats(phantom, model, tmp_path):
 def test_run_refuses_dicom_formats_for_other_images_at_once(model, phantom, tmp_path):
     write_image(phantom.ct, tmp_path / "a_ct.nii.gz")
     words = ["run", tmp_path / "a_ct.nii.gz", "--out", tmp_path / "out", "--model", model, "--format", "seg", "-q"]
-    assert_one_line(invoke(*words), "a_ct.nii.gz: is no DICOM", "leave the DICOM formats out")
+    assert_one_line(invoke(*words), "a_ct.nii.gz: not DICOM", "omit the DICOM formats")
     assert not (tmp_path / "out").exists()
 
 

@@ -174,8 +174,8 @@ def test_a_failed_import_leaves_what_was_there(folder: Path, mine: Path, tmp_pat
 @pytest.mark.parametrize(
     ("names", "part"),
     [
-        (["../model.json"], "leads out of its folder"),
-        (["/model.json"], "leads out of its folder"),
+        (["../model.json"], "points outside its folder"),
+        (["/model.json"], "points outside its folder"),
         (["a.txt"], "holds 0 files named model.json"),
         (["a/model.json", "b/model.json"], "holds 2 files named model.json"),
         (["a/model.json"], "bad.zip/a: the model is incomplete"),

@@ -7,8 +7,9 @@ import torch
 from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance, compute_surface_dice
 from scipy.ndimage import binary_erosion, gaussian_filter
 
-from vertebral.evaluation.metrics import dice, distances, hd95_mm
-from vertebral.evaluation.surfaces import find_surface_voxels, surface_of
+from mask_surfaces import hd95_mm, surface_of
+from vertebral.evaluation.metrics import dice, distances
+from vertebral.evaluation.surfaces import find_surface_voxels
 
 SPACING_MM = (0.7, 1.3, 2.5)
 

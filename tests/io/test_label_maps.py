@@ -54,7 +54,7 @@ def test_nnunet(tmp_path):
 
 def test_nnunet_refuses_gaps():
     require_consecutive("verse")
-    with pytest.raises(ConfigError, match=r"--scheme totalsegmentator: nnU-Net wants ids 1, 2, 3, .* verse"):
+    with pytest.raises(ConfigError, match=r"--scheme totalsegmentator: nnU-Net needs ids 1, 2, 3, .* verse"):
         require_consecutive("totalsegmentator")
 
 

@@ -104,7 +104,7 @@ def test_the_same_labels_give_the_same_bytes(tmp_path):
 @pytest.mark.parametrize(("value", "name"), [(256, "a.nii.gz"), (-1, "a.nii.gz"), (1.5, "a.nii.gz"), (1, "a.nrrd")])
 def test_labels_that_do_not_fit(tmp_path, value, name):
     array = np.full((2, 2, 2), value)
-    with pytest.raises(InputError, match=r"do not all fit uint8|end the name in"):
+    with pytest.raises(InputError, match=r"do not all fit uint8|use a name that ends in"):
         write_labels(Volume(array, LAS), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
@@ -143,7 +143,7 @@ def test_json_takes_numpy_and_paths(tmp_path):
 
 @pytest.mark.parametrize("value", [float("inf"), {"a": object()}, {1, 2}])
 def test_json_refuses_what_it_cannot_hold(tmp_path, value):
-    with pytest.raises(VertebralError, match="cannot be written as json"):
+    with pytest.raises(VertebralError, match="cannot be written as JSON"):
         write_json(value, tmp_path / "a.json")
     assert list(tmp_path.iterdir()) == []
 

@@ -139,9 +139,9 @@ def test_a_foreign_surface_is_refused(result, ct, tmp_path):
 def test_settings_are_checked_before_any_work(ct):
     with pytest.raises(ConfigError, match="unknown scheme 'abc'"):
         source_for(ExportConfig(formats=("nifti",), scheme="abc"), ct)
-    with pytest.raises(ConfigError, match="nnU-Net wants ids 1, 2, 3"):
+    with pytest.raises(ConfigError, match="nnU-Net needs ids 1, 2, 3"):
         source_for(ExportConfig(formats=("nnunet",), scheme="totalsegmentator"), ct)
-    with pytest.raises(InputError, match="is no DICOM"):
+    with pytest.raises(InputError, match="not DICOM"):
         write_labels(Volume(np.zeros((9, 9, 9), np.uint8), np.eye(4)), ct / "a.nii.gz")
         source_for(ExportConfig(formats=("seg",)), ct / "a.nii.gz")
     assert source_for(ExportConfig(formats=("nifti",)), ct) is None

@@ -6,10 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from vertebral.evaluation.surfaces import surface_of
-
 Mask = NDArray[np.bool_]
-Spacing = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -49,16 +46,8 @@ def dice(prediction: Mask, reference: Mask) -> float:
     return 2 * int((prediction & reference).sum()) / total if total else float("nan")
 
 
-def hd95_mm(prediction: Mask, reference: Mask, spacing_mm: Spacing) -> float:
-    """Return `SurfaceDistances.hd95_mm` of two masks; infinity if one is empty, NaN if both are."""
-    if not prediction.any() or not reference.any():
-        return float("nan") if not prediction.any() and not reference.any() else float("inf")
-    ours, theirs = (surface_of(np.ascontiguousarray(mask)) for mask in (prediction, reference))
-    return distances(ours, theirs, prediction.shape, spacing_mm).hd95_mm
-
-
 def distances(
-    ours: NDArray[np.int64], theirs: NDArray[np.int64], shape: tuple[int, ...], spacing_mm: Spacing
+    ours: NDArray[np.int64], theirs: NDArray[np.int64], shape: tuple[int, ...], spacing_mm: tuple[float, float, float]
 ) -> SurfaceDistances:
     """Measure two non-empty surfaces, given as ascending flat indices (C order) into an array of `shape`.
 
@@ -77,7 +66,9 @@ def distances(
     return SurfaceDistances(*result)
 
 
-def _points_mm(flat: NDArray[np.int64], shape: tuple[int, ...], spacing_mm: Spacing) -> NDArray[np.float64]:
+def _points_mm(
+    flat: NDArray[np.int64], shape: tuple[int, ...], spacing_mm: tuple[float, float, float]
+) -> NDArray[np.float64]:
     points = np.stack(np.unravel_index(flat, shape), axis=1).astype(np.float64)
     points *= spacing_mm
     return points

@@ -54,13 +54,6 @@ def find_surface_voxels(labels: Labels) -> SurfaceVoxels:
     return SurfaceVoxels(flat, values[flat], neighbours)
 
 
-def surface_of(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the flat indices of the surface of one mask (I, J, K); empty for an empty mask."""
-    return (
-        find_surface_voxels(mask.view(np.uint8)).surfaces(np.arange(256, dtype=np.uint8)).get(1, np.zeros(0, np.int64))
-    )
-
-
 def _differing(labels: Labels, start: int, stop: int) -> NDArray[np.bool_]:
     """Mark the labelled voxels of planes `start` to `stop` with a face neighbour of another value."""
     inner = labels[start:stop]

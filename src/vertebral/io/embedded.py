@@ -1,5 +1,5 @@
 # mypy: allow-untyped-calls
-"""Volumes and surfaces as bytes that a browser reads: NIfTI and MZ3, compressed for a page or plain for a socket."""
+"""Volumes and surfaces for a browser: NIfTI and MZ3, compressed for a page or uncompressed for a server."""
 
 import gzip
 import struct
@@ -12,21 +12,21 @@ from vertebral.core.records import Surface
 from vertebral.core.volume import Volume
 from vertebral.io.write import atomic_write
 
-# Fractions of a mm that vertices are rounded to: a power of two leaves float32 few bits, which compress well.
+# Vertices are rounded to 1/64 mm: a power of two leaves most bits of a float32 zero, which compresses well.
 _STEPS_PER_MM = 64
 _MZ3_FACES, _MZ3_VERTICES = 1, 2
 
 
 def nifti_bytes(volume: Volume, slope: float = 1.0, intercept: float = 0.0, are_labels: bool = False) -> bytes:
-    """Return `volume` (I, J, K; uint8, int16 or float32) as gzipped NIfTI; values mean `slope * value + intercept`."""
+    """Return `volume` (I, J, K; uint8, int16 or float32) as gzipped NIfTI; a value is `slope * stored + intercept`."""
     head = _nifti_head(volume, slope, intercept, are_labels)
     return gzip.compress(head + volume.array.tobytes("F"), compresslevel=4, mtime=0)
 
 
 def write_nifti(volume: Volume, path: Path, are_labels: bool = False) -> None:
-    """Write `volume` (I, J, K; uint8, int16 or float32) as plain `.nii`, which opens without unpacking.
+    """Write `volume` (I, J, K; uint8, int16 or float32) as uncompressed `.nii`.
 
-    Raises InputError where the folder cannot be written to.
+    Raises InputError if the folder is not writable.
     """
     with atomic_write(path) as temporary, temporary.open("wb") as stream:
         stream.write(_nifti_head(volume, 1.0, 0.0, are_labels))

@@ -19,8 +19,8 @@ from vertebral.io.write import atomic_write, write_json, write_labels
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """A label map in the ids of `scheme`; `ids` are those of all its levels, `present` the levels that are there."""
+class SchemeLabels:
+    """A label map with the ids of `scheme`; `ids` has all levels of the scheme, `present` those in the map."""
 
     labels: Volume
     scheme: str
@@ -28,28 +28,28 @@ class Labelled:
     present: tuple[Level, ...]
 
 
-def in_scheme(labels: Volume, scheme: str) -> Labelled:
-    """Turn a label map with VerSe ids into one of `scheme`. Raises ConfigError where it has no id for a level."""
+def in_scheme(labels: Volume, scheme: str) -> SchemeLabels:
+    """Convert a label map from VerSe ids to `scheme`. Raises ConfigError if it has no id for a level."""
     check_scheme(scheme)
     ids: dict[Level, int] = {}
     for value, name in SCHEMES[scheme].items():
         ids.setdefault(BY_NAME[name], value)
     present = sort_levels(BY_VERSE_ID[value] for value in np.unique(labels.array).tolist() if value)
     array: NDArray[np.uint8] = from_verse(labels.array, scheme)
-    return Labelled(Volume(array, labels.affine), scheme, ids, present)
+    return SchemeLabels(Volume(array, labels.affine), scheme, ids, present)
 
 
-def write_nifti(made: Labelled, stem: str, folder: Path) -> None:
+def write_nifti(made: SchemeLabels, stem: str, folder: Path) -> None:
     """Write `<stem>_labels-<scheme>.nii.gz`."""
     write_labels(made.labels, folder / f"{stem}_labels-{made.scheme}.nii.gz")
 
 
-def write_slicer(made: Labelled, stem: str, folder: Path) -> None:
+def write_slicer(made: SchemeLabels, stem: str, folder: Path) -> None:
     """Write `<stem>.seg.nrrd`, which 3D Slicer opens as a segmentation with names, colours and codes."""
     write_seg_nrrd(made.labels, {level: made.ids[level] for level in made.present}, folder / f"{stem}.seg.nrrd")
 
 
-def write_itksnap(made: Labelled, stem: str, folder: Path) -> None:
+def write_itksnap(made: SchemeLabels, stem: str, folder: Path) -> None:
     """Write `<stem>_labels-<scheme>.nii.gz`, and `<stem>_itksnap.txt`: its label descriptions for ITK-SNAP."""
     write_nifti(made, stem, folder)
     rows = [(0, (0, 0, 0), 0, "Clear Label")]
@@ -61,10 +61,10 @@ def write_itksnap(made: Labelled, stem: str, folder: Path) -> None:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def write_nnunet(made: Labelled, stem: str, folder: Path) -> None:
-    """Write `<stem>_nnunet.nii.gz` for nnU-Net's `labelsTr`, and what its `dataset.json` has to say beside it.
+def write_nnunet(made: SchemeLabels, stem: str, folder: Path) -> None:
+    """Write `<stem>_nnunet.nii.gz` for nnU-Net's `labelsTr`, and the matching entries of its `dataset.json`.
 
-    Raises ConfigError where the ids of the scheme do not count up from 1, as nnU-Net demands.
+    Raises ConfigError if the ids of the scheme are not 1, 2, 3, ..., as nnU-Net requires.
     """
     require_consecutive(made.scheme)
     write_labels(made.labels, folder / f"{stem}_nnunet.nii.gz")
@@ -74,15 +74,15 @@ def write_nnunet(made: Labelled, stem: str, folder: Path) -> None:
 
 
 def require_consecutive(scheme: str) -> None:
-    """Raise ConfigError where the ids of `scheme` leave one out."""
+    """Raise ConfigError unless the ids of `scheme` are 1, 2, 3, ..."""
     check_scheme(scheme)
     good = [name for name, ids in SCHEMES.items() if sorted(ids) == list(range(1, len(ids) + 1))]
     if scheme not in good:
-        raise ConfigError(f"--scheme {scheme}: nnU-Net wants ids 1, 2, 3, ...; use one of {', '.join(good)}")
+        raise ConfigError(f"--scheme {scheme}: nnU-Net needs ids 1, 2, 3, ...; use one of {', '.join(good)}")
 
 
-def write_bids(made: Labelled, stem: str, folder: Path) -> None:
-    """Write `sub-X[...]_desc-vertebrae_dseg.nii.gz` and `.tsv`, as BIDS names derived segmentations."""
+def write_bids(made: SchemeLabels, stem: str, folder: Path) -> None:
+    """Write `sub-X[...]_desc-vertebrae_dseg.nii.gz` and `.tsv`, named as BIDS derivatives."""
     name = f"{bids_name(stem)}_desc-vertebrae_dseg"
     write_labels(made.labels, folder / f"{name}.nii.gz")
     with atomic_write(folder / f"{name}.tsv") as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
@@ -93,7 +93,7 @@ def write_bids(made: Labelled, stem: str, folder: Path) -> None:
 
 
 def bids_name(stem: str) -> str:
-    """Return `stem` where it begins with `sub-`, else `sub-` and its letters and digits."""
+    """Return `stem` if it begins with `sub-`, else `sub-` and its letters and digits."""
     if subject_of(stem).startswith("sub-"):
         return stem
     return "sub-" + (re.sub(r"[^A-Za-z0-9]", "", stem) or "ct")
@@ -103,7 +103,7 @@ def _long_name(level: Level) -> str:
     return f"{level.name} vertebra" if level.is_vertebra else level.name
 
 
-def _by_id(made: Labelled) -> list[tuple[Level, int]]:
+def _by_id(made: SchemeLabels) -> list[tuple[Level, int]]:
     return sorted(made.ids.items(), key=lambda item: item[1])
 
 
@@ -120,7 +120,7 @@ def names_of(kind: str, stem: str, scheme: str) -> list[str]:
     }[kind]
 
 
-WRITERS: dict[str, Callable[[Labelled, str, Path], None]] = {
+WRITERS: dict[str, Callable[[SchemeLabels, str, Path], None]] = {
     "seg.nrrd": write_slicer,
     "itksnap": write_itksnap,
     "nifti": write_nifti,

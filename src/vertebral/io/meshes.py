@@ -1,8 +1,8 @@
 # mypy: allow-untyped-calls
-"""Surfaces to disk: STL, PLY and OBJ for one each, GLB for all of them; 3MF is in `io.three_mf`.
+"""Write and read surfaces: STL, PLY and OBJ with one each, GLB with all; 3MF is in `io.three_mf`.
 
-All hold mm, in RAS+ unless `frame` says LPS, the frame of DICOM and ITK, and say so where the format has room for it.
-STL and PLY say it as 3D Slicer reads it (`SPACE=RAS`).
+Vertices are in mm, in RAS+ unless `frame` is LPS, the frame of DICOM and ITK. STL and PLY state the frame in the form
+that 3D Slicer reads (`SPACE=RAS`).
 """
 
 from collections.abc import Sequence
@@ -18,36 +18,36 @@ from vertebral.core.mesh_checks import Points
 from vertebral.core.records import Surface
 from vertebral.io.write import atomic_write
 
-if TYPE_CHECKING:  # it takes half a second to import, which reading a CT need not wait for
+if TYPE_CHECKING:  # importing it takes half a second
     import trimesh
 
 Frame = Literal["RAS", "LPS"]
 
 _STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 _PLY_FACE = np.dtype([("count", "u1"), ("corners", "<i4", 3)])
-# glTF counts in metres, with Y up, a model's front towards Z and its right towards -X.
+# glTF is in metres, with Y up, the front of a model towards Z and its right towards -X.
 _RAS_MM_TO_GLTF = np.array([[-0.001, 0, 0, 0], [0, 0, 0.001, 0], [0, 0.001, 0, 0], [0, 0, 0, 1]])
 _LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
 
 
 def vertices_in(surface: Surface, frame: Frame) -> Points:
-    """Return the vertices (V, 3) in mm in `frame`. LPS is RAS turned by half a turn: faces keep their sense."""
+    """Return the vertices (V, 3) in mm in `frame`. LPS is RAS rotated by 180 degrees: faces keep their orientation."""
     return surface.vertices_mm if frame == "RAS" else surface.vertices_mm * (-1.0, -1.0, 1.0)
 
 
 def require_names(surfaces: Sequence[Surface], path: Path) -> None:
-    """Raise VertebralError where there is no surface or a name comes twice."""
+    """Raise VertebralError if there is no surface, or two have the same name."""
     names = [surface.name for surface in surfaces]
     if not names:
         raise VertebralError(f"{path}: there is no surface to write")
     if len(set(names)) < len(names):
-        raise VertebralError(f"{path}: a level comes twice in {', '.join(names)}: name each vertebra once")
+        raise VertebralError(f"{path}: a level occurs twice in {', '.join(names)}: name each vertebra once")
 
 
 def write_stl(surface: Surface, path: Path, frame: Frame = "RAS") -> None:
-    """Write one binary STL: mm, with a header that says so (`vertebral L1 mm SPACE=RAS`).
+    """Write one binary STL in mm, with the header `vertebral L1 mm SPACE=RAS`.
 
-    Raises InputError where the folder cannot be written to.
+    Raises InputError if the folder is not writable.
     """
     content = stl_bytes(surface, frame)
     with atomic_write(path) as temporary:
@@ -55,7 +55,7 @@ def write_stl(surface: Surface, path: Path, frame: Frame = "RAS") -> None:
 
 
 def stl_bytes(surface: Surface, frame: Frame) -> bytes:
-    """Return what `write_stl` writes."""
+    """Return the content of an STL file of `write_stl`."""
     corners = vertices_in(surface, frame)[surface.faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     triangles = np.zeros(len(corners), _STL_TRIANGLE)
@@ -66,17 +66,17 @@ def stl_bytes(surface: Surface, frame: Frame) -> bytes:
 
 
 def read_stl(path: Path, level: Level) -> Surface:
-    """Read what `write_stl` wrote in RAS+; each triangle has its own three vertices. Raises ReadError for others."""
+    """Read a RAS+ file of `write_stl`; each triangle has its own three vertices. Raises ReadError for other files."""
     content = path.read_bytes()
     count = int(np.frombuffer(content[80:84], "<u4")[0]) if len(content) >= 84 else -1
     if b"SPACE=RAS" not in content[:80] or len(content) != 84 + count * _STL_TRIANGLE.itemsize:
-        raise ReadError(f"{path}: not a surface that `vertebral run` wrote; run it again")
+        raise ReadError(f"{path}: not an STL file of `vertebral run`; run it again")
     corners = np.frombuffer(content[84:], _STL_TRIANGLE)["corners"].astype(np.float64).reshape(-1, 3)
     return Surface(level, corners, np.arange(len(corners)).reshape(-1, 3))
 
 
 def write_ply(surface: Surface, path: Path, frame: Frame = "RAS") -> None:
-    """Write one binary PLY: mm, with comments that name the level and the frame. Raises InputError as `write_stl`."""
+    """Write one binary PLY in mm, with the level and the frame in comments. Raises as `write_stl`."""
     lines = (
         "ply",
         "format binary_little_endian 1.0",
@@ -96,7 +96,7 @@ def write_ply(surface: Surface, path: Path, frame: Frame = "RAS") -> None:
 
 
 def write_obj(surface: Surface, path: Path, frame: Frame = "RAS") -> None:
-    """Write one OBJ with an object named after the level, mm; a comment tells the frame. Raises as `write_stl`."""
+    """Write one OBJ in mm, its object named after the level, with the frame in a comment. Raises as `write_stl`."""
     points = ("v %.9g %.9g %.9g\n" * len(surface.vertices_mm)) % tuple(vertices_in(surface, frame).ravel().tolist())
     faces = ("f %d %d %d\n" * len(surface.faces)) % tuple((surface.faces.ravel() + 1).tolist())
     with atomic_write(path) as temporary:
@@ -106,9 +106,9 @@ def write_obj(surface: Surface, path: Path, frame: Frame = "RAS") -> None:
 def write_glb(surfaces: Sequence[Surface], path: Path, frame: Frame = "RAS") -> None:
     """Write one GLB (glTF 2.0) with one node and mesh per level, named after it and in its colour.
 
-    The vertices stay in mm in `frame` below a root node `spine` that turns them into glTF's frame, so that viewers show
-    the spine upright; `asset.extras` says so. Raises VertebralError where there is no surface or a level comes twice,
-    InputError where the folder cannot be written to.
+    The vertices are in mm in `frame`; a root node `spine` converts them to glTF's frame, so that viewers show the spine
+    upright, and `asset.extras` describes this. Raises VertebralError if there is no surface or a level occurs twice,
+    InputError if the folder is not writable.
     """
     import trimesh
 
@@ -144,13 +144,13 @@ def _coloured(surface: Surface, frame: Frame) -> "trimesh.Trimesh":
 
 
 def _linear_rgb(level: Level) -> NDArray[np.float64]:
-    """Return the display colour (sRGB, 0-255) as glTF wants its factors: linear, 0-1."""
+    """Return the display colour (sRGB, 0-255) as a glTF factor: linear, 0-1."""
     srgb = np.array(level.rgb) / 255
     return np.asarray(np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4))
 
 
 def read_glb(path: Path) -> tuple[Surface, ...]:
-    """Read back the surfaces that `write_glb` wrote in RAS, from head to tail. Raises ReadError for another file."""
+    """Read a RAS file of `write_glb`, from head to tail. Raises ReadError for other files."""
     import trimesh
 
     try:
@@ -161,5 +161,5 @@ def read_glb(path: Path) -> tuple[Surface, ...]:
             for level, part, mesh in found
         ]
     except (OSError, ValueError, KeyError, AttributeError, TypeError, NotImplementedError) as error:
-        raise ReadError(f"{path}: not the meshes of `vertebral run` ({error!r})") from error
+        raise ReadError(f"{path}: not a GLB file of `vertebral run` ({error!r}); run it again") from error
     return tuple(sorted(surfaces, key=lambda surface: (surface.level.rank, surface.part)))

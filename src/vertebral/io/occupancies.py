@@ -1,4 +1,4 @@
-"""The vertebrae's occupancies to disk and back, so that surfaces can be made again from more than a label map.
+"""Write and read the occupancies of the vertebrae, from which finer surfaces can be made than from a label map.
 
 One npz: `affine` (4, 4) voxel index to RAS+ mm and `shape` (3,) of the grid, `levels` (N,) names from head to tail,
 `starts` (N, 3) first voxel of each box, and per level `occupancy_<level>` uint8, 255 inside, 127.5 on the surface.
@@ -28,7 +28,7 @@ class Occupancy:
 
 
 def write_occupancies(spine: Spine, path: Path) -> None:
-    """Write the occupancies of a spine, in steps of 1/255. Raises InputError where the folder cannot be written to."""
+    """Write the occupancies of a spine, in steps of 1/255. Raises InputError if the folder is not writable."""
     vertebrae = spine.vertebrae
     arrays = {f"occupancy_{v.level.name}": np.rint(v.instance.occupancy * 255).astype(np.uint8) for v in vertebrae}
     starts = [[side.start for side in v.instance.box] for v in vertebrae]
@@ -45,20 +45,20 @@ def write_occupancies(spine: Spine, path: Path) -> None:
 
 
 def read_occupancies(path: Path) -> tuple[Grid, list[Occupancy]]:
-    """Read what `write_occupancies` wrote, from head to tail. Raises ReadError for anything else."""
+    """Read a file of `write_occupancies`, from head to tail. Raises ReadError for anything else."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             i, j, k = stored["shape"].tolist()
             grid = Grid((i, j, k), stored["affine"])
-            parts = [
-                _part(BY_NAME[str(name)], stored[f"occupancy_{name}"], start)
+            found = [
+                _occupancy(BY_NAME[str(name)], stored[f"occupancy_{name}"], start)
                 for name, start in zip(stored["levels"], stored["starts"].tolist(), strict=True)
             ]
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ReadError(f"{path}: not an occupancy file of `vertebral run` ({error}): run it again") from error
-    return grid, parts
+    return grid, found
 
 
-def _part(level: Level, stored: NDArray[np.uint8], start: list[int]) -> Occupancy:
+def _occupancy(level: Level, stored: NDArray[np.uint8], start: list[int]) -> Occupancy:
     i, j, k = (slice(low, low + n) for low, n in zip(start, stored.shape, strict=True))
     return Occupancy(level, stored.astype(np.float32) / np.float32(255), (i, j, k))

@@ -1,4 +1,4 @@
-"""Tables of flat records to CSV and Parquet; each file is whole or not there at all."""
+"""Write tables of flat records as CSV and Parquet, atomically."""
 
 import csv
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ Record = dict[str, Any]
 def write_csv(records: Sequence[Record], path: Path) -> None:
     """Write records with the same keys as UTF-8 CSV with a header; None becomes an empty cell.
 
-    Without records the file holds a single empty line. Raises InputError where the folder cannot be written to.
+    Without records the file is a single empty line. Raises InputError if the folder is not writable.
     """
     with atomic_write(Path(path)) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(records[0]) if records else [], lineterminator="\n")
@@ -25,7 +25,7 @@ def write_csv(records: Sequence[Record], path: Path) -> None:
 
 
 def write_parquet(records: Sequence[Record], path: Path) -> None:
-    """Write records with the same keys as Parquet. Raises ConfigError where pyarrow is not installed."""
+    """Write records with the same keys as Parquet. Raises ConfigError if pyarrow is not installed."""
     require_parquet()
     import pyarrow
     import pyarrow.parquet
@@ -43,7 +43,7 @@ def write_measurements(measurements: Measurements, csv_path: Path, json_path: Pa
 
 
 def require_parquet() -> None:
-    """Raise ConfigError where Parquet cannot be written, before any work is done for it."""
+    """Raise ConfigError if pyarrow is not installed; call it before any work is done."""
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError:

@@ -1,4 +1,4 @@
-"""3MF: one package for a printer's software, one named and coloured object per vertebra, in mm.
+"""Write 3MF for 3D-printing software: one package with one named and coloured object per vertebra, in mm.
 
 3MF Core Specification 1.3 (3MF Consortium), parts 3D/3dmodel.model, _rels/.rels and [Content_Types].xml.
 """
@@ -37,13 +37,13 @@ _PLATE_MARGIN_MM = 10.0
 def write_3mf(surfaces: Sequence[Surface], path: Path, frame: Frame = "RAS") -> None:
     """Write one 3MF with an object per surface, named after it and in its colour.
 
-    Vertices are mm in `frame`; the build moves all of them by one offset into the positive octant that the format asks
-    for, so that they keep their places to each other. Raises VertebralError where there is no surface or a level comes
-    twice, InputError where the folder cannot be written to.
+    Vertices are in mm in `frame`; the build moves all objects by the same offset into the positive octant that the
+    format requires. Raises VertebralError if there is no surface or a level occurs twice, InputError if the folder is
+    not writable.
     """
     require_names(surfaces, path)
     points = [vertices_in(surface, frame) for surface in surfaces]
-    low = np.min([part.min(axis=0) for part in points], axis=0) - _PLATE_MARGIN_MM
+    low = np.min([vertices.min(axis=0) for vertices in points], axis=0) - _PLATE_MARGIN_MM
     move = " ".join(f"{-value:.4f}" for value in low)
     bases = "".join(
         f'<base name="{s.name}" displaycolor="#{s.level.rgb[0]:02X}{s.level.rgb[1]:02X}{s.level.rgb[2]:02X}"/>'
@@ -62,7 +62,7 @@ def write_3mf(surfaces: Sequence[Surface], path: Path, frame: Frame = "RAS") -> 
     with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as out:
         contents = (_CONTENT_TYPES, _RELATIONSHIPS, "".join(parts))
         for name, content in zip(("[Content_Types].xml", "_rels/.rels", "3D/3dmodel.model"), contents, strict=True):
-            # A fixed date: the same surfaces give the same file.
+            # A fixed date, so that the same surfaces give the same file.
             entry = zipfile.ZipInfo(name, _EPOCH)
             entry.compress_type = zipfile.ZIP_DEFLATED
             out.writestr(entry, content)

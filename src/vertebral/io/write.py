@@ -67,20 +67,20 @@ def write_image(volume: Volume, path: Path) -> None:
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Write `value` as indented UTF-8 json. numpy numbers, arrays and paths are converted, NaN becomes null.
+    """Write `value` as indented UTF-8 JSON. numpy numbers, arrays and paths are converted, NaN becomes null.
 
-    Raises VertebralError for infinities and for what has no form in json.
+    Raises VertebralError for infinities and for types that JSON cannot represent.
     """
     try:
         text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise VertebralError(f"{path}: cannot be written as json: {error}") from error
+        raise VertebralError(f"{path}: cannot be written as JSON: {error}") from error
     with atomic_write(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def write_centroids(entries: Sequence[Centroid], grid: Grid, path: Path) -> None:
-    """Write (VerSe id, (R, A, S) mm) pairs as VerSe's json: voxel units of `grid`, its axcodes as `direction`."""
+    """Write (VerSe id, (R, A, S) mm) pairs as VerSe's JSON: voxel units of `grid`, its axcodes as `direction`."""
     records: list[dict[str, Any]] = [{"direction": list(grid.axcodes)}]
     for label, point_mm in entries:
         x, y, z = (round(float(coordinate), 4) for coordinate in grid.to_voxel(np.asarray(point_mm)))
@@ -89,10 +89,10 @@ def write_centroids(entries: Sequence[Centroid], grid: Grid, path: Path) -> None
 
 
 def read_centroids(path: Path, grid: Grid) -> list[Centroid]:
-    """Read VerSe's json into (VerSe id, (R, A, S) mm) pairs, in the file's order.
+    """Read VerSe's JSON into (VerSe id, (R, A, S) mm) pairs, in the order of the file.
 
-    `grid` is that of the image it belongs to; a `direction` other than the grid's is taken as the same image with its
-    axes permuted and flipped. Raises ReadError for anything but VerSe's form.
+    `grid` is that of the image; another `direction` means the same image with permuted and flipped axes. Raises
+    ReadError for any other format.
     """
     path = Path(path)
     try:
@@ -102,14 +102,14 @@ def read_centroids(path: Path, grid: Grid) -> list[Centroid]:
         points = [(int(r["label"]), np.array([float(r[axis]) for axis in "XYZ"])) for r in labelled]
         frame = Volume(np.broadcast_to(np.uint8(0), grid.shape), grid.affine).reoriented(axcodes).grid
     except (OSError, ValueError, KeyError, TypeError, StopIteration, GeometryError) as error:
-        raise ReadError(f"{path}: not a centroid file as VerSe's ({error!r}): check what the file is") from error
+        raise ReadError(f"{path}: not a centroid file in VerSe's format ({error!r}): check the file") from error
     return [(label, cast(tuple[float, float, float], tuple(frame.to_world(point).tolist()))) for label, point in points]
 
 
 def _write_nifti(volume: Volume, path: Path, dtype: type[np.generic]) -> None:
     path = Path(path)
     if not path.name.endswith((".nii.gz", ".nii")):
-        raise InputError(f"{path}: a NIfTI file is written here: end the name in .nii.gz")
+        raise InputError(f"{path}: not a NIfTI name: use a name that ends in .nii.gz")
     image = nib.Nifti1Image(_cast(volume.array, dtype, path), volume.affine)
     image.header["descrip"] = b"vertebral"
     image.header.set_xyzt_units("mm")
@@ -120,7 +120,7 @@ def _write_nifti(volume: Volume, path: Path, dtype: type[np.generic]) -> None:
 
 
 def _cast(array: Array, dtype: type[np.generic], path: Path) -> Array:
-    """Return `array` as `dtype`. Raises InputError where that changes a value."""
+    """Return `array` as `dtype`. Raises InputError if that changes a value."""
     if array.dtype == dtype:
         return array
     with np.errstate(invalid="ignore"):
@@ -134,7 +134,7 @@ def _cast(array: Array, dtype: type[np.generic], path: Path) -> Array:
 
 
 def plain(value: Any, finite: bool = False) -> Any:
-    """Return `value` in json's own types, with NaN as None; with `finite`, infinities too."""
+    """Return `value` in plain JSON types, with NaN as None; with `finite`, infinities too."""
     if isinstance(value, Mapping):
         return {str(key): plain(item, finite) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -147,7 +147,7 @@ def plain(value: Any, finite: bool = False) -> Any:
 
 
 def _full_suffix(path: Path) -> str:
-    """Return the suffix by which writers know the format: the last one, with the one before it for `.gz`."""
+    """Return the suffix that identifies the format: the last one, or the last two for `.gz`."""
     suffixes = path.suffixes
     return "".join(suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:])
 

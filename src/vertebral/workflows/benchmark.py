@@ -17,7 +17,7 @@ from vertebral.evaluation.pairing import CasePaths, find_cases
 from vertebral.evaluation.results import refuse_results
 from vertebral.evaluation.settings import Settings
 from vertebral.evaluation.summary import EvaluatedModel
-from vertebral.io.ct.read import read_digest
+from vertebral.io.ct.read import read_sha256
 from vertebral.io.result_folder import find_result, open_result
 from vertebral.models.config import ModelsConfig
 from vertebral.models.load import weights_of
@@ -128,7 +128,7 @@ def _predict(scan: CasePaths, folder: Path, config: RunConfig, weights: list[str
     try:
         earlier = find_result(folder)
         options = config.model_dump(mode="json")
-        if earlier is not None and earlier.is_made_from(read_digest(scan.ct), options, weights):
+        if earlier is not None and earlier.is_made_from(read_sha256(scan.ct), options, weights):
             return None
         job = _Job(scan.ct, folder, config)
         outcome = run_in_process(_run_job, job) if isolated else _run_job(job)

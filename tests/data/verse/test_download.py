@@ -283,7 +283,7 @@ def test_a_damaged_zip_is_removed(server: Server, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/evil", "C:/evil", "a\\..\\evil", "."])
 def test_names_that_lead_out_are_refused(server: Server, tmp_path: Path, name: str) -> None:
     server.files[NAME] = zipped({f"{NAME}/good": b"good", name: b"evil"})
-    with pytest.raises(DownloadError, match="leads out of its folder: do not trust"):
+    with pytest.raises(DownloadError, match="points outside its folder: do not trust"):
         fetch(server, tmp_path / "out")
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]
     assert list((tmp_path / "out").iterdir()) == []
@@ -313,7 +313,7 @@ def test_two_files_of_one_name_are_refused(server: Server, tmp_path: Path, secon
             archive.writestr(second, b"a")
             archive.writestr(second, b"a")
     server.files[NAME] = buffer.getvalue()
-    with pytest.raises(DownloadError, match="two files of one name"):
+    with pytest.raises(DownloadError, match="two files with one name"):
         fetch(server, tmp_path)
 
 

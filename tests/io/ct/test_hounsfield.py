@@ -117,14 +117,14 @@ def mr() -> np.ndarray:
         (mr(), "not a CT in HU .an MR"),
         (np.rint(mr()), "not a CT in HU .an MR"),
         (np.random.default_rng(0).normal(0, 1, SHAPE), "rescaled"),
-        (np.clip(body() + 1000, 0, 2000) / 2000, "from 0 to 1: rescaled"),
-        (np.rint(np.clip(body() + 1000, 0, 2000) / 2000 * 255).astype(np.uint8), "to 0-1 or 0-255"),
-        (np.rint(np.clip(body() + 1000, 0, 2000) / 2000 * 65535), "the greatest value is 65535, no HU reaches 32767"),
+        (np.clip(body() + 1000, 0, 2000) / 2000, "from 0 to 1: a rescaled image"),
+        (np.rint(np.clip(body() + 1000, 0, 2000) / 2000 * 255).astype(np.uint8), "0-1, 0-255"),
+        (np.rint(np.clip(body() + 1000, 0, 2000) / 2000 * 65535), "the highest value is 65535, above 32767"),
         ((body() + 1024).astype(np.uint16), "intercept .* was not applied"),
         (np.where(body() < -980, -2000, body() + 1024), "intercept .* was not applied"),
         (np.where(body() > 700, 1250, body()) - 1024, "was the rescale intercept applied twice"),
         (body() * np.float32(10), "not in HU"),
-        (np.minimum(body(), 120), "no bone: the greatest value is 120"),
+        (np.minimum(body(), 120), "no bone: the highest value is 120"),
     ],
 )
 def test_what_is_not_hu(values, words):
@@ -149,8 +149,8 @@ def test_labels_take_the_smallest_type(greatest, dtype):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ([0, 1.5], "not all values are whole"),
-        ([-1, 3], "values run from -1 to 3"),
+        ([0, 1.5], "some values are not whole"),
+        ([-1, 3], "values from -1 to 3"),
         ([0, 65536], "from 0 to 65536"),
         ([0, np.nan], "1 of 2 voxels are NaN"),
     ],

@@ -237,13 +237,13 @@ def test_turned_forms_name_the_angle(tmp_path, tiny_ct):
 
 def test_unusable_qform_beside_a_sform(tmp_path, tiny_ct):
     path = save_nifti(tmp_path / "a.nii", tiny_ct.array, tiny_ct.affine, qform_code=1, quatern_b=3, quatern_c=3)
-    assert read_scan(path).notes == ("the qform cannot be used; the sform was used",)
+    assert read_scan(path).notes == ("the qform is invalid; the sform was used",)
 
 
 def test_neither_form(tmp_path, tiny_ct):
     scan = read_scan(save_nifti(tmp_path / "a.nii", tiny_ct.array, qform_code=0, sform_code=0))
     assert_allclose(scan.volume.spacing_mm, (0.8, 0.9, 2.0))
-    assert "the geometry is its spacing alone" in scan.notes[0]
+    assert "only its spacing was used" in scan.notes[0]
 
 
 def test_a_missing_qfac_is_mended_in_silence(tmp_path, tiny_ct, caplog, capfd):
@@ -270,11 +270,11 @@ def test_spacing_of_the_header(tmp_path, tiny_ct, bad, code):
         ({"srow_x": [0, 0, 0, 0]}, "every axis needs a spacing above zero"),
         ({"srow_x": [np.nan, 0, 0, 0]}, "the affine must be 4x4 and finite"),
         ({"srow_x": [-0.8, 0, 0.5, 0]}, "not at right angles"),
-        ({"srow_x": [-0.0008, 0, 0, 0]}, r"spacing 0\.0008 x 0\.9 x 2 mm is not that of a CT of a patient"),
+        ({"srow_x": [-0.0008, 0, 0, 0]}, r"spacing 0\.0008 x 0\.9 x 2 mm is outside the range of a patient CT"),
         ({"srow_x": [-80, 0, 0, 0]}, r"spacing 80 x 0\.9 x 2 mm"),
-        ({"xyzt_units": 1}, "unit of length is the metre"),
-        ({"xyzt_units": 3}, "unit of length is the micrometre"),
-        ({"sform_code": 0, "qform_code": 1, "quatern_b": 3, "quatern_c": 3}, "orientation cannot be used"),
+        ({"xyzt_units": 1}, "unit of length in the header is the metre"),
+        ({"xyzt_units": 3}, "unit of length in the header is the micrometre"),
+        ({"sform_code": 0, "qform_code": 1, "quatern_b": 3, "quatern_c": 3}, "orientation in the header is invalid"),
     ],
 )
 def test_affine_of_the_header(tmp_path, tiny_ct, fields, words):
@@ -305,7 +305,7 @@ def test_no_voxels(tmp_path, tiny_ct, dim):
 
 @pytest.mark.parametrize("kind", [np.complex64, [("R", "u1"), ("G", "u1"), ("B", "u1")]])
 def test_colours_and_complex_values(tmp_path, kind):
-    message = refused(save_nifti(tmp_path / "a.nii", np.zeros((4, 5, 6), kind)), "one real number a voxel")
+    message = refused(save_nifti(tmp_path / "a.nii", np.zeros((4, 5, 6), kind)), "one real number per voxel")
     assert ("RGB" in message) is isinstance(kind, list)
 
 
@@ -326,13 +326,13 @@ def test_paths_that_are_no_scan(tmp_path):
     (tmp_path / "empty.nii.gz").touch()
     refused(tmp_path / "empty.nii.gz", "the file is empty")
     (tmp_path / "photo.png").write_bytes(b"\x89PNG" + b"\0" * 400)
-    refused(tmp_path / "photo.png", "not an image that can be read: give NIfTI")
+    refused(tmp_path / "photo.png", "not a supported image: give NIfTI")
     (tmp_path / "text.nii").write_text("hello " * 100)
     refused(tmp_path / "text.nii", "not a NIfTI file")
     (tmp_path / "text.nrrd").write_text("hello " * 100)
-    refused(tmp_path / "text.nrrd", "not a readable NRRD or MetaImage file")
+    refused(tmp_path / "text.nrrd", "not a valid NRRD or MetaImage file")
     (tmp_path / "text.mha").write_text("hello " * 100)
-    refused(tmp_path / "text.mha", "not a readable NRRD or MetaImage file")
+    refused(tmp_path / "text.mha", "not a valid NRRD or MetaImage file")
 
 
 def test_analyze_and_pairs(tmp_path, tiny_ct):
@@ -353,8 +353,8 @@ def test_truncated_and_damaged_files(tmp_path, tiny_ct, monkeypatch):
         ("cut.nii.gz", packed[:-20], "truncated or damaged"),
         ("head.nii.gz", packed[:60], "truncated or damaged"),
         ("flipped.nii.gz", bytes(flipped), "CRC check failed"),
-        ("plain.nii.gz", plain, "not gzip-compressed as its name says"),
-        ("long.nii.gz", gzip.compress(plain + b"\0" * 1000), "goes on after its last voxel"),
+        ("plain.nii.gz", plain, "not gzip-compressed as its name implies"),
+        ("long.nii.gz", gzip.compress(plain + b"\0" * 1000), "continues after its last voxel"),
         ("offset.nii", plain[:108] + np.float32(20).tobytes() + plain[112:], "truncated or damaged"),
         ("type.nii", plain[:70] + np.int16(77).tobytes() + plain[72:], "truncated or damaged"),
     ]:
@@ -399,7 +399,7 @@ def test_itk_geometry_and_kinds(tmp_path, tiny_ct):
     refused(skew, "not at right angles", GeometryError)
     image = sitk.GetImageFromArray(np.zeros((4, 5, 6, 3), np.uint8), isVector=True)
     sitk.WriteImage(image, str(tmp_path / "rgb.mha"))
-    refused(tmp_path / "rgb.mha", "vector of 8-bit unsigned integer: a CT has one real number a voxel")
+    refused(tmp_path / "rgb.mha", "vector of 8-bit unsigned integer: a CT has one real number per voxel")
     sitk.WriteImage(sitk.Image([6, 5], sitk.sitkInt16), str(tmp_path / "flat.nrrd"))
     refused(tmp_path / "flat.nrrd", r"shape \(6, 5\) is a single slice")
     sitk.WriteImage(sitk.Image([6, 5, 4, 2], sitk.sitkInt16), str(tmp_path / "time.nrrd"))
@@ -416,18 +416,18 @@ def test_nrrd_without_orientation_has_a_note(tmp_path, tiny_ct):
     path.write_bytes(b"\n".join([*lines, b"spacings: 0.8 0.9 2"]) + b"\n\n" + voxels)
     scan = read_scan(path)
     assert_allclose(scan.volume.spacing_mm, (0.8, 0.9, 2.0))
-    assert "gives no orientation" in scan.notes[0]
+    assert "has no orientation" in scan.notes[0]
 
 
 def test_series_is_for_dicom_only(tmp_path, tiny_ct):
-    refused(save_nifti(tmp_path / "a.nii", tiny_ct.array), "--series 1.2 is for DICOM only", series="1.2")
+    refused(save_nifti(tmp_path / "a.nii", tiny_ct.array), "--series 1.2 applies only to DICOM", series="1.2")
 
 
 def test_folder_of_images(tmp_path, tiny_ct):
     save_nifti(tmp_path / "a.nii", tiny_ct.array)
     assert read_scan(tmp_path).volume.array.shape == (8, 9, 10)
     save_nifti(tmp_path / "b.nii", tiny_ct.array)
-    refused(tmp_path, r"no DICOM but 2 images \(a\.nii, b\.nii\): give one of these files")
+    refused(tmp_path, r"no DICOM, but 2 images \(a\.nii, b\.nii\): give one of these files")
 
 
 def test_no_permission(tmp_path, tiny_ct, monkeypatch):
@@ -446,13 +446,13 @@ def test_no_permission(tmp_path, tiny_ct, monkeypatch):
 def test_memory_is_asked_for_before_the_values_are_read(tmp_path, tiny_ct):
     """2000^3 voxels of which the file holds none: 96 GB at 12 bytes each."""
     path = save_nifti(tmp_path / "a.nii", tiny_ct.array, dim=[3, 2000, 2000, 2000, 1, 1, 1, 1])
-    refused(path, r"2000 x 2000 x 2000 voxels need about 96 GB of memory and 16 GB are allowed", max_memory_gb=16)
+    refused(path, r"2000 x 2000 x 2000 voxels need about 96 GB of memory, but only 16 GB are allowed", max_memory_gb=16)
 
 
 def test_memory_of_the_machine(tmp_path, tiny_ct, monkeypatch):
     path = save_nifti(tmp_path / "a.nii", tiny_ct.array)
     monkeypatch.setattr(read, "free_memory_gb", lambda: 1e-6)
-    refused(path, r"need about 8\.6e-06 GB of memory and 1e-06 GB are free")
+    refused(path, r"need about 8\.6e-06 GB of memory, but only 1e-06 GB are free")
     monkeypatch.setattr(read, "free_memory_gb", lambda: None)
     check_same(read_scan(path).volume, Volume(tiny_ct.array, TIDY))
 
@@ -514,7 +514,7 @@ def test_zip_refusals(tmp_path, tiny_ct):
 def test_zip_with_a_name_that_leads_out(tmp_path, tiny_ct, name):
     image = save_nifti(tmp_path / "a.nii", tiny_ct.array).read_bytes()
     (tmp_path / "in").mkdir()
-    refused(zipped(tmp_path / "in" / "a.zip", {"a.nii": image, name: image}), "leads out of its folder: do not trust")
+    refused(zipped(tmp_path / "in" / "a.zip", {"a.nii": image, name: image}), "points outside its folder: do not trust")
     assert not list(tmp_path.rglob("*evil*"))
 
 
@@ -523,7 +523,7 @@ def test_zip_with_a_link_or_a_password(tmp_path):
     link.external_attr = 0o120777 << 16
     with zipfile.ZipFile(tmp_path / "link.zip", "w") as packed:
         packed.writestr(link, "/etc/passwd")
-    refused(tmp_path / "link.zip", "holds a link")
+    refused(tmp_path / "link.zip", "contains a link")
     content = bytearray(zipped(tmp_path / "locked.zip", {"a.nii": b"x"}).read_bytes())
     content[content.index(b"PK\x01\x02") + 8] |= 1
     (tmp_path / "locked.zip").write_bytes(content)
@@ -533,10 +533,10 @@ def test_zip_with_a_link_or_a_password(tmp_path):
 def test_zip_bombs(tmp_path, monkeypatch):
     path = zipped(tmp_path / "a.zip", {"a.nii": b"\0" * 5000, "b.nii": b"\0" * 5000})
     monkeypatch.setattr(archive, "_MOST_BYTES", 9000)
-    refused(path, r"unpacks to 0\.0 GB, the limit here")
+    refused(path, r"unpacks to 0\.0 GB, above the limit")
     monkeypatch.setattr(archive, "_MOST_BYTES", 1 << 40)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 10_000, 10_000))
-    refused(path, "the limit here")
+    refused(path, "above the limit")
     monkeypatch.setattr(archive, "_MOST_FILES", 1)
     refused(path, "holds 2 files, more than 1")
 
@@ -574,8 +574,8 @@ def test_labels_in_nrrd(tmp_path, tiny_ct):
 @pytest.mark.parametrize(
     ("array", "words"),
     [
-        (np.full((4, 5, 6), -1, np.int16), "values run from -1 to -1"),
-        (np.full((4, 5, 6), 0.5, np.float32), "not all values are whole numbers"),
+        (np.full((4, 5, 6), -1, np.int16), "values from -1 to -1"),
+        (np.full((4, 5, 6), 0.5, np.float32), "some values are not whole numbers"),
         (np.zeros((4, 5, 6, 2), np.uint8), "has 4 axes"),
     ],
 )

@@ -80,8 +80,8 @@ def test_a_file_comes_before_the_environment(tmp_path):
 @pytest.mark.parametrize(
     ("text", "mode", "words"),
     [
-        ("user = bob\npassword = secret", 0o640, "others may read these credentials: chmod 600"),
-        ("user = bob\nsecret", 0o600, "line 2 is none of user"),
+        ("user = bob\npassword = secret", 0o640, "other users can read these credentials: run chmod 600"),
+        ("user = bob\nsecret", 0o600, "line 2 must be user"),
         ("user = bob", 0o600, "a PACS user needs a password"),
         ("user = bob\npassword = secret\ntoken = secret", 0o600, "both a token and a user"),
     ],
@@ -93,7 +93,7 @@ def test_bad_credentials(tmp_path, text, mode, words):
 
 
 def test_missing_files(tmp_path):
-    with pytest.raises(ConfigError, match="no readable file of credentials"):
+    with pytest.raises(ConfigError, match="cannot read the credentials"):
         read_access(tmp_path / "none", environ={})
-    with pytest.raises(ConfigError, match="no such bundle of certificates"):
+    with pytest.raises(ConfigError, match="no such CA bundle"):
         read_access(ca_bundle=tmp_path / "none", environ={})

@@ -146,7 +146,7 @@ def test_missing_slices_are_named(series, numbers, words):
 
 def test_uneven_slices_are_refused(series):
     series.place = lambda n, item: setattr(item, "ImagePositionPatient", [-10, -20, 5 + 2 * n + (0.4 if n == 6 else 0)])
-    refused(series.write(), r"from 1\.600 to 2\.400 mm: slice 1\.2\.3\.4_93 lies 0\.35 mm off", GeometryError)
+    refused(series.write(), r"from 1\.600 to 2\.400 mm: slice 1\.2\.3\.4_93 is 0\.35 mm off", GeometryError)
 
 
 def test_rounded_positions_are_kept_with_a_note(series, tiny_ct):
@@ -155,13 +155,13 @@ def test_rounded_positions_are_kept_with_a_note(series, tiny_ct):
     scan = read_scan(series.write())
     assert_array_equal(scan.volume.array, tiny_ct.array)
     assert scan.volume.spacing_mm[2] == pytest.approx(51.75 / 82.5)
-    assert "from 0.600 to 0.700 mm were taken as 0.627 mm" in scan.notes[0]
+    assert "from 0.600 to 0.700 mm were read as 0.627 mm" in scan.notes[0]
 
 
 def test_duplicate_position_is_refused(series):
     folder = series.write()
     (folder / "copy").write_bytes((folder / "1.2.3.4_97").read_bytes())
-    message = refused(folder, r"1 position\(s\) are there twice \(first .* at 9\.00 mm\)")
+    message = refused(folder, r"1 slice position\(s\) occur twice \(first .* at 9\.00 mm\)")
     assert "copy" in message
     assert "1.2.3.4_97" in message
 
@@ -172,14 +172,14 @@ def test_duplicate_position_is_refused(series):
         (in_slice(3, Rows=5), r"differ in size \(8 x 9 and 8 x 5 pixels\)"),
         (in_slice(3, PixelSpacing=[0.9, 0.7]), r"differ in pixel spacing \(\(0\.8, 0\.9\) and \(0\.7, 0\.9\) mm\)"),
         (in_slice(3, ImageOrientationPatient=[1, 0, 0, 0, 0, 1]), "differ in orientation"),
-        (in_slice(3, ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), "not two directions at right angles"),
+        (in_slice(3, ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), "not two perpendicular directions"),
         (in_slice(3, ImagePositionPatient=[1, 2]), r"1\.2\.3\.4_96 has ImagePositionPatient .*, not 3 finite"),
         (setting(PixelSpacing=[0, 0.8]), r"PixelSpacing 0, 0\.8 mm"),
-        (without("RescaleIntercept"), "lacks RescaleIntercept"),
-        (without("RescaleSlope", "RescaleIntercept"), "lacks RescaleSlope"),
-        (without("PixelSpacing"), "lacks PixelSpacing"),
+        (without("RescaleIntercept"), "has no RescaleIntercept"),
+        (without("RescaleSlope", "RescaleIntercept"), "has no RescaleSlope"),
+        (without("PixelSpacing"), "has no PixelSpacing"),
         (setting(RescaleType="Z_EFF"), "values of type Z_EFF, not HU"),
-        (setting(SamplesPerPixel=3), "3 samples a pixel"),
+        (setting(SamplesPerPixel=3), "3 samples per pixel"),
         (setting(NumberOfFrames=4), "several frames without functional groups"),
         (in_slice(3, PixelData=b"\0" * 20), r"slice 1\.2\.3\.4_96 is truncated or damaged"),
         (without("PixelData"), "is truncated or damaged"),
@@ -251,8 +251,8 @@ def test_two_series_need_a_choice(series, tiny_ct):
     assert "Jane" not in message
     assert_array_equal(read_scan(folder, series="1.2.3.4").volume.array, tiny_ct.array)
     assert read_scan(folder, series="1.2.3.9").volume.array.shape == (8, 9, 6)
-    refused(folder, r"--series 1\.2\.3 fits 2 series", series="1.2.3")
-    refused(folder, r"--series 9 fits no series", series="9")
+    refused(folder, r"--series 1\.2\.3 matches 2 series", series="1.2.3")
+    refused(folder, r"--series 9 matches no series", series="9")
     assert read_scan(folder / "1.2.3.9_99").volume.array.shape == (8, 9, 6)
 
 

@@ -148,7 +148,7 @@ def test_supernumerary_levels_keep_their_names(tmp_path):
     assert [item.SegmentLabel for item in seg.SegmentSequence] == ["T12", "T13", "L6"]
 
 
-@pytest.mark.parametrize(("value", "words"), [(0, "holds no vertebra"), (77, "holds 77, which are no VerSe ids")])
+@pytest.mark.parametrize(("value", "words"), [(0, "contains no vertebra"), (77, "contains 77, not VerSe ids")])
 def test_bad_labels(tmp_path, value, words):
     folder = Series().write(tmp_path / "ct")
     scan = read_scan(folder).volume

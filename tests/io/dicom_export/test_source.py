@@ -61,14 +61,14 @@ def test_a_zip_and_one_file_are_as_good_as_the_folder(tmp_path):
 
 def test_no_dicom(tmp_path):
     write_image(Volume(Series().hu, np.diag((1.0, 1, 2, 1))), tmp_path / "a.nii.gz")
-    with pytest.raises(InputError, match=r"a\.nii\.gz: is no DICOM: give the DICOM series"):
+    with pytest.raises(InputError, match=r"a\.nii\.gz: not DICOM: give the DICOM series"):
         read_source(tmp_path / "a.nii.gz")
 
 
 @pytest.mark.parametrize("keyword", ["FrameOfReferenceUID", "SOPInstanceUID", "StudyInstanceUID"])
 def test_empty_uids_are_refused(tmp_path, keyword):
     folder = Series().write(tmp_path / "ct", lambda n, ds: setattr(ds, keyword, ""))
-    with pytest.raises(ReadError, match=f"has no {keyword}, which a DICOM result must refer to"):
+    with pytest.raises(ReadError, match=f"has no {keyword}, which a DICOM result must reference"):
         read_source(folder)
 
 

@@ -60,7 +60,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return SimpleNamespace(coarse=SimpleNamespace(sha256=config.model), refiner=None)
 
     monkeypatch.setattr(worker, "read_scan", read_scan)
-    monkeypatch.setattr(worker, "read_digest", lambda path, series: path.read_text())
+    monkeypatch.setattr(worker, "read_sha256", lambda path, series: path.read_text())
     monkeypatch.setattr(worker, "run_scan", run_scan)
     monkeypatch.setattr(worker, "load_models", load_models)
     monkeypatch.setattr(worker, "need_of", lambda config: None)

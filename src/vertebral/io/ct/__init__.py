@@ -1,1 +1,1 @@
-"""Reading CTs: NIfTI, NRRD, MetaImage, and archives of DICOM."""
+"""Reading CTs and label maps: NIfTI, NRRD, MetaImage, DICOM, and zip files of these."""

@@ -1,4 +1,4 @@
-"""Unpack a zip file safely: never outside its folder, and never more than the disk holds."""
+"""Unpack a zip file safely: never outside its folder, and never more than fits on the disk."""
 
 import shutil
 import stat
@@ -23,8 +23,8 @@ _LITTER = ("__MACOSX", ".DS_Store")
 def extracted(path: Path) -> Iterator[Path]:
     """Unpack the zip file `path` into a temporary folder, which is removed afterwards.
 
-    Raises ReadError as `unzip` does, and if it unpacks to more than 64 GiB, 100 000 files or nine tenths of the free
-    disk.
+    Raises ReadError as `unzip` does, and if it unpacks to more than 64 GiB, 100 000 files or 90 % of the free disk
+    space.
     """
     with tempfile.TemporaryDirectory(prefix="vertebral-") as folder:
         try:
@@ -42,11 +42,11 @@ def unzip(
 ) -> list[zipfile.ZipInfo]:
     """Unpack the zip file `path` into the empty `folder`, without the hidden files of macOS; return its files.
 
-    `check_size` may refuse them by raising. The sizes that the zip declares bind, and every file is read to its end,
-    which checks its length and CRC-32. `report(done, total)` counts bytes, and may raise.
+    `check_size` may refuse them by raising. No file unpacks to more than the zip declares, and every file is read to its
+    end, which checks its length and CRC-32. `report(done, total)` counts bytes, and may raise.
 
-    Raises ReadError if the zip is damaged or encrypted, or holds links, two files of one name, or names that lead out
-    of the folder.
+    Raises ReadError if the zip is damaged or encrypted, or contains links, two files with one name, or names that
+    point outside the folder.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -66,7 +66,7 @@ def unzip(
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
         raise ReadError(f"damaged, or not a zip file ({error}): copy or export it again") from error
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise ReadError(f"the zip holds two files of one name ({error.filename})") from error
+        raise ReadError(f"the zip contains two files with one name ({error.filename}): zip them again") from error
     return members
 
 
@@ -79,18 +79,20 @@ def _check_name(member: zipfile.ZipInfo) -> None:
     name = member.filename
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if not parts or ".." in parts or name.startswith(("/", "\\")) or ":" in name.split("/")[0]:
-        raise ReadError(f"the zip holds the name {name!r}, which leads out of its folder: do not trust this file")
+        raise ReadError(f"the zip contains the name {name!r}, which points outside its folder: do not trust it")
     if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
-        raise ReadError(f"the zip holds a link or a device ({name!r}): pack the files themselves")
+        raise ReadError(f"the zip contains a link or a device ({name!r}): zip the files themselves")
     if member.flag_bits & _ENCRYPTED:
         raise ReadError("the zip is encrypted: unpack it first and give the folder")
 
 
 def _check_size(members: list[zipfile.ZipInfo], free_bytes: int) -> None:
     if len(members) > _MOST_FILES:
-        raise ReadError(f"the zip holds {len(members)} files, more than {_MOST_FILES}: unpack only the scan you need")
+        raise ReadError(
+            f"the zip contains {len(members)} files, more than {_MOST_FILES}: unpack only the scan you need"
+        )
     total, limit = sum(member.file_size for member in members), min(_MOST_BYTES, int(_SHARE_OF_DISK * free_bytes))
     if total > limit:
         raise ReadError(
-            f"the zip unpacks to {total / 1e9:.1f} GB, the limit here is {limit / 1e9:.1f} GB: unpack it first"
+            f"the zip unpacks to {total / 1e9:.1f} GB, above the limit of {limit / 1e9:.1f} GB: unpack it first"
         )

@@ -1,4 +1,4 @@
-"""From the values of a file to HU (int16 where they are whole, else float32), and the check that they are HU."""
+"""Convert the values of a file to HU (int16 if all are whole, else float32), and check that they are HU."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from vertebral.core.volume import Array
 
 AIR_HU = -1024
 PADDING_HU = -32768
-"""Mark for voxels that a format declares as outside the image; `to_hounsfield` sets them, as all padding, to air."""
+"""Marks voxels that a format declares as outside the image; `to_hounsfield` sets all padding to air."""
 
 _MOST_HU = 32767
 _SLAB_VOXELS = 1 << 22
@@ -20,7 +20,7 @@ _SAMPLE_PLANES = 48
 
 
 def rescale(values: Array, slope: float, intercept: float) -> Array:
-    """Return slope * values + intercept as float32, or `values` themselves where that changes nothing."""
+    """Return slope * values + intercept as float32, or `values` themselves for slope 1 and intercept 0."""
     if slope == 1 and intercept == 0:
         return values
     result = np.empty_like(values, dtype=np.float32)
@@ -30,27 +30,27 @@ def rescale(values: Array, slope: float, intercept: float) -> Array:
 
 
 def to_hounsfield(values: Array) -> tuple[Array, tuple[str, ...]]:
-    """Return `values` (I, J, K) as int16 HU where all are whole, else as float32 HU, and notes for the user.
+    """Return `values` (I, J, K) as int16 HU if all are whole, else as float32 HU, and notes for the user.
 
-    Values below -1024 are padding and become -1024. Raises ReadError where a value is not finite, above 32767, or where
-    the values as a whole cannot be HU. May change `values` in place.
+    Values below -1024 are padding and become -1024. Raises ReadError if a value is not finite or above 32767, or if the
+    values as a whole cannot be HU. May change `values` in place.
     """
     require_finite(values)
     greatest = values.max()
     if greatest > _MOST_HU:
         raise ReadError(
-            f"the greatest value is {greatest:g}, no HU reaches {_MOST_HU}: export the CT in Hounsfield units"
+            f"the highest value is {greatest:g}, above {_MOST_HU}, so this is not in HU: export the CT in HU"
         )
     target = np.dtype(np.int16 if is_whole(values) else np.float32)
     array = values if values.dtype == target and values.flags.writeable else np.empty_like(values, dtype=target)
     padding = 0
     may_be_low = np.dtype(values.dtype).kind != "u" and values.min() < AIR_HU
     for slab in _slabs(values):
-        part = values[slab]
+        piece = values[slab]
         if may_be_low:
-            padding += int(np.count_nonzero(part < AIR_HU))
-            part = np.maximum(part, AIR_HU)
-        array[slab] = part
+            padding += int(np.count_nonzero(piece < AIR_HU))
+            piece = np.maximum(piece, AIR_HU)
+        array[slab] = piece
     notes = check_hounsfield(array)
     if padding:
         share = 100 * padding / array.size
@@ -59,23 +59,23 @@ def to_hounsfield(values: Array) -> tuple[Array, tuple[str, ...]]:
 
 
 def to_labels(values: Array) -> Array:
-    """Return a label map (I, J, K) as uint8, or as uint16 where a label is above 255.
+    """Return a label map (I, J, K) as uint8, or as uint16 if a label is above 255.
 
-    Raises ReadError where a value is not finite, not whole, below 0 or above 65535.
+    Raises ReadError if a value is not finite, not whole, below 0 or above 65535.
     """
     require_finite(values)
     least, greatest = values.min(), values.max()
     if least < 0 or greatest > np.iinfo(np.uint16).max:
-        raise ReadError(f"values run from {least:g} to {greatest:g}: a label map holds whole numbers from 0 to 65535")
+        raise ReadError(f"values from {least:g} to {greatest:g}: a label map needs whole numbers from 0 to 65535")
     if not is_whole(values):
-        raise ReadError("not all values are whole numbers: a label map is needed, not an image or a probability map")
+        raise ReadError("some values are not whole numbers: give a label map, not an image or a probability map")
     return values.astype(np.uint8 if greatest <= np.iinfo(np.uint8).max else np.uint16)
 
 
 def require_finite(values: Array) -> None:
-    """Raise ReadError with their number where `values` holds NaN or infinity, or where it is empty."""
+    """Raise ReadError if `values` is empty or contains NaN or infinity."""
     if values.size == 0:
-        raise ReadError("the image has no voxels")
+        raise ReadError("the image has no voxels: export it again")
     if values.dtype.kind != "f":
         return
     bad = sum(values[slab].size - int(np.count_nonzero(np.isfinite(values[slab]))) for slab in _slabs(values))
@@ -84,14 +84,14 @@ def require_finite(values: Array) -> None:
 
 
 def is_whole(values: Array) -> bool:
-    """True where every (finite) value is a whole number."""
+    """Return True if every value (all must be finite) is a whole number."""
     if values.dtype.kind != "f":
         return True
     return all(bool((values[slab] == np.rint(values[slab])).all()) for slab in _slabs(values))
 
 
 def _slabs(array: Array) -> Iterator[tuple[slice, ...]]:
-    """Cut `array` along its slowest axis so that each piece is contiguous and small."""
+    """Divide `array` along its slowest axis into small contiguous pieces."""
     axis = int(np.argmax(np.abs(array.strides)))
     step = max(1, _SLAB_VOXELS * array.shape[axis] // array.size)
     for start in range(0, array.shape[axis], step):
@@ -100,7 +100,7 @@ def _slabs(array: Array) -> Iterator[tuple[slice, ...]]:
 
 @dataclass(frozen=True)
 class _Sample:
-    """Statistics of evenly spaced planes. `values` are those that tell something: neither 0 nor padding."""
+    """Statistics of evenly spaced planes. `values` are the informative ones: neither 0 nor padding."""
 
     values: NDArray[Any]
     values_share: float
@@ -114,15 +114,15 @@ class _Sample:
 
 
 def check_hounsfield(array: Array) -> tuple[str, ...]:
-    """Raise ReadError where `array` (I, J, K) cannot be a CT in HU; return notes where it is an unusual one.
+    """Raise ReadError if `array` (I, J, K) cannot be a CT in HU; return notes if it is an unusual one.
 
-    A CT has fat or air, so values below -50, soft tissue around 0 to 100, and bone above 150. Its share of values near
-    1000 HU stays under a fifth, unlike where the intercept of -1024 was not applied. Without any fat or air only an
-    image of bone alone (0 elsewhere) is let through. An MR with negative values can pass: values alone cannot tell.
+    A CT has fat or air (below -50), soft tissue (about 0 to 100) and bone (above 150). Fewer than a fifth of its values
+    are near 1000 HU, unless the intercept of -1024 was not applied. An image without fat or air is accepted only if it
+    shows bone alone (0 elsewhere). An MR with negative values can pass: values alone cannot exclude it.
     """
     sample = _sample(array)
     if sample.values.size == 0:
-        raise ReadError("all voxels are 0 or padding: the image is empty")
+        raise ReadError("all voxels are 0 or padding: the image is empty; export it again")
     if sample.flat_share > 0.6 and sample.least >= 0:
         count = np.unique(sample.values).size
         found = f"{count} distinct values up to {sample.greatest:g} in flat regions"
@@ -130,7 +130,7 @@ def check_hounsfield(array: Array) -> tuple[str, ...]:
     without_air = sample.share(AIR_HU, -50) < 0.005
     if sample.share(850, 1250) > 0.2 and (without_air or sample.share(-200, 300) < 0.5):
         raise ReadError(
-            f"{sample.share(850, 1250):.0%} of the values lie around 1000: either the rescale intercept (about -1024) "
+            f"{sample.share(850, 1250):.0%} of the values are around 1000: either the rescale intercept (about -1024) "
             "was not applied or this is not a CT; convert it again so that air is -1000 and water 0"
         )
     if without_air:
@@ -141,29 +141,25 @@ def check_hounsfield(array: Array) -> tuple[str, ...]:
 
 def _check_whole_ct(sample: _Sample) -> None:
     if sample.greatest < 150:
-        raise ReadError(
-            f"no bone: the greatest value is {sample.greatest:g}, bone is above 150 HU; is the image in HU?"
-        )
+        raise ReadError(f"no bone: the highest value is {sample.greatest:g}, bone is above 150 HU; export the CT in HU")
     if (soft := sample.share(-200, 300)) < 0.05:
         raise ReadError(
-            f"only {soft:.1%} of the values are soft tissue (-200 to 300 HU): not in HU; "
+            f"only {soft:.1%} of the values are in the range of soft tissue (-200 to 300 HU), so this is not in HU; "
             "was the rescale intercept applied twice?"
         )
     if (high := float(np.percentile(sample.values, 99))) > 3500:
-        raise ReadError(f"1 % of the values are above {high:g}: not in HU; is this a CT?")
+        raise ReadError(f"1 % of the values are above {high:g}, so this is not in HU; give a CT in HU")
 
 
 def _check_bone_only(sample: _Sample) -> tuple[str, ...]:
-    """Let an image of bone alone through, with a note: zero outside, HU from cancellous to cortical inside."""
-    between = f"values run from {sample.least:g} to {sample.greatest:g}"
+    """Accept an image of bone alone, with a note: 0 outside, cancellous to cortical HU inside."""
+    between = f"values from {sample.least:g} to {sample.greatest:g}"
     if sample.greatest <= 255:
-        raise ReadError(f"{between}: rescaled (as to 0-1 or 0-255) or a label map, not HU; export the CT as it is")
+        raise ReadError(f"{between}: a rescaled image (0-1, 0-255) or a label map, not HU; export the CT unchanged")
     median, high = (float(value) for value in np.percentile(sample.values, (50, 99)))
     if sample.values_share > 0.5 or not 100 <= median <= 900 or not 450 <= high <= 3500 or high < 1.8 * median:
-        raise ReadError(
-            f"{between} and almost none is below -50: not a CT in HU (an MR or a rescaled image?); give the CT"
-        )
-    return ("no fat or air in the image: taken as a CT that was set to 0 outside bone",)
+        raise ReadError(f"{between}, almost none below -50: not a CT in HU (an MR or a rescaled image?); give the CT")
+    return ("no fat or air in the image: read as a CT that was set to 0 outside bone",)
 
 
 def _sample(array: Array) -> _Sample:

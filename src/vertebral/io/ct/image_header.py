@@ -1,4 +1,4 @@
-"""`Opened`: a file whose header was read and checked and whose values were not, and the names that follow from it."""
+"""`ImageHeader`: the checked header of an image whose values are not read yet; and suffixes of file names."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from vertebral.core.volume import Array, Grid
 from vertebral.io.dicom.slices import Slice
 
 LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
-"""From the world frame of DICOM and ITK to that of `Grid`, in mm."""
+"""Converts the world frame of DICOM and ITK to that of `Grid`, in mm."""
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -20,11 +20,11 @@ KNOWN_SUFFIXES = (*IMAGE_SUFFIXES, ".zip", ".dcm")
 
 
 @dataclass(frozen=True)
-class Opened:
-    """What a header tells. `load` reads the values: (I, J, K) as `grid`, any real type, rescaled by the header.
+class ImageHeader:
+    """The header of an image. `load` reads the values: (I, J, K) on `grid`, any real type, rescaled by the header.
 
-    `files` are the files whose bytes make up the image, in a fixed order. `notes` and `metadata` are as in `Scan`.
-    `slices` are those of a DICOM series, in the order of K.
+    `files` are all files of the image, in a fixed order. `notes` and `metadata` are as in `Scan`. `slices` are those of
+    a DICOM series, in the order of K.
     """
 
     grid: Grid
@@ -43,7 +43,7 @@ def suffix_of(path: Path, suffixes: tuple[str, ...] = KNOWN_SUFFIXES) -> str:
 
 
 def stem_of(path: Path) -> str:
-    """Return the name of `path` without its known suffixes and without a trailing `_ct`; `ct` where nothing is left."""
+    """Return the name of `path` without its known suffixes and without a trailing `_ct`; `ct` if nothing is left."""
     name = path.name
     while suffix := suffix_of(Path(name)):
         name = name[: -len(suffix)]

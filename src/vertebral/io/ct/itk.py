@@ -1,5 +1,5 @@
 # mypy: allow-untyped-calls
-"""NRRD and MetaImage through SimpleITK, whose LPS frame becomes RAS here."""
+"""Read NRRD and MetaImage through SimpleITK; its LPS frame is converted to RAS."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 
 from vertebral.core.errors import ReadError
 from vertebral.core.volume import Affine, Array, Grid
-from vertebral.io.ct.image_header import LPS_TO_RAS, Opened, stem_of, suffix_of
+from vertebral.io.ct.image_header import LPS_TO_RAS, ImageHeader, stem_of, suffix_of
 from vertebral.io.ct.nifti import squeezed_shape
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ _DATA_FILE = re.compile(rb"^(?:data ?file:|ElementDataFile\s*=)[ \t]*(.+?)[ \t]*
 _MOST_HEADER_BYTES = 1 << 16
 
 
-def open_itk(path: Path) -> Opened:
+def open_itk(path: Path) -> ImageHeader:
     """Read and check the header of a `.nrrd`, `.nhdr`, `.mha` or `.mhd` file.
 
-    Raises ReadError for a damaged file and for anything but one real value a voxel on three axes, GeometryError for a
-    spacing or affine that cannot be used. `load` raises ReadError where the values are truncated or damaged.
+    Raises ReadError for a damaged file and for anything but one real value per voxel on three axes, GeometryError for
+    an invalid spacing or affine. `load` raises ReadError if the values are truncated or damaged.
     """
-    import SimpleITK as sitk  # noqa: N813  # half a second and 50 MB that a NIfTI file does not need
+    import SimpleITK as sitk  # noqa: N813  # importing it takes half a second and 50 MB
 
     files = (path, *_detached(path))
     reader = sitk.ImageFileReader()
@@ -35,14 +35,18 @@ def open_itk(path: Path) -> Opened:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        raise ReadError(f"not a readable NRRD or MetaImage file ({_reason(error)}): export it again") from error
+        raise ReadError(f"not a valid NRRD or MetaImage file ({_reason(error)}): export it again") from error
     kind = sitk.GetPixelIDValueAsString(reader.GetPixelIDValue())
     if reader.GetNumberOfComponents() != 1 or "complex" in kind or "vector" in kind:
-        raise ReadError(f"voxels of type {kind}: a CT has one real number a voxel, not colours or complex values")
+        raise ReadError(
+            f"voxels of type {kind}: a CT has one real number per voxel, not colours or complex values; give the CT"
+        )
     grid = Grid(squeezed_shape(reader.GetSize()), _affine(reader))
     notes: tuple[str, ...] = ()
     if suffix_of(path) in (".nrrd", ".nhdr") and not reader.HasMetaDataKey("NRRD_space"):
-        notes = ("the header gives no orientation (no `space`): the axes were taken as left, posterior, superior",)
+        notes = (
+            "the header has no orientation (no `space`): the axes were assumed to point left, posterior, superior",
+        )
 
     def load() -> Array:
         try:
@@ -52,7 +56,7 @@ def open_itk(path: Path) -> Opened:
         return cast(Array, sitk.GetArrayFromImage(image).T.reshape(grid.shape, order="F"))
 
     name = _READERS[suffix_of(path)].removesuffix("ImageIO")
-    return Opened(grid, load, files, stem_of(path), notes, {"format": name, "stored_type": kind})
+    return ImageHeader(grid, load, files, stem_of(path), notes, {"format": name, "stored_type": kind})
 
 
 def _affine(reader: "sitk.ImageFileReader") -> Affine:
@@ -66,7 +70,7 @@ def _affine(reader: "sitk.ImageFileReader") -> Affine:
 
 
 def _detached(path: Path) -> tuple[Path, ...]:
-    """Return the files with the voxels where the header names them, in order."""
+    """Return the data files that a detached header names, in order."""
     if suffix_of(path) not in (".nhdr", ".mhd"):
         return ()
     with path.open("rb") as stream:
@@ -82,12 +86,12 @@ def _detached(path: Path) -> tuple[Path, ...]:
     missing = next((file for file in files if not file.is_file()), None)
     if missing is not None:
         raise ReadError(
-            f"its data file {missing.name!r} is missing: put it beside the header, or export one .nrrd or .mha file"
+            f"its data file {missing.name!r} is missing: put it next to the header, or export one .nrrd or .mha file"
         )
     return files
 
 
 def _reason(error: RuntimeError) -> str:
-    """Return the last line of an ITK message that tells something, without addresses in memory."""
+    """Return the last non-empty line of an ITK message, without memory addresses."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return re.sub(r"\(0x[0-9a-f]+\)", "", lines[-1]).removeprefix("ITK ERROR: ") if lines else "no reason given"

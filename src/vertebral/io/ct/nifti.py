@@ -1,5 +1,5 @@
 # mypy: allow-untyped-calls
-"""NIfTI-1 and NIfTI-2: the header is checked as it is on disk, before nibabel's own repairs."""
+"""Read NIfTI-1 and NIfTI-2; the header is checked as it is on disk, before nibabel repairs it."""
 
 import gzip
 import io
@@ -19,7 +19,7 @@ from nibabel.wrapstruct import WrapStructError
 from vertebral.core.errors import GeometryError, ReadError
 from vertebral.core.volume import Affine, Array, Grid
 from vertebral.io.ct.hounsfield import rescale
-from vertebral.io.ct.image_header import Opened, stem_of
+from vertebral.io.ct.image_header import ImageHeader, stem_of
 
 _QUIET = logging.getLogger("vertebral.io.ct.nifti")
 _QUIET.disabled = True  # nibabel logs each repair of a header
@@ -29,11 +29,11 @@ _MOST_TRAILING_BYTES = 1 << 24
 _OTHER_UNITS = {1: "metre", 3: "micrometre"}
 
 
-def open_nifti(path: Path) -> Opened:
+def open_nifti(path: Path) -> ImageHeader:
     """Read and check the header of a `.nii` or `.nii.gz` file.
 
-    Raises ReadError for a damaged file and for anything but one real value a voxel on three axes, GeometryError for a
-    spacing or affine that cannot be used. `load` raises ReadError where the values are truncated or damaged.
+    Raises ReadError for a damaged file and for anything but one real value per voxel on three axes, GeometryError for
+    an invalid spacing or affine. `load` raises ReadError if the values are truncated or damaged.
     """
     with _readable(path):
         header = _header(path)
@@ -43,7 +43,8 @@ def open_nifti(path: Path) -> Opened:
         dtype, offset, (slope, intercept) = header.get_data_dtype(), header.get_data_offset(), header.get_slope_inter()
     if dtype.kind not in "iuf":
         raise ReadError(
-            f"voxels of type {_type_name(dtype)}: a CT has one real number a voxel, not colours or complex values"
+            f"voxels of type {_type_name(dtype)}: a CT has one real number per voxel, not colours or complex values; "
+            "give the CT"
         )
     full_shape = tuple(int(n) for n in header.get_data_shape())
     affine, notes = _affine(header, spacing_on_disk)
@@ -55,13 +56,15 @@ def open_nifti(path: Path) -> Opened:
         return rescale(native, 1.0 if slope is None else slope, 0.0 if intercept is None else intercept)
 
     codes = {name: int(header[name]) for name in ("qform_code", "sform_code")}
-    return Opened(grid, load, (path,), stem_of(path), notes, {"format": "NIfTI", "stored_type": dtype.name, **codes})
+    return ImageHeader(
+        grid, load, (path,), stem_of(path), notes, {"format": "NIfTI", "stored_type": dtype.name, **codes}
+    )
 
 
 def squeezed_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return `shape` without trailing axes of length 1 after the third. Raises ReadError unless three axes are left."""
+    """Return `shape` without trailing axes of length 1 after the third. Raises ReadError unless three axes remain."""
     if len(shape) == 0 or min(shape) < 1:
-        raise ReadError(f"shape {shape}: the image has no voxels")
+        raise ReadError(f"shape {shape}: the image has no voxels; export it again")
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) > 3:
@@ -69,7 +72,7 @@ def squeezed_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
             f"shape {shape} has {len(shape)} axes: give one 3D volume, not a time series or several channels"
         )
     if len(shape) < 3 or min(shape) < 2:
-        raise ReadError(f"shape {shape} is a single slice: a volume needs two or more voxels along three axes")
+        raise ReadError(f"shape {shape} is a single slice: give a volume, with two or more voxels along three axes")
     return cast(tuple[int, int, int], shape)
 
 
@@ -79,37 +82,35 @@ def _header(path: Path) -> Any:
         size = int.from_bytes(start, "little")
         kind = _HEADER_BYTES.get(size) or _HEADER_BYTES.get(int.from_bytes(start, "big"))
         if kind is None:
-            raise ReadError(
-                "not a NIfTI file (its first bytes are not those of a NIfTI header): check what the file is"
-            )
+            raise ReadError("not a NIfTI file (it does not begin with a NIfTI header): check the file")
         stream.seek(0)
         header = kind.from_fileobj(stream, check=False)
     if bytes(header["magic"])[:3].rstrip(b"\0") not in (b"n+1", b"n+2"):
-        raise ReadError("a header without voxels (Analyze or a .hdr/.img pair): convert it to one .nii.gz file")
+        raise ReadError("a header without voxels (Analyze, or a .hdr/.img pair): convert it to one .nii.gz file")
     return header
 
 
 def _affine(header: Any, spacing_on_disk: Array) -> tuple[Affine, tuple[str, ...]]:
-    """Return the affine that nibabel takes (sform, else qform, else spacing alone) and notes where that is in doubt."""
+    """Return the affine that nibabel chooses (sform, else qform, else spacing alone), and notes if it is uncertain."""
     unit = _OTHER_UNITS.get(int(header["xyzt_units"]) & 7)
     if unit:
-        raise GeometryError(f"the header's unit of length is the {unit}, not the millimetre: save the CT in mm")
+        raise GeometryError(f"the unit of length in the header is the {unit}, not the millimetre: save the CT in mm")
     has_qform, has_sform = int(header["qform_code"]) > 0, int(header["sform_code"]) > 0
     if not has_sform and not (np.isfinite(spacing_on_disk).all() and (spacing_on_disk > 0).all()):
         raise GeometryError(
-            f"spacing {spacing_on_disk.tolist()} mm: every axis needs a spacing above zero; correct the header"
+            f"spacing {spacing_on_disk.tolist()} mm: every axis needs a spacing above 0; correct the header"
         )
     try:
         affine = header.get_best_affine()
     except (HeaderDataError, ValueError) as error:
         raise GeometryError(
-            f"the header's orientation cannot be used ({error}): correct the qform or the sform"
+            f"the orientation in the header is invalid ({error}): correct the qform or the sform"
         ) from error
     if has_sform and has_qform:
         return affine, _disagreement(header, affine)
     if not has_sform and not has_qform:
-        note = "the header gives no orientation (qform_code and sform_code are 0): the geometry is its spacing alone"
-        return affine, (note + ", so left and right, front and back may be swapped",)
+        note = "the header has no orientation (qform_code and sform_code are 0): only its spacing was used"
+        return affine, (note + ", so left and right, or front and back, may be swapped",)
     return affine, ()
 
 
@@ -117,7 +118,7 @@ def _disagreement(header: Any, sform: Affine) -> tuple[str, ...]:
     try:
         qform = header.get_qform()
     except (HeaderDataError, ValueError):
-        return ("the qform cannot be used; the sform was used",)
+        return ("the qform is invalid; the sform was used",)
     far = np.maximum(np.asarray(header.get_data_shape()[:3]) - 1, 0)
     corners = np.array(np.meshgrid(*[(0, n) for n in far], [1])).reshape(4, -1)
     distance_mm = float(np.linalg.norm((sform - qform) @ corners, axis=0).max())
@@ -136,25 +137,27 @@ def _values(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], offset: in
         while isinstance(stream, gzip.GzipFile) and (piece := stream.read(1 << 20)):  # to the end: that checks the CRC
             trailing += len(piece)
             if trailing > _MOST_TRAILING_BYTES:
-                raise ReadError("the file goes on after its last voxel: its header does not fit its contents")
+                raise ReadError(
+                    "the file continues after its last voxel: header and contents do not match; export it again"
+                )
     return values
 
 
 @contextmanager
 def _stream(path: Path, unpacked: Callable[[Path, str], Any]) -> Iterator[io.BufferedIOBase]:
-    """The bytes of a file. Python's own gzip gives those before a damaged place; ISA-L's, twice as fast, does not."""
+    """Open a file, unpacked. Python's gzip reads up to a damaged byte; ISA-L's is twice as fast, but does not."""
     with unpacked(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as stream:
         yield stream
 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turn what nibabel, gzip and the system raise for a damaged file into a ReadError."""
+    """Convert the errors of nibabel, gzip and the system for a damaged file to ReadError."""
     try:
         yield
     except gzip.BadGzipFile as error:
         raise ReadError(
-            f"damaged, or not gzip-compressed as its name says ({error}): copy or export it again"
+            f"damaged, or not gzip-compressed as its name implies ({error}): copy or export it again"
         ) from error
     except (  # type: ignore[misc]  # isal's stub calls its error an instance
         OSError,

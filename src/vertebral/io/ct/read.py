@@ -1,4 +1,4 @@
-"""From a path to a CT: finds the format, refuses what is no CT, and names the file in every error."""
+"""Read a CT or a label map from a path: find the format, refuse what is not a CT, name the file in every error."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ from vertebral.core.records import Scan
 from vertebral.core.volume import Grid, Volume
 from vertebral.io.ct.archive import extracted
 from vertebral.io.ct.hounsfield import to_hounsfield, to_labels
-from vertebral.io.ct.image_header import IMAGE_SUFFIXES, NIFTI_SUFFIXES, Opened, stem_of, suffix_of
+from vertebral.io.ct.image_header import IMAGE_SUFFIXES, NIFTI_SUFFIXES, ImageHeader, stem_of, suffix_of
 from vertebral.io.ct.itk import open_itk
 from vertebral.io.ct.nifti import open_nifti
 from vertebral.io.dicom.series import is_dicom, open_dicom, series_uid_of
@@ -26,7 +26,7 @@ _FORMATS = (
 
 
 def working_memory_gb(grid: Grid) -> float:
-    """What work on an image of `grid` takes at a rough guess: 12 bytes a voxel, in GB (1e9 bytes)."""
+    """Estimate the memory to process an image of `grid`: 12 bytes per voxel, in GB (1e9 bytes)."""
     return prod(grid.shape) * _WORKING_BYTES_PER_VOXEL / 1e9
 
 
@@ -38,87 +38,87 @@ def read_scan(
 ) -> Scan:
     """Read a CT in HU on its own grid, from NIfTI, NRRD, MetaImage, DICOM (folder or one file of it), or a zip of one.
 
-    `series` is the SeriesInstanceUID, or the start of it, where a DICOM folder holds several CT series; one file of a
-    series names it too. The array is (I, J, K) int16, or float32 where HU are not whole. `sha256` is over the file's
-    bytes; for a detached header over its data too; for DICOM over the files of the series from one end of the stack to
-    the other. Before any values are read, what `need_gb` says is compared with `max_memory_gb` (1 GB = 1e9 bytes), or
-    with what is free where that is None.
+    If a DICOM folder contains several CT series, `series` selects one by its SeriesInstanceUID or the start of it; the
+    path of one file selects its series too. The array is (I, J, K) int16, or float32 if HU are not whole. `sha256` is
+    over the bytes of the file; with a detached header, over its data too; for DICOM, over the files of the series in
+    the order of the stack. Before any values are read, the result of `need_gb` is compared with `max_memory_gb` (1 GB =
+    1e9 bytes), or with the free memory if that is None.
 
-    Raises ReadError where this is no CT that can be read faithfully, and GeometryError for a grid that cannot be used.
+    Raises ReadError if this is not a CT that can be read faithfully, and GeometryError for an invalid grid.
     """
     path = Path(path)
-    with _named(path), _opened(path, series) as opened:
-        _require_plausible(opened.grid)
-        _require_memory(opened.grid, max_memory_gb, need_gb(opened.grid))
-        array, notes = to_hounsfield(opened.load())
-        digest = files_sha256(_files(path, opened))
-        volume = Volume(array, opened.grid.affine)
-        return Scan(volume, path, digest, opened.stem, (*opened.notes, *notes), opened.metadata)
+    with image_header(path, series) as header:
+        _require_plausible(header.grid)
+        _require_memory(header.grid, max_memory_gb, need_gb(header.grid))
+        array, notes = to_hounsfield(header.load())
+        sha256 = files_sha256(_files(path, header))
+        volume = Volume(array, header.grid.affine)
+        return Scan(volume, path, sha256, header.stem, (*header.notes, *notes), header.metadata)
 
 
-def read_digest(path: Path, series: str | None = None) -> str:
-    """Return the sha256 that `read_scan` gives, without reading values. Raises as `read_scan` does for a header."""
-    path = Path(path)
-    with _named(path), _opened(path, series) as opened:
-        return files_sha256(_files(path, opened))
+def read_sha256(path: Path, series: str | None = None) -> str:
+    """Return the `sha256` of `read_scan` without reading values. Raises as `read_scan` does for a header."""
+    with image_header(path, series) as header:
+        return files_sha256(_files(path, header))
 
 
 def read_labels(path: Path) -> Volume:
     """Read a label map on its own grid from NIfTI, NRRD or MetaImage: (I, J, K) uint8, uint16 if a label is over 255.
 
     Raises ReadError for another format, for values that are negative, not whole or above 65535, and for more than three
-    axes; GeometryError for a grid that cannot be used.
+    axes; GeometryError for an invalid grid.
     """
     path = Path(path)
     with _named(path):
         if path.is_file() and not suffix_of(path, IMAGE_SUFFIXES):
             raise ReadError(f"label maps are read from {', '.join(IMAGE_SUFFIXES)}: convert it to one of these")
-        with _opened(path, None) as opened:
-            _require_plausible(opened.grid)
-            _require_memory(opened.grid, None, working_memory_gb(opened.grid))
-            return Volume(to_labels(opened.load()), opened.grid.affine)
+        with _header_of(path, None) as header:
+            _require_plausible(header.grid)
+            _require_memory(header.grid, None, working_memory_gb(header.grid))
+            return Volume(to_labels(header.load()), header.grid.affine)
 
 
 def read_geometry(path: Path) -> Grid:
-    """Read shape and affine of an image from its header alone; takes what `read_scan` takes but checks no values.
+    """Read shape and affine from the header of any image that `read_scan` accepts, without checking values.
 
-    Raises ReadError for a file whose header cannot be read, and GeometryError for a grid that cannot be used.
+    Raises ReadError for an unreadable header, and GeometryError for an invalid grid.
     """
-    path = Path(path)
-    with _named(path), _opened(path, None) as opened:
-        _require_plausible(opened.grid)
-        return opened.grid
+    with image_header(path) as header:
+        _require_plausible(header.grid)
+        return header.grid
 
 
-def _files(path: Path, opened: Opened) -> tuple[Path, ...]:
-    """The files whose bytes tell one scan from another: a zip is one whole."""
-    return (path,) if suffix_of(path) == ".zip" else opened.files
+def _files(path: Path, header: ImageHeader) -> tuple[Path, ...]:
+    """Return the files that identify a scan: all files of the image, or the zip file itself."""
+    return (path,) if suffix_of(path) == ".zip" else header.files
 
 
 @contextmanager
-def opened(path: Path, series: str | None = None) -> Iterator[Opened]:
-    """Give the header of what `read_scan` takes; what is unpacked for it stays until the end of the block.
+def image_header(path: Path, series: str | None = None) -> Iterator[ImageHeader]:
+    """Yield the header of any image that `read_scan` accepts; unpacked files exist until the end of the block.
 
-    Raises ReadError for a file whose header cannot be read, and GeometryError for a grid that cannot be used.
+    Raises ReadError for an unreadable header, and GeometryError for an invalid grid.
     """
-    with _named(path), _opened(path, series) as found:
-        yield found
+    with _named(path), _header_of(path, series) as header:
+        yield header
 
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Put the path in front of the message of an error, and the message on one line."""
+    """Put the path before the message of an error, and the message on one line."""
     try:
         yield
     except (ReadError, GeometryError) as error:
         raise type(error)(f"{path}: {' '.join(str(error).split())}") from error
     except PermissionError as error:
-        raise ReadError(f"{path}: no permission to read {error.filename}: change its mode or its owner") from error
+        raise ReadError(
+            f"{path}: no permission to read {error.filename}: change its permissions or its owner"
+        ) from error
 
 
 @contextmanager
-def _opened(path: Path, series: str | None) -> Iterator[Opened]:
-    """Open the header with the reader that the path asks for; what is unpacked for it stays until the end."""
+def _header_of(path: Path, series: str | None) -> Iterator[ImageHeader]:
+    """Read the header with the reader for this path; unpacked files exist until the end of the block."""
     if not path.exists():
         raise ReadError("no such file or folder: check the path")
     if path.is_dir():
@@ -131,20 +131,20 @@ def _opened(path: Path, series: str | None) -> Iterator[Opened]:
     elif suffix_of(path, IMAGE_SUFFIXES):
         yield _open_image(path, series)
     elif is_dicom(path):
-        beside = sorted(other for other in path.parent.iterdir() if other.is_file())
-        yield open_dicom(beside, path.parent, path.resolve().parent.name, series or series_uid_of(path))
+        siblings = sorted(other for other in path.parent.iterdir() if other.is_file())
+        yield open_dicom(siblings, path.parent, path.resolve().parent.name, series or series_uid_of(path))
     else:
-        raise ReadError(f"not an image that can be read: give {_FORMATS}")
+        raise ReadError(f"not a supported image: give {_FORMATS}")
 
 
-def _open_image(path: Path, series: str | None) -> Opened:
+def _open_image(path: Path, series: str | None) -> ImageHeader:
     if series is not None:
-        raise ReadError(f"--series {series} is for DICOM only: leave it out")
+        raise ReadError(f"--series {series} applies only to DICOM: omit it")
     return open_nifti(path) if suffix_of(path, NIFTI_SUFFIXES) else open_itk(path)
 
 
-def _open_folder(folder: Path, name: str, series: str | None) -> Opened:
-    """Open the CT series, or else the only image file, below `folder`; `name` is what the user calls it."""
+def _open_folder(folder: Path, name: str, series: str | None) -> ImageHeader:
+    """Read the header of the CT series, or else of the only image file, in `folder`, which the user calls `name`."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and "__MACOSX" not in file.parts)
     if not files:
         raise ReadError("the folder is empty: give the folder of a CT series")
@@ -153,9 +153,11 @@ def _open_folder(folder: Path, name: str, series: str | None) -> Opened:
         return open_dicom(files, folder, name, series)
     if len(images) > 1:
         shown = _some_names(images, folder)
-        raise ReadError(f"no DICOM but {len(images)} images ({shown}): give one of these files, or --jobs to run all")
-    opened = _open_image(images[0], series)
-    return Opened(opened.grid, opened.load, opened.files, stem_of(Path(name)), opened.notes, opened.metadata)
+        raise ReadError(
+            f"no DICOM, but {len(images)} images ({shown}): give one of these files, or add --jobs to run all"
+        )
+    header = _open_image(images[0], series)
+    return ImageHeader(header.grid, header.load, header.files, stem_of(Path(name)), header.notes, header.metadata)
 
 
 def _some_names(files: Sequence[Path], folder: Path) -> str:
@@ -167,7 +169,9 @@ def _require_plausible(grid: Grid) -> None:
     if min(grid.spacing_mm) < _LEAST_SPACING_MM or max(grid.spacing_mm) > _MOST_SPACING_MM:
         spacing = " x ".join(f"{mm:g}" for mm in grid.spacing_mm)
         limits = f"{_LEAST_SPACING_MM:g} to {_MOST_SPACING_MM:g} mm"
-        raise GeometryError(f"spacing {spacing} mm is not that of a CT of a patient ({limits}): is the header in mm?")
+        raise GeometryError(
+            f"spacing {spacing} mm is outside the range of a patient CT ({limits}): check that the header is in mm"
+        )
 
 
 def _require_memory(grid: Grid, max_memory_gb: float | None, need_gb: float) -> None:
@@ -176,13 +180,13 @@ def _require_memory(grid: Grid, max_memory_gb: float | None, need_gb: float) -> 
         size = " x ".join(map(str, grid.shape))
         limit = "are free" if max_memory_gb is None else "are allowed"
         raise ReadError(
-            f"{size} voxels need about {need_gb:.2g} GB of memory and {have_gb:.2g} GB {limit}: "
+            f"{size} voxels need about {need_gb:.2g} GB of memory, but only {have_gb:.2g} GB {limit}: "
             "crop the scan to the spine or use a machine with more memory"
         )
 
 
 def free_memory_gb() -> float | None:
-    """Return the memory that a process can still take, by the system or its container (cgroup v2); None if unknown."""
+    """Return the memory still available to a process, by the system or its container (cgroup v2); None if unknown."""
     free = [_meminfo_available(Path("/proc/meminfo")), _cgroup_available(Path("/sys/fs/cgroup"))]
     known = [number for number in free if number is not None]
     if not known:
@@ -202,7 +206,7 @@ def _meminfo_available(path: Path) -> int | None:
 
 
 def _cgroup_available(folder: Path) -> int | None:
-    """Return limit less use of a container (cgroup v2); the file cache counts as free."""
+    """Return the limit minus the use of a container (cgroup v2); the file cache counts as free."""
     try:
         limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())

@@ -1,1 +1,1 @@
-"""DICOM in: series, slices, geometry, pixels, and DICOMweb."""
+"""Reading DICOM: series, slices, geometry, pixels, and DICOMweb."""

@@ -1,4 +1,4 @@
-"""The regular grid that the slices of a series form, or the reason why they form none."""
+"""Stack the slices of a series into a regular grid, or say why they do not form one."""
 
 from collections.abc import Sequence
 
@@ -18,14 +18,14 @@ _MOST_OFFSET_SHARE = 0.2
 
 
 def stacked(slices: Sequence[Slice]) -> tuple[list[Slice], Grid, tuple[str, ...]]:
-    """Return the slices along their normal, the grid (columns, rows, slices) in RAS+ mm, and notes for the user.
+    """Return the slices sorted along their normal, the grid (columns, rows, slices) in RAS+ mm, and notes for the user.
 
-    Raises ReadError where slices differ in kind, are missing or doubled; GeometryError for a tilted gantry and where a
-    slice lies more than 0.1 mm or a fifth of the slice spacing (the smaller of both) away from its place in an even
-    stack.
+    Raises ReadError if slices differ in size, spacing or orientation, are missing or duplicate; GeometryError for a
+    tilted gantry, and if a slice is more than 0.1 mm or a fifth of the slice spacing (whichever is smaller) away from
+    its position in an evenly spaced stack.
     """
     if len(slices) < 2:
-        raise ReadError("the series has a single slice: a volume needs two or more")
+        raise ReadError("the series has a single slice: give a series with two or more")
     first = slices[0]
     for other in slices[1:]:
         _require_same_plane(first, other)
@@ -61,7 +61,7 @@ def _require_each_once(ordered: Sequence[Slice], along_mm: NDArray[np.float64]) 
     if same.size:
         pair = f"{ordered[same[0]].name} and {ordered[same[0] + 1].name} at {along_mm[same[0]]:.2f} mm"
         raise ReadError(
-            f"{same.size} position(s) are there twice (first {pair}): several phases or copied files; "
+            f"{same.size} slice position(s) occur twice (first {pair}): several phases or copied files; "
             "give one phase without copies"
         )
     wide = np.flatnonzero(steps_mm > 1.5 * usual_mm)
@@ -76,12 +76,12 @@ def _require_upright(step: NDArray[np.float64], normal: NDArray[np.float64]) -> 
     if tilt_deg > _MOST_TILT_DEG:
         raise GeometryError(
             f"the slices are stacked {tilt_deg:.1f} degrees off their normal (tilted gantry): resample them to a "
-            "straight grid first, as with dcm2niix (its *_Tilt_* file) or 3D Slicer (geometry regularization)"
+            "straight grid first, for example with dcm2niix (its *_Tilt_* file) or 3D Slicer (geometry regularization)"
         )
 
 
 def _line(ordered: Sequence[Slice]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return start and step (LPS+ mm) of the even stack that is nearest to the slices' positions (least squares)."""
+    """Return start and step (LPS+ mm) of the evenly spaced stack that best fits the slices (least squares)."""
     positions = np.array([item.position_mm for item in ordered])
     numbers = np.arange(len(ordered)) - (len(ordered) - 1) / 2
     step = numbers @ positions / (numbers @ numbers)
@@ -97,9 +97,9 @@ def _require_even(ordered: Sequence[Slice], origin: NDArray[np.float64], step: N
     found = f"slice distances from {steps_mm.min():.3f} to {steps_mm.max():.3f} mm"
     if offsets_mm[worst] > min(_MOST_OFFSET_MM, _MOST_OFFSET_SHARE * spacing_mm):
         raise GeometryError(
-            f"{found}: slice {ordered[worst].name} lies {offsets_mm[worst]:.2f} mm off an even stack; "
-            "resample to even slices first"
+            f"{found}: slice {ordered[worst].name} is {offsets_mm[worst]:.2f} mm off an evenly spaced stack; "
+            "resample to evenly spaced slices first"
         )
     if np.ptp(steps_mm) <= max(0.01, 0.01 * spacing_mm):
         return ()
-    return (f"{found} were taken as {spacing_mm:.3f} mm; no slice moves by more than {offsets_mm[worst]:.3f} mm",)
+    return (f"{found} were read as {spacing_mm:.3f} mm; no slice moves by more than {offsets_mm[worst]:.3f} mm",)

@@ -1,4 +1,4 @@
-"""Where a series lies on a DICOMweb server, and what opens the door (never from the command line, nor in a message)."""
+"""Address of a series on a DICOMweb server, and credentials (never on the command line, never in a message)."""
 
 import ipaddress
 import os
@@ -19,8 +19,8 @@ CREDENTIALS, CA_BUNDLE = "VERTEBRAL_PACS_CREDENTIALS", "VERTEBRAL_PACS_CA"
 
 
 @dataclass(frozen=True)
-class Address:
-    """A series on a server whose DICOMweb root is `base_url` (http or https, without user and password)."""
+class SeriesAddress:
+    """A series on a server; `base_url` is its DICOMweb root (http or https, without user and password)."""
 
     base_url: str
     study_uid: str
@@ -28,7 +28,7 @@ class Address:
 
     @property
     def is_private(self) -> bool:
-        """True where nobody on the way can read what is sent: TLS, or the machine itself."""
+        """Whether nobody in between can read the traffic: TLS, or this machine itself."""
         parts = urlsplit(self.base_url)
         if parts.scheme == "https" or parts.hostname == "localhost":
             return True
@@ -40,7 +40,7 @@ class Address:
 
 @dataclass(frozen=True)
 class Access:
-    """Credentials (user and password, or a bearer token, or none) and the certificates that a server's must lead to."""
+    """Credentials (user and password, or a bearer token, or none) and the CA bundle to verify the server."""
 
     user: str = ""
     password: str = field(default="", repr=False)
@@ -49,18 +49,18 @@ class Access:
 
 
 def is_address(text: str) -> bool:
-    """True where `text` names a DICOMweb server and no path."""
+    """Return True if `text` is the address of a DICOMweb server, not a path."""
     return text.partition("://")[0].lower() in _SCHEMES and "://" in text
 
 
-def parse_address(text: str) -> Address:
+def parse_address(text: str) -> SeriesAddress:
     """Parse `dicomweb[s]://host[:port][/path]/studies/UID/series/UID`. Raises ConfigError for anything else."""
     parts = urlsplit(text)
     scheme = _SCHEMES.get(parts.scheme.lower())
     if "@" in parts.netloc:
         raise ConfigError(
-            f"an address with a user or password in it: leave them out, and set {USER} and {PASSWORD}, or a "
-            f"file of credentials by {CREDENTIALS}"
+            f"the address contains a user or password: remove them, and set {USER} and {PASSWORD}, or the path of a "
+            f"credentials file in {CREDENTIALS}"
         )
     found = _PATH.fullmatch(parts.path)
     try:
@@ -71,28 +71,28 @@ def parse_address(text: str) -> Address:
         raise ConfigError(f"{text}: not the address of a series; give {_FORM}")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     place = host if port is None else f"{host}:{port}"
-    return Address(f"{scheme}://{place}{found['prefix']}", found["study"], found["series"])
+    return SeriesAddress(f"{scheme}://{place}{found['prefix']}", found["study"], found["series"])
 
 
 def read_access(
     credentials: Path | None = None, ca_bundle: Path | None = None, environ: Mapping[str, str] = os.environ
 ) -> Access:
-    """Gather credentials from the file `credentials`, that which the environment names, or the environment itself.
+    """Read credentials from the file `credentials`, from the file named in the environment, or from the environment.
 
-    The file holds lines `user = ...` and `password = ...`, or `token = ...`. Raises ConfigError where a file is
-    missing, open to others, or holds something else; no message repeats what it holds.
+    The file has lines `user = ...` and `password = ...`, or `token = ...`. Raises ConfigError if a file is missing,
+    readable by others, or has other lines; no message repeats its contents.
     """
     file = credentials or (Path(environ[CREDENTIALS]) if environ.get(CREDENTIALS) else None)
     values = {"user": environ.get(USER, ""), "password": environ.get(PASSWORD, ""), "token": environ.get(TOKEN, "")}
     if file is not None:
         values = {"user": "", "password": "", "token": ""} | _credentials_in(file)
     if values["token"] and values["user"]:
-        raise ConfigError("both a token and a user are set for the PACS: leave one out")
+        raise ConfigError("both a token and a user are set for the PACS: remove one")
     if bool(values["user"]) != bool(values["password"]):
-        raise ConfigError(f"a PACS user needs a password, and the other way round: set {USER} and {PASSWORD}")
+        raise ConfigError(f"a PACS user needs a password, and a password a user: set both {USER} and {PASSWORD}")
     bundle = ca_bundle or (Path(environ[CA_BUNDLE]) if environ.get(CA_BUNDLE) else None)
     if bundle is not None and not bundle.exists():
-        raise ConfigError(f"{bundle}: no such bundle of certificates: check the path")
+        raise ConfigError(f"{bundle}: no such CA bundle: check the path")
     return Access(**values, ca_bundle=bundle)
 
 
@@ -100,15 +100,15 @@ def _credentials_in(file: Path) -> dict[str, str]:
     try:
         mode, text = file.stat().st_mode, file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: no readable file of credentials: check the path and its mode") from error
+        raise ConfigError(f"{file}: cannot read the credentials: check the path and its permissions") from error
     if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(f"{file}: others may read these credentials: chmod 600 it")
+        raise ConfigError(f"{file}: other users can read these credentials: run chmod 600 on it")
     found: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        name, equals, value = (part.strip() for part in line.partition("="))
+        name, equals, value = (word.strip() for word in line.partition("="))
         if not equals or name not in ("user", "password", "token"):
-            raise ConfigError(f"{file}: line {number} is none of user = ..., password = ..., token = ...")
+            raise ConfigError(f"{file}: line {number} must be user = ..., password = ... or token = ...")
         found[name] = value
     return found

@@ -1,5 +1,5 @@
 # mypy: allow-untyped-calls
-"""The pixels of DICOM slices in HU: pydicom decodes; where it lacks the decoder, GDCM (inside SimpleITK) does."""
+"""Decode the pixels of DICOM slices to HU with pydicom, or with GDCM (in SimpleITK) if pydicom has no decoder."""
 
 import warnings
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ from vertebral.io.dicom.slices import Slice
 
 
 def load_slices(slices: Sequence[Slice]) -> Array:
-    """Return the HU of `slices` as (columns, rows, slices): int32, or float32 where a rescale is not whole.
+    """Return the HU of `slices` as (columns, rows, slices): int32, or float32 if a rescale is not whole.
 
-    Padding is set to `PADDING_HU`. Raises ReadError naming the slice where its pixels are missing, truncated, of
-    another size than the header says, or compressed in a way that cannot be decoded here.
+    Padding is set to `PADDING_HU`. Raises ReadError with the name of the slice if its pixels are missing, truncated, of
+    another size than in the header, or compressed without an installed decoder.
     """
     whole = all(item.slope.is_integer() and item.intercept.is_integer() for item in slices)
     first = slices[0]
@@ -59,7 +59,7 @@ def _fill(stack: Array, path: Path, group: list[tuple[int, Slice]]) -> None:
 
 
 def _fill_with_gdcm(stack: Array, path: Path, group: list[tuple[int, Slice]], reason: Exception) -> None:
-    """Do as `_fill` for a classic file; GDCM gives HU, the rescale being applied."""
+    """As `_fill`, for a classic file; GDCM returns HU, with the rescale already applied."""
     import SimpleITK as sitk  # noqa: N813
 
     (place, item) = group[0]
@@ -85,7 +85,8 @@ def _fill_with_gdcm(stack: Array, path: Path, group: list[tuple[int, Slice]], re
 def _require_size(plane: Array, item: Slice) -> None:
     if plane.shape != (item.rows, item.columns):
         raise ReadError(
-            f"slice {item.name} has pixels of shape {plane.shape}, its header says {(item.rows, item.columns)}"
+            f"slice {item.name} has pixels of shape {plane.shape}, but {(item.rows, item.columns)} in its header: "
+            "export the series again"
         )
 
 

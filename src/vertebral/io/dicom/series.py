@@ -1,4 +1,4 @@
-"""A CT series from DICOM files: which files belong to it, and the grid that their slices form. LPS becomes RAS here."""
+"""Read a CT series from DICOM files: choose its files and stack their slices. LPS is converted to RAS."""
 
 import hashlib
 import re
@@ -19,7 +19,7 @@ from pydicom.uid import (
 )
 
 from vertebral.core.errors import ReadError
-from vertebral.io.ct.image_header import Opened
+from vertebral.io.ct.image_header import ImageHeader
 from vertebral.io.dicom.geometry import stacked
 from vertebral.io.dicom.pixels import load_slices
 from vertebral.io.dicom.slices import HEADER_KEYWORDS, Slice, functional_places, numbers, slices_of, value_of
@@ -32,7 +32,7 @@ _HU_TYPES = ("", "HU", "HU_MOD", "US")
 
 @dataclass(frozen=True)
 class _Header:
-    """A file of a CT series without its pixels; `name` is its path within the folder, for messages."""
+    """A file of a CT series without its pixels; `name` is its path in the folder, for messages."""
 
     path: Path
     name: str
@@ -44,7 +44,7 @@ class _Header:
 
 
 def is_dicom(path: Path) -> bool:
-    """True where the first bytes of `path` are those of a DICOM file, with or without the usual preamble."""
+    """Return True if `path` begins like a DICOM file, with or without the usual preamble."""
     return _has_preamble(path) or _WITHOUT_PREAMBLE.match(_start(path)) is not None
 
 
@@ -58,21 +58,21 @@ def _start(path: Path) -> bytes:
 
 
 def series_uid_of(path: Path) -> str:
-    """Return the SeriesInstanceUID of one DICOM file (empty where it has none). Raises ReadError for a damaged file."""
+    """Return the SeriesInstanceUID of one DICOM file (empty if it has none). Raises ReadError for a damaged file."""
     return _Header(path, path.name, _dataset(path, path.name)).series_uid
 
 
-def open_dicom(files: Sequence[Path], root: Path, name: str, series: str | None = None) -> Opened:
-    """Choose the one CT series among `files` (below `root`; others are ignored), and check that it is a regular volume.
+def open_dicom(files: Sequence[Path], root: Path, name: str, series: str | None = None) -> ImageHeader:
+    """Choose the CT series among `files` (in `root`; other files are ignored), and check that it is a regular volume.
 
-    `name` is what the user calls the folder, for the stem. `series` is a SeriesInstanceUID or the start of one. The
-    array is (I, J, K) = (columns, rows, slices). Raises ReadError where there is no CT or more than one, and where a
-    slice is missing, doubled, differs from the others or cannot be decoded; GeometryError where the slices form no
-    straight, even stack.
+    `name` is the user's name of the folder, for the stem. `series` is a SeriesInstanceUID or the start of one. The
+    array is (I, J, K) = (columns, rows, slices). Raises ReadError if there is no CT series or more than one, and if a
+    slice is missing, duplicate, different from the others or cannot be decoded; GeometryError if the slices do not form
+    a straight, evenly spaced stack.
     """
     headers, others = _ct_headers(files, root)
     if not headers:
-        raise ReadError(f"no CT series: {_listed(others, len(files))}; give the folder of a CT")
+        raise ReadError(f"no CT series: {_listed(others, len(files))}; give the folder of a CT series")
     chosen = _chosen(headers, series)
     for header in chosen:
         _require_hounsfield(header)
@@ -81,7 +81,7 @@ def open_dicom(files: Sequence[Path], root: Path, name: str, series: str | None 
     stem, stem_notes = _safe_stem(name, chosen[0].dataset)
     paths = tuple(dict.fromkeys(item.path for item in slices))
     metadata = _metadata(chosen[0].dataset, slices)
-    return Opened(grid, lambda: load_slices(slices), paths, stem, notes + stem_notes, metadata, tuple(slices))
+    return ImageHeader(grid, lambda: load_slices(slices), paths, stem, notes + stem_notes, metadata, tuple(slices))
 
 
 def _ct_headers(files: Sequence[Path], root: Path) -> tuple[list[_Header], Counter[str]]:
@@ -107,20 +107,20 @@ def _dataset(path: Path, name: str) -> Dataset:
             dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(HEADER_KEYWORDS))
     except Exception as error:  # pydicom raises many kinds for damaged files
         if not _has_preamble(path):
-            return Dataset()  # a file of another kind that only begins like DICOM
-        raise ReadError(f"the DICOM file {name} is damaged ({error}): export it again, or remove it") from error
+            return Dataset()  # a file of another format that happens to begin like DICOM
+        raise ReadError(f"the DICOM file {name} is damaged ({error}): export it again or remove it") from error
     is_directory = dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
     is_cut = dataset.get("SOPClassUID") in (None, *_CT_CLASSES) and not dataset.get("Modality")
     if dataset.preamble is not None and is_cut and not is_directory:
-        raise ReadError(f"the DICOM file {name} is damaged (it has no Modality): export it again, or remove it")
+        raise ReadError(f"the DICOM file {name} is damaged (it has no Modality): export it again or remove it")
     return dataset
 
 
 def _other_kind(dataset: Dataset) -> str:
-    """Return what a file is that is no slice of a CT, or an empty string for a slice."""
+    """Return what a file is if it is not a CT slice, or an empty string for a slice."""
     modality, sop_class = str(dataset.get("Modality", "") or ""), dataset.get("SOPClassUID") or None
     if modality != "CT":
-        return modality or "no image"
+        return modality or "file without modality"
     if sop_class is not None and sop_class not in _CT_CLASSES:
         return f"CT {sop_class.name}"
     is_image = "Rows" in dataset and (
@@ -139,7 +139,7 @@ def _listed(others: Counter[str], file_count: int) -> str:
 
 
 def _chosen(headers: list[_Header], wanted: str | None) -> list[_Header]:
-    """Return the headers of the series called `wanted`, or of the only one."""
+    """Return the headers of the series `wanted`, or of the only one."""
     groups: dict[str, list[_Header]] = {}
     for header in headers:
         groups.setdefault(header.series_uid, []).append(header)
@@ -150,13 +150,13 @@ def _chosen(headers: list[_Header], wanted: str | None) -> list[_Header]:
         raise ReadError(f"{len(groups)} CT series: choose one with --series UID (or the start of one): {table}")
     found = [uid for uid in groups if uid == wanted] or [uid for uid in groups if uid.startswith(wanted)]
     if len(found) != 1:
-        problem = "fits no series" if not found else f"fits {len(found)} series"
+        problem = "matches no series" if not found else f"matches {len(found)} series"
         raise ReadError(f"--series {wanted} {problem}: choose one with --series UID: {table}")
     return groups[found[0]]
 
 
 def _described(uid: str, group: list[_Header]) -> str:
-    """Describe a series without its free text, which can hold names."""
+    """Describe a series without its free text, which can contain names."""
     first = group[0].dataset
     places = functional_places(first, 0)
     count = sum(int(header.dataset.get("NumberOfFrames", 1) or 1) for header in group)
@@ -170,15 +170,15 @@ def _require_hounsfield(header: _Header) -> None:
     samples = header.dataset.get("SamplesPerPixel", 1)
     if samples != 1:
         raise ReadError(
-            f"slice {header.name} has {samples} samples a pixel (colours): give the CT itself, not a screenshot"
+            f"slice {header.name} has {samples} samples per pixel (colours): give the CT itself, not a screenshot"
         )
     kind = _text(functional_places(header.dataset, 0), "RescaleType").upper()
     if kind not in _HU_TYPES:
-        raise ReadError(f"slice {header.name} holds values of type {kind}, not HU: give the series in Hounsfield units")
+        raise ReadError(f"slice {header.name} has values of type {kind}, not HU: give the series in Hounsfield units")
 
 
 def _safe_stem(name: str, dataset: Dataset) -> tuple[str, tuple[str, ...]]:
-    """Return a file stem from the folder's `name`, unless that holds a word of the patient's name or id."""
+    """Return a file stem from the folder's `name`, or one without it if it contains the patient's name or id."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._").removesuffix("_ct") or "ct"
     identity = " ".join(str(dataset.get(keyword, "") or "") for keyword in ("PatientName", "PatientID"))
     words = [word.lower() for word in re.split(r"[^0-9A-Za-z]+", identity) if len(word) >= 3]
@@ -187,7 +187,7 @@ def _safe_stem(name: str, dataset: Dataset) -> tuple[str, tuple[str, ...]]:
         return stem, ()
     uid = str(dataset.get("SeriesInstanceUID", "") or "")
     stem = "ct_" + hashlib.sha256(uid.encode()).hexdigest()[:8]
-    return stem, (f"the folder's name holds the patient's name or id: results are named {stem} instead",)
+    return stem, (f"the folder name contains the patient's name or id: results are named {stem} instead",)
 
 
 def _text(places: Sequence[Dataset], keyword: str) -> str:
@@ -198,7 +198,7 @@ def _text(places: Sequence[Dataset], keyword: str) -> str:
 
 
 def _metadata(dataset: Dataset, slices: Sequence[Slice]) -> dict[str, Any]:
-    """Technical facts only: no names, ids, dates or UIDs."""
+    """Return technical facts only: no names, ids, dates or UIDs."""
     places = functional_places(dataset, 0)
     thickness, kvp = value_of(places, "SliceThickness"), value_of(places, "KVP")
     return {

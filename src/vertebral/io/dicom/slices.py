@@ -1,4 +1,4 @@
-"""One record a slice, from a classic file with one slice or from a frame of an enhanced (multi-frame) file."""
+"""One record per slice, from a classic file with one slice or from a frame of an enhanced (multi-frame) file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,11 +30,11 @@ HEADER_KEYWORDS = (
 
 @dataclass(frozen=True)
 class Slice:
-    """A slice without its pixels. Geometry is DICOM's, in the LPS+ frame.
+    """A slice without its pixels; its geometry is in DICOM's LPS+ frame.
 
-    `frame` is its index in a multi-frame file, None in a classic one. `axes` (2, 3) are the unit directions in which
-    the column and the row index grow, `pixel_mm` the distances between columns and between rows. `padding` is the range
-    of stored values that are outside the image, if any.
+    `frame` is its index in a multi-frame file, None in a classic one. `axes` (2, 3) are the unit directions of
+    increasing column and row index, `pixel_mm` the distances between columns and between rows. `padding` is the range
+    of stored values that mark padding, if any.
     """
 
     path: Path
@@ -51,12 +51,12 @@ class Slice:
 
 
 def slices_of(path: Path, name: str, dataset: Dataset) -> list[Slice]:
-    """Return the slices of one CT file. Raises ReadError naming the attribute that is missing or wrong."""
+    """Return the slices of one CT file. Raises ReadError with the attribute that is missing or wrong."""
     if "PerFrameFunctionalGroupsSequence" in dataset:
         frames: list[int | None] = list(range(len(dataset.PerFrameFunctionalGroupsSequence)))
     elif int(dataset.get("NumberOfFrames", 1) or 1) > 1:
         raise ReadError(
-            f"{name} has several frames without functional groups: export one file a slice or an enhanced CT"
+            f"{name} has several frames without functional groups: export one file per slice, or an enhanced CT"
         )
     else:
         frames = [None]
@@ -64,7 +64,7 @@ def slices_of(path: Path, name: str, dataset: Dataset) -> list[Slice]:
 
 
 def functional_places(dataset: Dataset, frame: int | None) -> list[Dataset]:
-    """Return the data sets to look an attribute up in: the groups of `frame`, the shared groups, the file itself."""
+    """Return the data sets in which to look up an attribute: groups of `frame`, shared groups, the file itself."""
     places: list[Dataset] = []
     if frame is not None and "PerFrameFunctionalGroupsSequence" in dataset:
         groups = [
@@ -82,10 +82,10 @@ def value_of(places: Sequence[Dataset], keyword: str) -> Any | None:
 
 
 def numbers(places: Sequence[Dataset], keyword: str, count: int, name: str) -> NDArray[np.float64]:
-    """Return the `count` numbers of `keyword`. Raises ReadError with the slice's `name` where there are none such."""
+    """Return the `count` numbers of `keyword`. Raises ReadError with the `name` of the slice if they are not there."""
     value = value_of(places, keyword)
     if value is None:
-        raise ReadError(f"slice {name} lacks {keyword}: export the series again with its full header")
+        raise ReadError(f"slice {name} has no {keyword}: export the series again with its full header")
     try:
         result = np.atleast_1d(np.asarray(value, np.float64))
     except (TypeError, ValueError):
@@ -102,11 +102,15 @@ def _slice(path: Path, name: str, dataset: Dataset, frame: int | None) -> Slice:
     lengths = np.linalg.norm(orientation, axis=1)
     if np.abs(lengths - 1).max() > 0.01 or abs(float(orientation[0] @ orientation[1])) > 0.01:
         cosines = orientation.ravel().tolist()
-        raise ReadError(f"slice {shown} has ImageOrientationPatient {cosines}: not two directions at right angles")
+        raise ReadError(
+            f"slice {shown} has ImageOrientationPatient {cosines}: not two perpendicular directions; "
+            "export the series again"
+        )
     between_rows, between_columns = (float(n) for n in numbers(places, "PixelSpacing", 2, shown))
     if min(between_rows, between_columns) <= 0:
         raise ReadError(
-            f"slice {shown} has PixelSpacing {between_rows:g}, {between_columns:g} mm: it must be above zero"
+            f"slice {shown} has PixelSpacing {between_rows:g}, {between_columns:g} mm, not above 0: "
+            "export the series again"
         )
     return Slice(
         path=path,

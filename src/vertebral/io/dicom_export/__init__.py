@@ -1,1 +1,1 @@
-"""Results as DICOM objects that belong to the study of the CT: SEG, RT Structure Set, encapsulated STL, report."""
+"""Results as DICOM objects in the study of the CT: SEG, RT Structure Set, encapsulated STL, structured report."""

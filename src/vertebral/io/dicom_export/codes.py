@@ -1,6 +1,6 @@
-"""What levels are called in SNOMED CT, as PS3.16 of the standard (2024) lists the codes.
+"""SNOMED CT codes of the levels, from PS3.16 of the DICOM standard (2024).
 
-There is none for T13 and L6: both are coded as `Vertebra`, and their name is in the label.
+T13 and L6 have no code: both are coded as `Vertebra`, and their name is in the label.
 """
 
 from pydicom.sr.codedict import codes
@@ -19,7 +19,7 @@ _OTHERS = {
 
 
 def level_code(level: Level) -> Code:
-    """Return the SNOMED CT code of a level; that of any vertebra where the standard has no code of its own."""
+    """Return the SNOMED CT code of a level; that of any vertebra if the standard has no specific one."""
     if level.name in _OTHERS:
         return _OTHERS[level.name]
     if level.name in ("T13", "L6"):

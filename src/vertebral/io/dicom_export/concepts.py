@@ -1,7 +1,7 @@
-"""How the columns of `measure` are called in a structured report.
+"""Coded concepts for the columns of `measure` in a structured report.
 
-Codes of the standard are used where one says exactly what was measured; for the rest there is a scheme of our own,
-whose codes are at most 16 characters long, as DICOM wants. Definitions: docs/measurements.md.
+Standard codes are used where one matches the measurement exactly; the others are in a private scheme, with codes of at
+most 16 characters, as DICOM requires. Definitions: docs/measurements.md.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _MEAN, _SD = Code("373098007", "SCT", "Mean"), Code("386136009", "SCT", "Standar
 
 @dataclass(frozen=True)
 class Concept:
-    """What a figure is, in which unit (1 ml is written as 1 cm3), and how it was derived where that is not plain."""
+    """The name, the unit (1 ml is written as 1 cm3) and, if needed, the derivation of a measurement."""
 
     name: Code
     unit: Code

@@ -1,4 +1,4 @@
-"""The outlines of a mask in one slice, as polygons along the edges of its pixels."""
+"""Outlines of a mask in one slice, as polygons along pixel edges."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,12 @@ Polygon = list[Point]
 
 
 def outlines(mask: NDArray[np.bool_]) -> list[Polygon]:
-    """Return one closed polygon (without its first point again) for each part of `mask` (columns, rows).
+    """Return one closed polygon (first point not repeated) for each 4-connected component of `mask` (columns, rows).
 
-    Points are corners of pixels: (c, r) is the corner that pixels (c - 1, r - 1) and (c, r) share, so pixel (c, r)
-    covers [c, c + 1] x [r, r + 1]. Parts that touch at a corner only are apart. A hole is joined to the outline around
-    it by a channel without width, along pixel edges ("keyhole", as PS3.3 C.8.8.6.3 asks for): which pixel centres lie
-    inside is then the same by the even-odd and by the winding rule, and equals `mask`.
+    Points are pixel corners: (c, r) is the corner shared by pixels (c - 1, r - 1) and (c, r), so pixel (c, r) covers
+    [c, c + 1] x [r, r + 1]. A hole is joined to the outline around it by a zero-width channel along pixel edges (a
+    "keyhole", PS3.3 C.8.8.6.3): the pixel centres inside the polygon then equal `mask` under both the even-odd and the
+    winding rule.
     """
     if not mask.any():
         return []
@@ -28,9 +28,9 @@ def outlines(mask: NDArray[np.bool_]) -> list[Polygon]:
 
 
 def _edges(mask: NDArray[np.bool_]) -> dict[Point, list[Point]]:
-    """Return for each corner where its edges go; the mask lies to the right-hand side of each (c right, r down: left).
+    """Map each corner to the ends of the directed edges that start there.
 
-    With c to the right and r downwards, outlines run clockwise as seen on the screen, and holes against it.
+    With c to the right and r downwards, outlines run clockwise on the screen, and holes counterclockwise.
     """
     padded = np.pad(mask, 1)
     inside = padded[1:-1, 1:-1]
@@ -41,8 +41,8 @@ def _edges(mask: NDArray[np.bool_]) -> dict[Point, list[Point]]:
         (padded[1:-1, 2:], (1, 1), (0, 1)),  # nothing below: to the left
         (padded[:-2, 1:-1], (0, 1), (0, 0)),  # nothing to the left: upwards
     )
-    for beside, start, stop in shifts:
-        for c, r in np.argwhere(inside & ~beside).tolist():
+    for neighbour, start, stop in shifts:
+        for c, r in np.argwhere(inside & ~neighbour).tolist():
             goes.setdefault((c + start[0], r + start[1]), []).append((c + stop[0], r + stop[1]))
     return goes
 
@@ -60,7 +60,7 @@ def _loops(goes: dict[Point, list[Point]]) -> list[Polygon]:
 
 
 def _take(goes: dict[Point, list[Point]], here: Point, came: Point | None) -> Point:
-    """Remove and return the next corner; where two ways are open, the right turn, which keeps to the same pixel."""
+    """Remove and return the next corner; of two, the right turn, which stays on the same pixel."""
     ways = goes[here]
     chosen = 0
     if len(ways) == 2 and came is not None:
@@ -91,9 +91,9 @@ def _twice_area(loop: Sequence[Point]) -> int:
 
 
 def _join(outers: list[Polygon], hole: Polygon) -> None:
-    """Splice `hole` into the outline that is first met to the left of its leftmost, topmost corner.
+    """Splice `hole` into the nearest outline to the left of its leftmost, topmost corner.
 
-    Holes come from left to right: what lies to the left has been joined already.
+    Holes are joined from left to right, so everything to the left is part of an outline already.
     """
     first = hole.index(min(hole))
     c0, r0 = hole[first]
@@ -103,7 +103,7 @@ def _join(outers: list[Polygon], hole: Polygon) -> None:
             met = a[0] == b[0] < c0 and min(a[1], b[1]) <= r0 <= max(a[1], b[1])
             if met and (best is None or a[0] > best[0]):
                 best = (a[0], number, n)
-    assert best is not None  # a hole has something around it
+    assert best is not None  # a hole is inside an outline
     column, number, n = best
     outer, gate = outers[number], (column, r0)
     inner = [*hole[first:], *hole[:first], hole[first]]

@@ -1,4 +1,4 @@
-"""Who made an object and what it belongs to: patient, study, equipment, algorithm."""
+"""Identity of a DICOM object: patient, study, equipment, algorithm."""
 
 import logging
 from contextlib import AbstractContextManager
@@ -21,14 +21,14 @@ SERIES_NUMBERS = {"SEG": 9101, "RTSTRUCT": 9102, "M3D": 9103, "SR": 9104}
 
 @dataclass(frozen=True)
 class Maker:
-    """The model that found the levels; `weights_sha256` is empty where that is not known."""
+    """The model that made the result; `weights_sha256` is empty if unknown."""
 
     model: str = "unknown"
     weights_sha256: str = ""
 
 
 def equipment(maker: Maker) -> dict[str, Any]:
-    """Return the arguments by which highdicom describes the equipment; the weights stand in for a serial number."""
+    """Return highdicom's arguments for the equipment; the hash of the weights serves as serial number."""
     return {
         "manufacturer": NAME,
         "manufacturer_model_name": NAME,
@@ -38,7 +38,7 @@ def equipment(maker: Maker) -> dict[str, Any]:
 
 
 def algorithm(maker: Maker) -> hd.AlgorithmIdentificationSequence:
-    """Return the algorithm with its model as parameters."""
+    """Return the identification of the algorithm, with the model as parameters."""
     parameters = {"model": maker.model} | ({"weights": maker.weights_sha256[:32]} if maker.weights_sha256 else {})
     return hd.AlgorithmIdentificationSequence(
         NAME, codes.DCM.ArtificialIntelligence, __version__, source=NAME, parameters=parameters
@@ -46,7 +46,7 @@ def algorithm(maker: Maker) -> hd.AlgorithmIdentificationSequence:
 
 
 def series_arguments(modality: str) -> dict[str, Any]:
-    """Return the arguments by which highdicom describes a new series with one object in it."""
+    """Return highdicom's arguments for a new series with one object."""
     return {
         "series_instance_uid": hd.UID(),
         "series_number": SERIES_NUMBERS[modality],
@@ -57,7 +57,7 @@ def series_arguments(modality: str) -> dict[str, Any]:
 
 
 def new_object(source: SourceSeries, maker: Maker, modality: str, sop_class: str, series_uid: str, number: int) -> Any:
-    """Return an object of the patient and study of `source` that has all but what its kind adds."""
+    """Return an object of the patient and study of `source`, without the attributes specific to its modality."""
     first = source.first
     with quiet():
         made = hd.base.SOPClass(
@@ -79,11 +79,11 @@ def new_object(source: SourceSeries, maker: Maker, modality: str, sop_class: str
 
 
 def save(dataset: Dataset, path: Path) -> None:
-    """Write a DICOM file, whole or not at all. Raises InputError where the folder cannot be written to."""
+    """Write a DICOM file atomically. Raises InputError if the folder is not writable."""
     with atomic_write(path) as temporary, quiet():
         dataset.save_as(temporary, enforce_file_format=True)
 
 
 def quiet() -> AbstractContextManager[None]:
-    """Keep pydicom's and highdicom's remarks on values of the source's header, which hold names, off the screen."""
+    """Suppress warnings of pydicom and highdicom about header values, because they can contain names."""
     return silenced("highdicom", logging.CRITICAL + 1)

@@ -1,4 +1,4 @@
-"""RT Structure Set: one region a level, as closed planar contours on the slices of the source series."""
+"""RT Structure Set: one region per level, as closed planar contours on the slices of the source series."""
 
 from typing import Any, cast
 
@@ -19,14 +19,15 @@ from vertebral.io.dicom_export.identity import Maker, algorithm, new_object
 from vertebral.io.dicom_export.seg import levels_in
 from vertebral.io.dicom_export.source import SourceSeries, aligned
 
-_DETACHED_STUDY = "1.2.840.10008.3.1.2.3.1"  # what the standard asks for here, though it is retired otherwise
+_DETACHED_STUDY = "1.2.840.10008.3.1.2.3.1"  # required here by the standard, although retired elsewhere
 
 
 def make_rtstruct(labels: Volume, source: SourceSeries, maker: Maker) -> Dataset:
     """Return a structure set with a region for each level, from head to tail; see `outlines` for holes.
 
-    Points are in patient coordinates (LPS+ mm), in the plane of the slice that each contour refers to, rounded to
-    0.0001 mm. It is implicit VR, as one contour may hold more than the 64 KiB of explicit VR. Raises as `make_seg`.
+    Points are in patient coordinates (LPS+ mm), in the plane of the slice that the contour references, rounded to
+    0.0001 mm. The data set uses implicit VR, because a contour can exceed the 64 KiB of explicit VR. Raises as
+    `make_seg`.
     """
     levels = levels_in(labels)
     array = aligned(labels, source).array
@@ -93,7 +94,7 @@ def _contours(number: int, level: Level, array: Array, box: Box, source: SourceS
 
 def _contour(number: int, corners: NDArray[np.integer], k: int, source: SourceSeries) -> Dataset:
     slice_ = source.slices[k]
-    # Corners of pixels; a pixel's centre is where its index is whole.
+    # Pixel corners; the centre of a pixel is at its integer index.
     along = (corners - 0.5) * slice_.pixel_mm
     points_mm = slice_.position_mm + along @ slice_.axes
     return _item(

@@ -1,4 +1,4 @@
-"""DICOM Segmentation: one segment a level, on the planes of the source series."""
+"""DICOM Segmentation: one segment per level, on the planes of the source series."""
 
 from collections.abc import Sequence
 
@@ -16,16 +16,16 @@ from vertebral.io.dicom_export.source import SourceSeries, aligned
 
 
 def levels_in(labels: Volume) -> tuple[Level, ...]:
-    """Return the levels of a label map with VerSe ids, from head to tail. Raises InputError for none, and other ids."""
+    """Return the levels of a label map with VerSe ids, from head to tail. Raises InputError for other ids, or none."""
     ids = np.unique(labels.array).tolist()
     unknown = [value for value in ids if value and value not in BY_VERSE_ID]
     if unknown:
         raise InputError(
-            f"the label map holds {', '.join(map(str, unknown))}, which are no VerSe ids: relabel it first"
+            f"the label map contains {', '.join(map(str, unknown))}, not VerSe ids: convert it with vertebral relabel"
         )
     levels = sort_levels(BY_VERSE_ID[value] for value in ids if value)
     if not levels:
-        raise InputError("the label map holds no vertebra: there is nothing to export as DICOM")
+        raise InputError("the label map contains no vertebra: there is nothing to export as DICOM")
     return levels
 
 
@@ -33,13 +33,13 @@ def make_seg(labels: Volume, source: SourceSeries, maker: Maker) -> Dataset:
     """Return a binary SEG without empty frames; segment n is the n-th level from head to tail.
 
     `labels` is (I, J, K) with VerSe ids, on the voxels of `source` (axes in any order). Segments have SNOMED CT codes,
-    recommended colours, and frames that point at their source images. Raises GeometryError where the voxels are not
-    those of `source`, InputError where no level is there.
+    recommended colours, and frames that reference their source images. Raises GeometryError if the voxels differ from
+    those of `source`, InputError if there is no level.
     """
     levels = levels_in(labels)
     planes = _segment_numbers(aligned(labels, source).array, levels)
     frames = [slice_.frame for slice_ in source.slices if slice_.frame is not None]
-    if frames:  # those of an enhanced file need not be in the order of the stack
+    if frames:  # the frames of an enhanced file can be in another order than the stack
         planes = planes[np.argsort(frames)]
     with quiet():
         seg = hd.seg.Segmentation(
@@ -55,7 +55,7 @@ def make_seg(labels: Volume, source: SourceSeries, maker: Maker) -> Dataset:
             **series_arguments("SEG"),
             **equipment(maker),
         )
-    # The standard asks for it wherever the frame of reference is there.
+    # The standard requires it with a frame of reference.
     seg.PositionReferenceIndicator = source.first.get("PositionReferenceIndicator")
     return seg
 

@@ -1,4 +1,4 @@
-"""Encapsulated STL: a surface inside a DICOM object, in the frame of reference of the CT."""
+"""Encapsulated STL: a surface in a DICOM object, in the frame of reference of the CT."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -21,7 +21,7 @@ _MILLIMETRE = Code("mm", "UCUM", "mm")
 
 
 def make_stls(surfaces: Sequence[Surface], source: SourceSeries, maker: Maker) -> list[Dataset]:
-    """Return one object for each surface, all of one series and one model group; vertices become LPS+ mm."""
+    """Return one object per surface, all in one series and one model group; vertices are converted to LPS+ mm."""
     series_uid, group_uid = hd.UID(), hd.UID()
     return [
         _encapsulated(surface, source, maker, series_uid, group_uid, number)
@@ -56,7 +56,7 @@ def _encapsulated(
 
 
 def _slices_of(surface: Surface, source: SourceSeries) -> list[int]:
-    """Return the slices that the surface passes through, or the nearest one."""
+    """Return the slices that the surface intersects, or the nearest one."""
     along = source.grid.to_voxel(surface.vertices_mm)[:, 2]
     first, last = (int(n) for n in np.rint(np.clip((along.min(), along.max()), 0, len(source.slices) - 1)))
     return list(range(first, last + 1))

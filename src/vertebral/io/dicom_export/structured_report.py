@@ -1,4 +1,4 @@
-"""Structured report (TID 1500) of what `measure` found and nothing speaks against."""
+"""Structured report (TID 1500) of the measurements of good quality."""
 
 from collections.abc import Mapping
 
@@ -21,10 +21,10 @@ _DEVICE_UID = "2.25.278713270943207263047434722397164113270"
 
 
 def make_report(measured: Measurements, source: SourceSeries, maker: Maker, seg: Dataset | None) -> Dataset:
-    """Return a comprehensive SR with one group a vertebra, gap, region and curve that has figures of quality `good`.
+    """Return a comprehensive SR with one group per vertebra, gap, region and curve that has figures of quality `good`.
 
-    Figures that are missing or flagged are left out, so that no number travels without its doubts. With `seg`, made of
-    the same labels, each vertebra's group refers to its segment (TID 1411), without it to its level alone (TID 1501).
+    Missing or flagged figures are left out, because the report cannot carry their caveats. With `seg`, made from the
+    same labels, the group of each vertebra references its segment (TID 1411), otherwise only its level (TID 1501).
     """
     segments = {} if seg is None else {item.SegmentLabel: int(item.SegmentNumber) for item in seg.SegmentSequence}
     with quiet():

@@ -16,7 +16,7 @@ import torch
 
 from vertebral.core.errors import OutputExistsError, ReadError, VertebralError
 from vertebral.core.records import Scan
-from vertebral.io.ct.read import read_digest, read_scan
+from vertebral.io.ct.read import read_scan, read_sha256
 from vertebral.io.result_folder import find_result, remove_leftovers
 from vertebral.models.load import Models, load_models, weights_of
 from vertebral.workflows.batch.scans import BatchScan
@@ -81,7 +81,7 @@ def _fetch(scan: BatchScan, out: Path, config: RunConfig) -> Scan | Earlier:
     if earlier is None:
         return read_scan(scan.path, config.series, config.max_memory_gb, need_of(config))
     options = config.model_dump(mode="json")
-    if not earlier.is_made_from(read_digest(scan.path, config.series), options, weights_of(config)):
+    if not earlier.is_made_from(read_sha256(scan.path, config.series), options, weights_of(config)):
         raise OutputExistsError(
             f"{out}: contains results of another scan, other options or another model, or lacks files; "
             "add --overwrite, or choose another --out"
