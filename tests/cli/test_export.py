@@ -131,7 +131,7 @@ def test_run_leaves_foreign_exports_alone(model, phantom, tmp_path):
     out.mkdir()
     (out / "case_seg.dcm").write_text("mine")
     words = ["run", ct, "--out", out, "--model", model, "--format", "seg", "-q"]
-    assert_one_line(invoke(*words), "case_seg.dcm: is there already")
+    assert_one_line(invoke(*words), "case_seg.dcm: already exists")
     assert (out / "case_seg.dcm").read_text() == "mine"
 
 
