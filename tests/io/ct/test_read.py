@@ -538,7 +538,7 @@ def test_zip_bombs(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 10_000, 10_000))
     refused(path, "above the limit")
     monkeypatch.setattr(archive, "_MOST_FILES", 1)
-    refused(path, "holds 2 files, more than 1")
+    refused(path, "contains 2 files, more than 1")
 
 
 def test_nothing_is_left_of_a_zip(tmp_path, tiny_ct, monkeypatch):

@@ -42,8 +42,8 @@ def unzip(
 ) -> list[zipfile.ZipInfo]:
     """Unpack the zip file `path` into the empty `folder`, without the hidden files of macOS; return its files.
 
-    `check_size` may refuse them by raising. No file unpacks to more than the zip declares, and every file is read to its
-    end, which checks its length and CRC-32. `report(done, total)` counts bytes, and may raise.
+    `check_size` may refuse them by raising. No file unpacks to more than the zip declares, and each is read to its end,
+    which checks its length and CRC-32. `report(done, total)` counts bytes, and may raise.
 
     Raises ReadError if the zip is damaged or encrypted, or contains links, two files with one name, or names that
     point outside the folder.
