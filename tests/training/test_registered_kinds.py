@@ -122,7 +122,7 @@ def test_its_config_survives_a_dump() -> None:
     [
         ({"patch": [16, 16, 18]}, "must be multiples of 4"),
         ({"loss": {"kind": "squares", "scael": 1}}, r"loss\.scael = 1: Extra inputs"),
-        ({"loss": {"kind": "cubes"}}, "kind 'cubes' is no loss; known kinds: dice_ce, squares"),
+        ({"loss": {"kind": "cubes"}}, "unknown kind of loss 'cubes'; known kinds: dice_ce, squares"),
     ],
 )
 def test_its_faults_are_named(changes: dict[str, object], text: str) -> None:
@@ -132,7 +132,7 @@ def test_its_faults_are_named(changes: dict[str, object], text: str) -> None:
 
 @pytest.mark.parametrize("kind", ["vnet", None, ["toy"]])
 def test_an_unknown_network_is_refused_with_the_known_ones(kind: object) -> None:
-    with pytest.raises(ConfigError, match="is no network; known kinds: resunet, swinunetr, toy, unet"):
+    with pytest.raises(ConfigError, match=r"unknown kind of network .*; known kinds: resunet, swinunetr, toy, unet"):
         parse_config(ModelConfig, {"name": "x", "network": {"kind": kind, "levels": ["L1"]}}, "test")
 
 

@@ -1,4 +1,4 @@
-"""Families of configs that grow: kinds of networks or losses, each registered with the function that serves it."""
+"""Open families of configs: kinds of networks or losses, each registered with the function that serves it."""
 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, get_args
@@ -38,7 +38,7 @@ class Registry(Generic[Family, Served]):
             return values
         kind = values.get("kind", self._default)
         if not isinstance(kind, str) or kind not in self._kinds:
-            raise ValueError(f"kind {kind!r} is no {self._family}; known kinds: {', '.join(sorted(self._kinds))}")
+            raise ValueError(f"unknown kind of {self._family} {kind!r}; known kinds: {', '.join(sorted(self._kinds))}")
         return self._kinds[kind][0].model_validate(values)
 
     def function(self, kind: str) -> Served:

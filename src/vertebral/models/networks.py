@@ -1,4 +1,4 @@
-"""The kinds of networks: of each the config, how it is built, which sizes it takes and what of it only training uses.
+"""The kinds of networks: the config of each, how it is built, which sizes it takes and what only its training uses.
 
 A new kind is one entry, here or in any other package: a subclass of `NetworkConfig` and the function that builds its
 `modules.Network`, given to `register_network`. Configs, training, weights and exports then know it by its `kind`.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vertebral.models.modules import Network
 
 AUXILIARY = "auxiliary"
-"""Weights whose names contain this are of training alone and are not kept with a model."""
+"""Weights with this in their names are used in training only and not kept with a model."""
 
 
 class NetworkConfig(Config):

@@ -8,7 +8,7 @@ from vertebral.core.config import Config
 from vertebral.data.patches.config import PatchConfig
 from vertebral.training.losses import AnyLoss, DiceCEConfig
 
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+TrainingPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 class OptimizerConfig(Config):
@@ -58,7 +58,7 @@ class TrainConfig(PatchConfig):
     loss: AnyLoss = DiceCEConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     validation: ValidationConfig = ValidationConfig()
-    precision: Precision | Literal["auto"] = "32-true"
+    precision: TrainingPrecision | Literal["auto"] = "32-true"
     compile: bool = False
     deterministic: bool = False
     workers: int = Field(1, ge=0)
@@ -72,7 +72,5 @@ class TrainConfig(PatchConfig):
         if (self.data.kind == "vertebrae") != self.model.network.guided:
             raise ValueError(f"data.kind {self.data.kind}: guided networks, and no others, learn from vertebrae")
         if self.data.kind != "scans" and self.steps_per_epoch is None:
-            raise ValueError(
-                "steps_per_epoch: there is no end of patches from label maps; set the number of steps in an epoch"
-            )
+            raise ValueError("steps_per_epoch: patches from label maps never end; set the number of steps in an epoch")
         return self

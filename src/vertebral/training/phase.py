@@ -277,7 +277,5 @@ class Phase:
 def _steps_of_a_pass(config: TrainConfig, datasets: Datasets, world: int) -> int:
     """The number of steps in which every scan is used once."""
     if datasets.per_pass is None:
-        raise ConfigError(
-            "steps_per_epoch: there is no end of patches from label maps; set the number of steps in an epoch"
-        )
+        raise ConfigError("steps_per_epoch: patches from label maps never end; set the number of steps in an epoch")
     return -(-datasets.per_pass // (config.batch * config.accumulate * world))

@@ -4,10 +4,10 @@ import torch
 
 from vertebral.core.errors import ConfigError
 from vertebral.models.devices import computes_bfloat16
-from vertebral.training.config import Precision, TrainConfig
+from vertebral.training.config import TrainConfig, TrainingPrecision
 
 
-def choose_precision(config: TrainConfig, device: torch.device) -> Precision:
+def choose_precision(config: TrainConfig, device: torch.device) -> TrainingPrecision:
     """Return the precision of `config`; for `auto`, bf16-mixed if `device` computes bfloat16 in hardware, else 32-true.
 
     On a CPU bf16-mixed trains wrongly if the deepest feature map has a first axis of 2 voxels: there the gradient of
