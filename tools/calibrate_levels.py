@@ -1,13 +1,13 @@
-"""Fit the temperature that turns path costs into probabilities, and draw how well it does.
+"""Fit the temperature that turns path costs into probabilities, and plot its calibration.
 
     python tools/calibrate_levels.py record CT... --out RECORDS [--model default]
     python tools/calibrate_levels.py fit RECORDS --labels FOLDER... --out FOLDER [--write]
 
-`record` runs a model up to the vertebrae without names and keeps them as RECORDS/CASE.pkl, with CASE the CT's name
-without `_ct`. `fit` needs CASE_seg-vert_msk.nii.gz (VerSe ids) for each in one of the label folders: scans that no
-network was trained on. It takes the temperature with the least log loss over all named vertebrae that overlap a
-labelled one, writes reliability.png, a row for each vertebra as calibration.csv, and with --write
-src/vertebral/stages/identify/calibration.json. Pickles run code when read: read only those that you made.
+`record` runs a model up to the instances and stores them as RECORDS/CASE.pkl, where CASE is the name of the CT without
+`_ct`. `fit` needs CASE_seg-vert_msk.nii.gz (VerSe ids) of each in one of the label folders: scans that no network was
+trained on. It chooses the temperature with the least log loss over all named vertebrae that overlap a labelled one, and
+writes reliability.png, calibration.csv with a row per vertebra and, with --write,
+src/vertebral/stages/identify/calibration.json. Pickles run code when read: read only your own.
 """
 
 import argparse
@@ -30,13 +30,13 @@ from vertebral.stages.identify import identify, provisional_levels
 
 ENDING = "_seg-vert_msk.nii.gz"
 TEMPERATURES = np.geomspace(0.5, 8, 33)
-# An instance is judged by the labelled vertebra that holds at least this share of it.
+# An instance is compared with the labelled vertebra that holds at least this share of it.
 LEAST_OVERLAP = 0.2
 Answer = tuple[str, str, str, float, bool]
 
 
 def main() -> None:
-    """Record or fit, as the command line says."""
+    """Record or fit, depending on the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     recording = commands.add_parser("record")
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def record(scans: list[Path], out: Path, name: str) -> None:
-    """Keep the vertebrae that a model finds in each scan, before they are named."""
+    """Store the instances that a model finds in each scan, before they get their levels."""
     from vertebral.models.devices import choose_device
     from vertebral.models.weights import load_model, load_refiner
     from vertebral.stages.inference import infer
@@ -83,7 +83,7 @@ def record(scans: list[Path], out: Path, name: str) -> None:
 
 
 def fit(records: Path, folders: list[Path], out: Path, write: bool) -> None:
-    """Choose the temperature, draw the diagram, tell the figures."""
+    """Choose the temperature, draw the diagram, print the results."""
     cases = [(path.stem, pickle.loads(path.read_bytes())) for path in sorted(records.glob("*.pkl"))]
     truths = {case: truth_of(instances, _labels(case, folders)) for case, instances in cases}
     losses = []
@@ -111,12 +111,12 @@ def fit(records: Path, folders: list[Path], out: Path, write: bool) -> None:
 def _labels(case: str, folders: list[Path]) -> Volume:
     found = [folder / f"{case}{ENDING}" for folder in folders if (folder / f"{case}{ENDING}").exists()]
     if not found:
-        raise SystemExit(f"{case}{ENDING}: in none of the label folders")
+        raise SystemExit(f"{case}{ENDING}: not found in the label folders")
     return read_labels(found[0])
 
 
 def truth_of(instances: Instances, labels: Volume) -> list[Level | None]:
-    """The labelled level that holds most of each instance; None where none holds enough."""
+    """Return the labelled level that holds most of each instance; None if none holds enough."""
     return [_truth(item, instances.grid, labels) for item in instances.items]
 
 
@@ -133,7 +133,7 @@ def _truth(item: Instance, grid: Grid, labels: Volume) -> Level | None:
 def answers(
     cases: list[tuple[str, Instances]], truths: dict[str, list[Level | None]], temperature: float
 ) -> list[Answer]:
-    """(case, named, true, confidence, right) of every named vertebra that can be judged."""
+    """Return (case, named, true, confidence, right) of every named vertebra that overlaps a labelled one."""
     rows = []
     for case, instances in cases:
         true = dict(zip(instances.items, truths[case], strict=True))
@@ -146,13 +146,13 @@ def answers(
 
 
 def log_loss(rows: list[Answer]) -> float:
-    """Mean of -ln of the probability given to what came out; none is taken below a thousandth."""
+    """Return the mean of -ln of the probability of each outcome, clipped at a thousandth."""
     confidence = np.clip([row[3] for row in rows], 1e-3, 1 - 1e-3)
     return float(-np.log(np.where([row[4] for row in rows], confidence, 1 - confidence)).mean())
 
 
 def draw(plain: list[Answer], fitted: list[Answer], temperature: float, path: Path) -> None:
-    """Two reliability diagrams side by side; the size of a dot is the number of vertebrae in its bin."""
+    """Draw two reliability diagrams side by side; the size of a dot is the number of vertebrae in its bin."""
     figure = Figure(figsize=(6.7, 3.4), layout="constrained")
     for panel, rows, title in zip(
         figure.subplots(1, 2, sharey=True),
@@ -171,7 +171,7 @@ def draw(plain: list[Answer], fitted: list[Answer], temperature: float, path: Pa
         panel.set_xlim(-0.03, 1.03)
         panel.set_ylim(-0.03, 1.03)
         panel.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set_ylabel("share of levels that are right")
+    figure.axes[0].set_ylabel("share of correct levels")
     figure.savefig(path, dpi=150)
 
 

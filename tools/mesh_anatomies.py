@@ -1,10 +1,10 @@
-"""Label maps from anatomies that were published as surfaces, one mesh per vertebra.
+"""Make label maps of anatomies that were published as surfaces, one mesh per vertebra.
 
     python tools/mesh_anatomies.py DATA OUT
 
 DATA holds meshes/visible_human_L1-L5_S1_mm.npz (Robin Remus, BSD-3-Clause) and meshes/artisynth_C1-C7_mm.npz (ArtiSynth
-authors): arrays LEVEL_v (vertices, mm) and LEVEL_f (triangles). OUT gets NAME_seg-vert_msk.nii.gz of each, VerSe ids,
-1 mm, RAS: what `vertebral synth` and configs/default.yaml place in a body and learn from.
+authors): arrays LEVEL_v (vertices, mm) and LEVEL_f (triangles). OUT gets NAME_seg-vert_msk.nii.gz of each (VerSe
+ids, 1 mm, RAS), which `vertebral synth` and configs/default.yaml place in a body.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from vertebral.core.volume import Volume
 from vertebral.io.write import write_labels
 
 SPACING_MM, MARGIN_MM = 1.0, 5.0
-# Rows: right, front and up in the frame of each file; the visible human's x points forward and its y to the left.
+# Rows: right, front and up in the frame of each file; in the Visible Human x points forwards and y to the left.
 TO_RAS = {
     "visible_human_L1-L5_S1_mm": np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]),
     "artisynth_C1-C7_mm": np.array([[-1.0, 0, 0], [0, -1, 0], [0, 0, 1]]),
@@ -30,7 +30,7 @@ LEVELS = {"S1": "sacrum"}
 
 
 def main() -> None:
-    """Read the words, write a label map of each file."""
+    """Write a label map of each file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def label_map(meshes: dict[str, tuple[NDArray[np.float64], NDArray[np.int32]]]) -> Volume:
-    """Meshes (vertices in RAS mm, triangles) by level -> a map on a grid that holds them all and `MARGIN_MM`."""
+    """Return a label map of the meshes (vertices in RAS mm, triangles) by level, with a margin of `MARGIN_MM`."""
     corners = np.concatenate([vertices for vertices, _ in meshes.values()])
     origin = np.floor(corners.min(0) - MARGIN_MM)
     shape = np.ceil((corners.max(0) + MARGIN_MM - origin) / SPACING_MM).astype(int) + 1
@@ -62,7 +62,7 @@ def label_map(meshes: dict[str, tuple[NDArray[np.float64], NDArray[np.int32]]]) 
 def filled(
     vertices: NDArray[np.float64], triangles: NDArray[np.int32], origin: NDArray[np.float64], shape: NDArray[np.int_]
 ) -> NDArray[np.bool_]:
-    """The voxels (I, J, K) whose centres lie within a surface; slits that a leaky one leaves are closed."""
+    """Return the voxels (I, J, K) whose centres are inside a surface; gaps of a leaky surface are closed."""
     points = vtk.vtkPoints()
     points.SetData(numpy_to_vtk(np.ascontiguousarray(vertices, np.float64), deep=True))
     cells = vtk.vtkCellArray()

@@ -1,4 +1,4 @@
-"""Mesh every label map of a folder and write one row per map; goes on where it broke off.
+"""Mesh every label map of a folder and write one row per map; an interrupted run resumes.
 
 nice python tools/mesh_labels.py LABELS out.csv [--limit N]
 """
@@ -57,7 +57,7 @@ def _row(path: Path) -> dict[str, object]:
     wall_s, processor_s = time.perf_counter() - start, time.process_time() - processor
     checks = [check_surface(surface) for surface in made.surfaces]
     sources = np.array([field.volume_mm3 / 1000 for field in made.fields])
-    # Scraps of vertebrae that the scan cuts are meshed like all others, but their volume is all surface.
+    # Small pieces of vertebrae at the border are meshed like all others, but their volume is dominated by the surface.
     whole = sources >= _LEAST_ML
     change = 100 * (np.array([check.volume_ml for check in checks]) / sources - 1)[whole]
     return {

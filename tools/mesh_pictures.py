@@ -36,11 +36,11 @@ def main() -> None:
     arguments = parser.parse_args()
     labels = read_labels(arguments.labels)
     spine = mesh_fields(fields_of_labels(labels), MeshConfig()).surfaces
-    _save(_beside(_spine(spine)), arguments.out / "meshes_spine.png")
+    _save(_side_by_side(_spine(spine)), arguments.out / "meshes_spine.png")
     pair = [level_named(name) for name in arguments.joint.split(",")]
     stairs = mesh_fields(fields_of_labels(labels, pair), STAIRS).surfaces
     smooth = [surface for surface in spine if surface.level in pair]
-    _save(_beside(_joint(stairs, smooth)), arguments.out / "meshes_facet_joint.png")
+    _save(_side_by_side(_joint(stairs, smooth)), arguments.out / "meshes_facet_joint.png")
     _save(_printed(smooth[-1]), arguments.out / "meshes_printed_size.png")
 
 
@@ -58,7 +58,7 @@ def _spine(spine: tuple[Surface, ...]) -> dict[str, Picture]:
 
 
 def _joint(stairs: tuple[Surface, ...], smooth: list[Surface]) -> dict[str, Picture]:
-    """The left facet joint from behind and left: voxels' stairs beside the surfaces as they are written."""
+    """The left facet joint from behind and left: staircases of voxels next to the surfaces as written."""
     upper, lower = (surface.vertices_mm for surface in smooth)
     gap = np.linalg.norm(upper[:, None, :][::4] - lower[None, ::4], axis=2)
     behind = (upper[::4, 1] < np.median(upper[:, 1]) - 8) & (upper[::4, 0] < np.median(upper[:, 0]) - 5)
@@ -72,12 +72,12 @@ def _joint(stairs: tuple[Surface, ...], smooth: list[Surface]) -> dict[str, Pict
 
 
 def _printed(surface: Surface) -> Image.Image:
-    """One vertebra at 96 pixels an inch: on a screen of that density as large as its print, with a ruler."""
+    """Draw one vertebra at 96 pixels per inch, its printed size on a screen of that density, with a ruler."""
     size = (460, 400)
     views = [
         _view(f"v{n}", surface.vertices_mm, side, 1 / PIXELS_PER_MM, size) for n, side in enumerate(list(SIDES)[:2])
     ]
-    picture = _beside(dict(zip(list(SIDES)[:2], render([surface], views, _TIMEOUT_S), strict=True)))
+    picture = _side_by_side(dict(zip(list(SIDES)[:2], render([surface], views, _TIMEOUT_S), strict=True)))
     draw = ImageDraw.Draw(picture)
     for mm in range(0, 101, 10):
         x = 20 + mm * PIXELS_PER_MM
@@ -90,7 +90,7 @@ def _printed(surface: Surface) -> Image.Image:
     return picture
 
 
-def _beside(pictures: dict[str, Picture]) -> Image.Image:
+def _side_by_side(pictures: dict[str, Picture]) -> Image.Image:
     joined = Image.fromarray(np.concatenate(list(pictures.values()), axis=1))
     draw = ImageDraw.Draw(joined)
     x = 8

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Train on a machine without network, such as a GPU server behind a hospital's wall.
+# Train on a machine without network access, for example a GPU server inside a hospital.
 #
 #   tools/offline_training.sh pack DATA PACK [PYTHON_VERSION]
-#       Here: put what configs/default.yaml learns from and the wheels that such a machine lacks into the folder PACK
-#       (some 60 MB; PyTorch, Lightning and SciPy are expected there). Then copy PACK over.
+#       Here: put the training data of configs/default.yaml and the wheels that such a machine lacks into the folder PACK
+#       (about 60 MB; PyTorch, Lightning and SciPy must be installed there). Then copy PACK over.
 #   tools/offline_training.sh train PACK OUT MINUTES [vertebral train's options]
-#       There: unpack the wheels aside, then train, or go on with, OUT/run for MINUTES. OUT/model-*.tar.part?? is the
-#       model folder with the history, in parts of 15 MB:  cat OUT/model-*.tar.part?? | tar x
+#       There: install the wheels into a folder, then train OUT/run, or resume it, for MINUTES. OUT/model-*.tar.part??
+#       is the model folder with the history, in parts of 15 MB:  cat OUT/model-*.tar.part?? | tar x
 set -eu
 
 pack() {

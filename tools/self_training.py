@@ -1,13 +1,12 @@
-"""Labels for real CT without labels: hand-set centres in, the refiner's vertebrae out, to train on.
+"""Make training labels for real CTs that have none: the refiner segments the vertebra at each hand-set centre.
 
     python tools/self_training.py DATA OUT [--small-scans DIR] [--model default] [--spec tools/self_training.json]
 
-DATA holds real/unlabelled/CASE_ct.nii.gz; OUT gets CASE_seg-vert_msk.nii.gz of every case that was accepted. With
---small-scans DIR gets the scans as the coarse network needs them, at 2 mm, cut to 80 mm around the labels and rounded
-to 16 HU, and OUT their labels on that grid: a seventh of the size, for a machine without network. The spec says for
-each case whether it was, why, and where the centroid of each vertebra lies (RAS, mm): found by an earlier model, named
-and corrected by looking at every scan. The refiner draws the vertebra at each centre; the sacrum is as the
-whole model finds it. How it was done: docs/self-training.md.
+DATA holds real/unlabelled/CASE_ct.nii.gz; OUT gets CASE_seg-vert_msk.nii.gz of every accepted case. With --small-scans,
+DIR gets the scans as the coarse network needs them, at 2 mm, cropped to 80 mm around the labels and rounded to 16 HU,
+and OUT their labels on that grid: a seventh of the size, for a machine without network access. The spec lists for each
+case whether it was accepted, why, and the centroid of each vertebra (RAS, mm): found by an earlier model, then named
+and corrected by looking at every scan. The sacrum is that of the whole model. The method: docs/self-training.md.
 """
 
 import argparse
@@ -37,7 +36,7 @@ SMALL_MM, MARGIN_MM, ROUNDED_HU = 2.0, 80.0, 16.0
 
 
 def main() -> None:
-    """Read the words, draw every accepted case, write its labels."""
+    """Label every accepted case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
@@ -69,7 +68,7 @@ def main() -> None:
 
 
 def small(ct: Volume, labels: Volume) -> tuple[Volume, Volume]:
-    """What --small-scans says."""
+    """Return CT and labels as --small-scans writes them."""
     labels = prepare_labels(labels, SMALL_MM)
     plain_hu = PreprocessConfig(spacing_mm=SMALL_MM, window_hu=(-1024, 3071), scaling="zscore", std_hu=1)
     hu = prepare(ct, plain_hu).volume
@@ -81,7 +80,7 @@ def small(ct: Volume, labels: Volume) -> tuple[Volume, Volume]:
 
 
 def find_sacrum(scan: Scan, model: Model) -> np.ndarray:
-    """Where the scan shows what the model takes for a sacrum."""
+    """Return the voxels that the model labels as sacrum."""
     prepared = prepare(scan.volume, model.config.preprocess)
     levels = tuple(BY_NAME[name] for name in model.config.network.levels)
     evidence = infer(prepared, model.network, model.config.inference, levels, DEVICE, offsets=True)
