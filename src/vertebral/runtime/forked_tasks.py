@@ -16,17 +16,17 @@ from vertebral.runtime.worker_pool import ignore_interrupts
 T = TypeVar("T")
 Item = TypeVar("Item")
 
-# The longest task that was ever measured took a tenth of this, on one busy processor.
+# Ten times the longest task measured, on one busy processor.
 DEADLINE_S = 600.0
 
 
 class ForkedTasks:
     """Runs tasks in forked copies of this process, up to `count` at a time; with a count of 1, in this process.
 
-    A copy sees everything that this process holds, so only results travel. It may use what needs no thread of another
-    process (numpy, SciPy, VTK, files), but no network. Only Linux forks; elsewhere `start` uses threads and `map` this
-    process. A copy that does not answer within `deadline_s` of being waited for is ended and its task is done here;
-    `warnings` then says so. Leaving the block ends all copies that are still at work.
+    A copy sees all memory of this process, so only results are sent between processes. Tasks must not rely on threads
+    started before the fork: numpy, SciPy, VTK and files are safe, networks are not. Only Linux forks; elsewhere `start`
+    uses threads, and `map` runs in this process. A copy that does not answer within `deadline_s` of being waited for is
+    ended, its task is done in this process, and `warnings` says so. Leaving the block ends copies that still run.
     """
 
     def __init__(self, count: int = 1, deadline_s: float = DEADLINE_S) -> None:
@@ -49,7 +49,7 @@ class ForkedTasks:
             self._threads.shutdown()
 
     def start(self, task: Callable[[], T]) -> Callable[[], T]:
-        """Start `task`; call what is returned, once, to wait for its result. It raises what the task raised."""
+        """Start `task`; return a function that waits for its result, or raises its error. Call that once."""
         if self._forks:
             copy = _Copy(task, self._deadline_s, self.warnings)
             self._copies.append(copy)
@@ -61,7 +61,7 @@ class ForkedTasks:
     def map(
         self, task: Callable[[Item], T], items: Sequence[Item], progress: Callable[[float], None] = lambda share: None
     ) -> list[T]:
-        """Return `task` of each of `items`, in order; `progress(share)` follows the part done in this process."""
+        """Return `task` of each of `items`, in order; `progress(share)` follows the share of this process."""
         count = max(1, min(self.count, len(items))) if self._forks else 1
         others = [self.start(lambda n=n: [task(item) for item in items[n::count]]) for n in range(1, count)]  # type: ignore[misc]  # mypy cannot type a lambda's default
         own = []

@@ -18,9 +18,9 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 
 @dataclass(frozen=True)
 class ProcessDied:
-    """In the place of a result: the process ended before it answered, most often for lack of memory."""
+    """Returned instead of a result: the process died before it answered, mostly because memory ran out."""
 
-    reason: str = "its process was killed, perhaps for lack of memory"
+    reason: str = "its process was killed, perhaps because memory ran out"
 
 
 def map_in_processes(
@@ -66,7 +66,7 @@ def _pooled(
 
 
 def ignore_interrupts() -> None:
-    """Leave Ctrl-C to the process that the user started."""
+    """Ignore Ctrl-C in this process: the parent that the user started handles it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
