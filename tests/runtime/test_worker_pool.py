@@ -45,7 +45,7 @@ def test_an_item_whose_process_died_is_tried_again(tmp_path: Path) -> None:
 
 def test_errors_come_back() -> None:
     with pytest.raises(ValueError, match="no 1"):
-        dict(map_in_processes(fail, [1, 2], 2))
+        dict(map_in_processes(fail, [1, 1], 2))
     with pytest.raises(ValueError, match="no 7"):
         run_in_process(fail, 7)
 
