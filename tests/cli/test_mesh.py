@@ -127,7 +127,7 @@ def test_bad_options_are_refused(tmp_path: Path, labels: Path, words: tuple[str,
 def test_bad_sources_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     out = tmp_path / "out"
-    assert_one_line(mesh(tmp_path / "empty", "--out", out, "--quiet"), "empty", "no result of `vertebral run`")
+    assert_one_line(mesh(tmp_path / "empty", "--out", out, "--quiet"), "empty", "contains no manifest.json")
     assert_one_line(mesh(tmp_path / "none.nii.gz", "--out", out, "--quiet"), "none.nii.gz", "no such file")
 
 

@@ -160,8 +160,7 @@ def test_a_process_that_is_killed_is_one_case(folders: Path, monkeypatch: pytest
     """As the kernel does for want of memory. Its neighbours are scored all the same."""
     cases, _ = find_cases(folders / "a", folders / "ref")
     monkeypatch.setattr(cohort, "_score", _deadly)
-    outcomes = list(cohort._run([cohort._Job(paths, Settings(), None) for paths in cases[1:3]], 2))
-    found = dict(outcomes)
+    found = score_cases(cases[1:3], Settings(), jobs=2)
     assert isinstance(found[1], FailedCase) and "its process was killed" in found[1].error
     assert found[0] == FailedCase("sub-1_y", "sub-1", "fine")
 

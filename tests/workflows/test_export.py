@@ -120,7 +120,7 @@ def test_dicom_needs_a_source(result, tmp_path):
 
 
 def test_what_is_no_result(tmp_path):
-    with pytest.raises(ReadError, match="no result of `vertebral run`"):
+    with pytest.raises(InputError, match=r"contains no manifest\.json"):
         export(tmp_path, None, tmp_path / "out", ExportRunConfig(formats=("nifti",)))
 
 

@@ -195,30 +195,29 @@ class StoredResult:
 
     def is_made_from(self, input_sha256: str, options: Mapping[str, Any], weights: Sequence[str | None]) -> bool:
         """Return True if this is the complete result of the same input, options and weights (coarse, refiner)."""
-        used = [model and model.get("sha256") for model in map(self.manifest.get, ("model", "refiner"))]
-        return (
-            self.manifest["input"].get("sha256") == input_sha256
-            and _deciding(self.manifest.get("options", {})) == _deciding(options)
-            and used == list(weights)
-            and not self.missing_files
-        )
+        try:
+            made_from = self.manifest["input"]["sha256"], _deciding(self.manifest["options"])
+            used = [model and model["sha256"] for model in (self.manifest["model"], self.manifest["refiner"])]
+        except (KeyError, TypeError, AttributeError):
+            return False
+        same = made_from == (input_sha256, _deciding(options)) and used == list(weights)
+        return same and not self.missing_files
 
 
 def open_result(folder: Path) -> StoredResult:
     """Read the manifest of a result. Raises InputError where there is none, ReadError where it is not one of ours."""
     path = folder / MANIFEST
     if not path.is_file():
-        raise InputError(f"{folder}: has no {MANIFEST}; give a folder that `vertebral run` wrote, or a label map")
+        raise InputError(f"{folder}: contains no {MANIFEST}; give a folder that `vertebral run` wrote, or a label map")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        hashes = {str(row["file"]): str(row["sha256"]) for row in manifest["outputs"]}
-        known = all(key in manifest for key in _MANIFEST_KEYS) and isinstance(manifest["input"], dict)
+        hashes = {str(row["file"]): str(row.get("sha256")) for row in manifest["outputs"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ReadError(
             f"{path}: not a manifest of `vertebral run` ({error!r}); give a folder that it wrote"
         ) from error
     is_plain = all(Path(name).name == name for name in hashes)
-    if not known or not is_plain or not any(name.endswith(LABELS_ENDING) for name in hashes):
+    if not is_plain or not any(name.endswith(LABELS_ENDING) for name in hashes):
         raise ReadError(f"{path}: not a manifest of `vertebral run`; give a folder that it wrote")
     return StoredResult(folder, manifest, hashes)
 
@@ -232,8 +231,11 @@ def find_result(folder: Path) -> StoredResult | None:
 
 
 def open_complete_result(folder: Path) -> StoredResult:
-    """As `open_result`. Also raises InputError if a file that the manifest lists is missing."""
+    """As `open_result`. Also raises ReadError or InputError if the manifest lacks a key, or a file that it lists."""
     result = open_result(folder)
+    lacking = [key for key in _MANIFEST_KEYS if key not in result.manifest]
+    if lacking:
+        raise ReadError(f"{folder / MANIFEST}: not a manifest of `vertebral run` (it lacks {lacking[0]!r})")
     if result.missing_files:
         raise InputError(f"{folder / result.missing_files[0]}: is missing: run `vertebral run` again")
     return result

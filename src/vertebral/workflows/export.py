@@ -192,7 +192,7 @@ def _read_result(folder: Path) -> tuple[Path, dict[str, Path], str, str, bool]:
     found = open_result(folder)
     model = found.manifest.get("model") or {}
     name, sha256 = str(model.get("name", "unknown")), str(model.get("sha256", ""))
-    levels = [str(row["level"]) for row in found.manifest["levels"] if row.get("mesh") is not None]
+    levels = [str(row["level"]) for row in found.manifest.get("levels", ()) if row.get("mesh") is not None]
     meshes = {level: folder / found.names.surface(level) for level in levels}
     edited = found.labels_path.is_file() and not found.is_unchanged(found.names.labels)
     return found.labels_path, meshes, name, sha256, edited

@@ -216,5 +216,5 @@ def test_strange_manifests_are_refused(change: dict[str, Any], part: str, made: 
     (out / "manifest.json").write_text(json.dumps({**read_manifest(out), **change}))
     with pytest.raises(InputError, match=part):
         open_complete_result(out)
-    with pytest.raises(InputError, match=r"holds no manifest\.json"):
+    with pytest.raises(InputError, match=r"contains no manifest\.json"):
         open_complete_result(tmp_path)

@@ -27,6 +27,7 @@ def manifest(sha256: str, config: RunConfig, weights: str = "w") -> dict[str, An
         "levels": [{"needs_review": ["low"]}, {"needs_review": []}],
         "warnings": ["one"],
         "peak_memory_gb": 1.5,
+        "outputs": [{"file": "a_seg-vert_msk.nii.gz", "sha256": ""}],
     }
 
 
@@ -41,15 +42,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             raise ReadError(f"{path}: no CT")
         return SimpleNamespace(sha256=path.read_text())
 
-    def run_scan(read: Any, out: Path, config: RunConfig, load: Any) -> dict[str, Any]:
-        load()
-        scan = read()
+    def run(scan: Any, out: Path, config: RunConfig, models: Any) -> dict[str, Any]:
         made.append(f"run {out.name}")
         assert not list(out.glob(".partial-*"))
         if out.name == "broken":
             raise RuntimeError("two\nlines")
         out.mkdir(parents=True, exist_ok=True)
         made_of_it = manifest(scan.sha256, config)
+        (out / "a_seg-vert_msk.nii.gz").touch()
         (out / "manifest.json").write_text(json.dumps(made_of_it))
         return made_of_it
 
@@ -61,7 +61,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     monkeypatch.setattr(worker, "read_scan", read_scan)
     monkeypatch.setattr(worker, "read_sha256", lambda path, series: path.read_text())
-    monkeypatch.setattr(worker, "run_scan", run_scan)
+    monkeypatch.setattr(worker, "run", run)
+    monkeypatch.setattr(worker, "weights_of", lambda config: [config.model, None])
     monkeypatch.setattr(worker, "load_models", load_models)
     monkeypatch.setattr(worker, "need_of", lambda config: None)
     handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -113,7 +114,7 @@ def test_what_is_done_is_skipped(calls: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "remedy"),
-    [({"refine": False}, "another scan or other options"), ({"model": "other"}, "another model")],
+    [({"refine": False}, "other options"), ({"model": "other"}, "another model")],
 )
 def test_other_results_are_not_replaced_in_silence(
     options: dict[str, Any], remedy: str, calls: list[str], tmp_path: Path
