@@ -32,7 +32,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hu = np.where(labels.array > 0, 200.0, 40.0) + np.random.default_rng(0).normal(0, 10, labels.array.shape)
     hu[:4] = hu[-4:] = -1000
     write_image(Volume(hu, labels.affine), folder / "a_ct.nii.gz")
-    (folder / "manifest.json").write_text("{}")
+    (folder / "manifest.json").write_text('{"outputs": [{"file": "a_seg-vert_msk.nii.gz"}]}')
     return folder
 
 

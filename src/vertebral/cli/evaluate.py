@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vertebral.cli.console import AsJson, Overwrite, Quiet, counted, errors, interruptible, print_json
-from vertebral.core.errors import ConfigError
+from vertebral.core.errors import ConfigError, VertebralError
 
 if TYPE_CHECKING:
     from vertebral.evaluation.case import ScoredCase
@@ -59,6 +59,16 @@ def evaluate(
     ct: Annotated[
         Path | None, typer.Option(help="CT, or folder of CTs, for the pictures (default: the folder of --ref).")
     ] = None,
+    min_dice: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Of two files: fail if the mean Dice of complete vertebrae is lower."),
+    ] = None,
+    min_right: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Of two files: fail if fewer complete vertebrae have Dice >= 0.5 under the right level."
+        ),
+    ] = None,
     subject: Subject = None,
     jobs: Jobs = None,
     worst: Worst = 3,
@@ -75,6 +85,8 @@ def evaluate(
         from vertebral.evaluation.settings import Settings
 
         _check(pred, ref, out, resample, both_empty)
+        if out is not None and (min_dice is not None or min_right is not None):
+            raise ConfigError("--min-dice, --min-right: are for two files; omit --out")
         settings = Settings(
             pred_scheme, ref_scheme, resample is not None, ignore_outside_reference, both_empty == "one"
         )
@@ -83,6 +95,7 @@ def evaluate(
 
             scored = score(pred, ref, settings)
             _show_case(scored, as_json)
+            _require(scored, min_dice, min_right)
             return
         from vertebral.workflows.evaluate_folder import EvaluationRequest, evaluate_folders
 
@@ -119,6 +132,18 @@ def _check(pred: Path, ref: Path, out: Path | None, resample: str | None, both_e
         raise ConfigError(f"--both-empty {both_empty}: use skip or one")
     if out is None and (pred.is_dir() or ref.is_dir()):
         raise ConfigError(f"{pred if pred.is_dir() else ref}: is a folder; add --out for the report")
+
+
+def _require(scored: "ScoredCase", min_dice: float | None, min_right: int | None) -> None:
+    """Raise VertebralError if a score is below the floor that was set for it."""
+    from vertebral.evaluation.summary import headline
+
+    figures = headline(scored)
+    dice, right = figures["mean_dice"] or 0.0, figures["complete_with_dice_of_half"]
+    if min_right is not None and right < min_right:
+        raise VertebralError(f"only {right} complete vertebrae are right, fewer than --min-right {min_right}")
+    if min_dice is not None and dice < min_dice:
+        raise VertebralError(f"the mean Dice of complete vertebrae is {dice:.3f}, below --min-dice {min_dice:g}")
 
 
 def _show_case(scored: "ScoredCase", as_json: bool) -> None:
