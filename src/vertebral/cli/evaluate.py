@@ -61,13 +61,11 @@ def evaluate(
     ] = None,
     min_dice: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Of two files: fail if the mean Dice of complete vertebrae is lower."),
+        typer.Option(min=0, max=1, help="Two files: fail if the mean Dice of complete vertebrae is lower."),
     ] = None,
     min_right: Annotated[
         int | None,
-        typer.Option(
-            min=0, help="Of two files: fail if fewer complete vertebrae have Dice >= 0.5 under the right level."
-        ),
+        typer.Option(min=0, help="Two files: fail if fewer complete vertebrae are right (Dice of 0.5 or more)."),
     ] = None,
     subject: Subject = None,
     jobs: Jobs = None,
