@@ -1,8 +1,8 @@
 """MkDocs hooks: the pages of the documentation site that are not kept in docs/.
 
 The README, the changelog and the like are shown as they are, with their links rewritten; the reference of the commands
-is made by Typer from the commands themselves, and the tables of rules from the rule sets; the design records are listed
-as they are found.
+is made by Typer from the commands themselves, and the tables of rules from the rule sets; notebooks are shown with
+their code; the design records are listed as they are found.
 """
 
 import logging
@@ -39,13 +39,15 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages from the root of the repository, the reference of the commands and the tables of rules."""
+    """Add the pages from the root of the repository, the commands, the tables of rules and the notebooks."""
     for name, page in PAGES.items():
         text = (ROOT / name).read_text(encoding="utf-8")
         shown = text if name.endswith(".md") else f"# {name.capitalize()}\n\n```text\n{text}```\n"
         files.append(File.generated(config, page, content=shown))
     files.append(File.generated(config, "cli.md", content=commands()))
     files.append(File.generated(config, "rules.md", content=rules()))
+    for path in sorted((ROOT / "docs" / "notebooks").glob("*.py")):
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=notebook(path)))
     return files
 
 
@@ -73,6 +75,16 @@ def commands() -> str:
         text=True,
     )
     return re.sub(r"^(Examples?: )?(vertebral .+)$", r"\1`\2`", made.stdout, flags=re.MULTILINE)
+
+
+def notebook(path: Path) -> str:
+    """Return a notebook in the percent format as Markdown: its text, and each cell of code as a block."""
+    _, *cells = re.split(r"^# %%(.*)\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    shown = []
+    for kind, cell in zip(cells[::2], cells[1::2], strict=True):
+        is_text = kind.strip() == "[markdown]"
+        shown.append(re.sub(r"^# ?", "", cell, flags=re.MULTILINE) if is_text else f"```python\n{cell.strip()}\n```\n")
+    return "\n".join([*shown, f"[This notebook as a file]({path.name})"])
 
 
 def rules() -> str:
