@@ -1,6 +1,7 @@
 from dataclasses import dataclass, replace
 
-from vertebral.core.rules import describe_rules, rule, undocumented
+from rule_sets import undocumented
+from vertebral.core.rules import describe_rules, rule
 
 
 @dataclass(frozen=True)

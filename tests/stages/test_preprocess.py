@@ -6,11 +6,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from rule_sets import undocumented
 from vertebral.core.anatomy import level_named
 from vertebral.core.config import PreprocessConfig
 from vertebral.core.errors import GeometryError, InputError
 from vertebral.core.records import Box, Instance, Spine, Vertebra
-from vertebral.core.rules import undocumented
 from vertebral.core.volume import Affine, Grid, Volume
 from vertebral.stages.preprocess import PreprocessRules, centre_mark, prepare, prepare_labels, smoothing_sigma_mm
 from vertebral.stages.restore import restore

@@ -8,11 +8,11 @@ import pytest
 import torch
 from scipy import ndimage
 
+from rule_sets import undocumented
 from vertebral.core.anatomy import BY_NAME, parse_levels
 from vertebral.core.config import PreprocessConfig
 from vertebral.core.errors import ModelError
 from vertebral.core.records import Evidence, Instance, Instances
-from vertebral.core.rules import undocumented
 from vertebral.core.volume import Grid, Volume
 from vertebral.data.phantom import Phantom, make_phantom
 from vertebral.evaluation.metrics import dice

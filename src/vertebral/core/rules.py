@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, field, fields
+from dataclasses import asdict, field
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -27,8 +27,3 @@ def describe_rules(rules: Any) -> dict[str, Any]:
         "sha256": hashlib.sha256(encoded).hexdigest(),
         "changed": {name: value for name, value in values.items() if value != default[name]},
     }
-
-
-def undocumented(rules: type[Any]) -> list[str]:
-    """Return the names of the rules of a class that lack a unit or a source."""
-    return [entry.name for entry in fields(rules) if not entry.metadata.get("unit") or not entry.metadata.get("source")]

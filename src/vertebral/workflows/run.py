@@ -1,12 +1,13 @@
 """The path of one CT, stage by stage: from a scan to a result in memory, and from a file to a folder of results."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vertebral.core.anatomy import BY_NAME, level_named
 from vertebral.core.config import PreprocessConfig, changed
-from vertebral.core.records import Scan, Segmentation, Spine
+from vertebral.core.records import Evidence, Prepared, Scan, Segmentation, Spine
 from vertebral.io.ct.in_memory import scan_of
 from vertebral.io.ct.read import read_scan
 from vertebral.io.result_folder import ResultNames, refuse_results, staging_in
@@ -16,6 +17,7 @@ from vertebral.runtime.forked_tasks import ForkedTasks
 from vertebral.runtime.stage_timer import Progress, StageTimer, no_progress
 from vertebral.stages.identify import RARE, identify, provisional_levels
 from vertebral.stages.inference import infer
+from vertebral.stages.inference.rules import InferenceRules
 from vertebral.stages.instances import find_instances
 from vertebral.stages.measure import measure
 from vertebral.stages.preprocess import prepare
@@ -79,26 +81,12 @@ def segment(
     Raises VertebralError if a stage cannot go on.
     """
     config, timer, tasks = config or RunConfig(), timer or StageTimer(), tasks or ForkedTasks()
-    coarse, refiner = models.coarse, models.refiner
-    preprocess, notes = _preprocessing(coarse.config, config.spacing_mm)
+    refiner = models.refiner
+    preprocess, notes = _preprocessing(models.coarse.config, config.spacing_mm)
     with timer.stage("prepare"):
         prepared = prepare(scan.volume, preprocess)
     with timer.stage("infer") as share:
-        levels = tuple(level_named(name) for name in coarse.config.network.levels)
-        windows = coarse.config.inference
-        if config.overlap is not None:
-            windows = changed(windows, overlap=config.overlap)
-        evidence = infer(
-            prepared,
-            coarse.network,
-            windows,
-            levels,
-            models.device,
-            share,
-            offsets=coarse.config.network.offsets,
-            follow=not config.exact,
-            rules=rules.inference,
-        )
+        evidence = _coarse_evidence(prepared, models, config, rules.inference, share)
     with timer.stage("instances"):
         instances = find_instances(evidence, rules.instances)
     if refiner is not None:
@@ -143,6 +131,20 @@ def segment(
         warnings=warnings,
         timer=timer,
         rules=rules,
+    )
+
+
+def _coarse_evidence(
+    prepared: Prepared, models: Models, config: RunConfig, rules: InferenceRules, share: Callable[[float], None]
+) -> Evidence:
+    coarse = models.coarse
+    levels = tuple(level_named(name) for name in coarse.config.network.levels)
+    windows = coarse.config.inference
+    if config.overlap is not None:
+        windows = changed(windows, overlap=config.overlap)
+    offsets, follow = coarse.config.network.offsets, not config.exact
+    return infer(
+        prepared, coarse.network, windows, levels, models.device, share, offsets=offsets, follow=follow, rules=rules
     )
 
 

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from rule_sets import undocumented
 from vertebral.core.anatomy import LEVELS, SPINE, Level, level_named, parse_levels
 from vertebral.core.records import Instance, Instances, Spine
-from vertebral.core.rules import undocumented
 from vertebral.core.volume import Grid
 from vertebral.stages.identify import IdentifyRules, identify, provisional_levels
 from vertebral.stages.identify.priors import STEPS_MM, VOLUMES_ML

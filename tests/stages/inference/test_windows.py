@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vertebral.core.rules import undocumented
+from rule_sets import undocumented
 from vertebral.models.config import InferenceConfig
 from vertebral.stages.inference.rules import InferenceRules
 from vertebral.stages.inference.windows import (

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from label_spines import SPACING_MM, changed, cuboid_spine, ids, span
+from rule_sets import undocumented
 from vertebral.core.anatomy import LEVELS, SPINE
 from vertebral.core.errors import InputError
 from vertebral.core.records import Instances
-from vertebral.core.rules import undocumented
 from vertebral.core.volume import Array, Volume
 from vertebral.io.ct.read import read_labels
 from vertebral.stages.instances.by_labels import instances_from_labels

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from rule_sets import undocumented
 from vertebral.core.anatomy import LEVELS, SPINE, parse_levels
 from vertebral.core.records import Evidence, Instance, Instances
-from vertebral.core.rules import undocumented
 from vertebral.core.volume import Grid
 from vertebral.stages.instances import InstanceRules, find_instances
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from measure_solids import Vertebra, grid_around, moved, painted, turned
+from rule_sets import undocumented
 from vertebral.core.anatomy import BY_NAME
-from vertebral.core.rules import undocumented
 from vertebral.core.volume import Grid, Volume
 from vertebral.stages.measure import MEASURE_RULES, MeasureRules, measure
 from vertebral.stages.measure.canal import find_canal

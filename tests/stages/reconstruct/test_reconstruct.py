@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from rule_sets import undocumented
 from vertebral.core.anatomy import BY_NAME
 from vertebral.core.errors import GeometryError, InputError, VertebralError
 from vertebral.core.mesh_checks import open_edges, split_vertices
 from vertebral.core.mesh_intersections import self_intersections
 from vertebral.core.records import Box, Instance, Spine, Surface, Vertebra
-from vertebral.core.rules import undocumented
 from vertebral.core.volume import Grid, Volume
 from vertebral.stages.reconstruct import (
     RECONSTRUCT_RULES,

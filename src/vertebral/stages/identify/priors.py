@@ -10,9 +10,6 @@ depend on how much of it is in the field of view.
 from functools import cache
 from itertools import pairwise
 
-import numpy as np
-from numpy.typing import NDArray
-
 from vertebral.core.anatomy import BY_NAME, Level, sort_levels
 
 # Most people lack the rare levels. Nearly everybody has T12 and L5, but either may be absent.
@@ -82,11 +79,6 @@ def distance_mm(upper: Level, lower: Level, absent: str | None = None) -> float:
 def between(upper: Level, lower: Level) -> tuple[Level, ...]:
     """Return the levels strictly between two others that nearly everybody has."""
     return tuple(level for level in _COMMON if upper.rank < level.rank < lower.rank)
-
-
-def expected_volumes_ml(levels: tuple[Level, ...]) -> NDArray[np.float64]:
-    """Return (L,): the usual volume of each level."""
-    return np.array([VOLUMES_ML[level.name] for level in levels])
 
 
 def nameable(levels: tuple[Level, ...]) -> tuple[Level, ...]:
