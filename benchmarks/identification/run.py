@@ -56,7 +56,7 @@ def run_benchmark(sources: list[Path], repeats: int, seed: int) -> list[Outcome]
         rows += [_outcome(case, "as it is", 0.0, 0)]
         for repeat in range(repeats):
             for kind, strength in _plan():
-                rows.append(_outcome(_corrupted(case, kind, strength, repeat, seed), kind, strength, repeat))
+                rows.append(_outcome(corrupted(case, kind, strength, repeat, seed), kind, strength, repeat))
             for kind, make in MADE.items():
                 made = make(case)
                 if made is not None:
@@ -71,7 +71,8 @@ def _plan() -> list[tuple[str, float]]:
     return curves + [(kind, KIND_STRENGTH) for kind in KINDS if kind not in CURVES]
 
 
-def _corrupted(case: Case, kind: str, strength: float, repeat: int, seed: int) -> Case:
+def corrupted(case: Case, kind: str, strength: float, repeat: int, seed: int) -> Case:
+    """Return `case` corrupted in one way; the same arguments give the same corruption."""
     return KINDS[kind](case, strength, _generator(seed, case.name, kind, strength, repeat))
 
 
@@ -81,7 +82,7 @@ def _generator(seed: int, *parts: object) -> np.random.Generator:
 
 def _outcome(case: Case, kind: str, strength: float, repeat: int) -> Outcome:
     start = time.perf_counter()
-    instances = instances_from_labels(case.volume(case.claims), _classes(case))
+    instances = instances_from_labels(case.volume(case.claims), network_classes(case))
     middle = time.perf_counter()
     spine = identify(instances)
     end = time.perf_counter()
@@ -91,7 +92,7 @@ def _outcome(case: Case, kind: str, strength: float, repeat: int) -> Outcome:
 
 def true_instances(case: Case) -> Instances:
     """Return one instance for each vertebra of the truth: its voxels that are still labelled, with their claims."""
-    classes = _classes(case)
+    classes = network_classes(case)
     table = np.zeros(256, np.int64)
     table[[level.verse_id for level in classes]] = np.arange(1, len(classes) + 1)
     grid = case.volume(case.truth).grid
@@ -108,7 +109,7 @@ def true_instances(case: Case) -> Instances:
     return Instances(tuple(sorted(items, key=lambda item: -item.centroid_mm[2])), classes, grid)
 
 
-def _classes(case: Case) -> tuple[Level, ...]:
+def network_classes(case: Case) -> tuple[Level, ...]:
     """Return the classes of a network: every level but the coccyx, and T13 only if the claims contain it."""
     t13 = next(level for level in LEVELS if level.name == "T13")
     return tuple(
