@@ -79,7 +79,7 @@ def _mirror_score(own: NDArray[np.float64], angle_deg: float, rules: MeasureRule
 
 
 def _opening(vertebra: CoarsePoints, frame: Frame, rules: MeasureRules) -> Canal | None:
-    cell_mm = rules.canal_cell_mm
+    cell_mm = rules.coarse_spacing_mm  # as fine as the points allow
     own = frame.to_own(vertebra.points_mm)[:, :2]
     low = own.min(axis=0) - 3 * cell_mm
     cells = np.rint((own - low) / cell_mm).astype(np.intp)

@@ -32,7 +32,7 @@ class MeasureRules:
 
     # First frames.
     coarse_spacing_mm: float = rule(
-        1.5, "mm", "by hand, a compromise with speed: only first axes come from these points"
+        1.5, "mm", "by hand, a compromise with speed: only first axes and the canal come from these points"
     )
     core_min_depth_share: float = rule(0.4, "share", f"{_MAPS}: of the greatest depth; shallower points do not count")
     min_vertebrae_for_direction: int = rule(
@@ -40,7 +40,6 @@ class MeasureRules:
     )
 
     # The vertebral canal and the plane of symmetry.
-    canal_cell_mm: float = rule(1.5, "mm", f"{_MAPS}: as fine as the coarse points allow")
     canal_tilts_deg: tuple[float, float, float] = rule(
         (-14.0, 0.0, 14.0), "degrees", f"{_MAPS}: first up axes are off by up to 25 degrees"
     )
@@ -108,7 +107,6 @@ class MeasureRules:
     sacrum_reach_mm: float = rule(25.0, "mm", f"{_MAPS}: S1 is within this below the last lumbar endplate")
     sacrum_ray_start_mm: float = rule(3.0, "mm", f"{_MAPS}: rays start this far above that endplate")
     sacrum_sampling_mm: float = rule(1.0, "mm", _SOLIDS)
-    min_sacrum_coverage: float = rule(0.5, "share", f"{_MAPS}: of the footprint")
 
     # Heights and discs.
     height_width_share: float = rule(0.6, "share", f"{_SOLIDS}: of the half width; lips and rims rise beyond")

@@ -43,7 +43,7 @@ def _met(sacrum: Crop, frame: Frame, half_mm: tuple[float, float, float], rules:
     depth = above_mm - way
     within = (right[:, None] / half_mm[0]) ** 2 + (ahead[None, :] / half_mm[1]) ** 2 <= rules.footprint_share**2
     met = within & np.isfinite(depth)
-    if np.count_nonzero(met) < rules.min_sacrum_coverage * np.count_nonzero(within):
+    if np.count_nonzero(met) < rules.min_usable_coverage * np.count_nonzero(within):
         return None
     i, j = np.nonzero(met)
     cloud = cloud_along_rays(np.column_stack([right[i], ahead[j], depth[met]]), slack[met][:, ::-1])
