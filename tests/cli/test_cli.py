@@ -226,7 +226,7 @@ def test_train_names_what_is_wrong_in_a_config(tmp_path: Path) -> None:
     assert_one_line(invoke("train", "--config", config, *words), str(config), "modle", "not permitted")
     config.write_text("model: [\n")
     assert_one_line(invoke("train", "--config", config, *words), str(config), "not a readable YAML file")
-    assert_one_line(invoke("train", "--config", "nothing", *words), "nothing: there is no such config file")
+    assert_one_line(invoke("train", "--config", "nothing", *words), "nothing: no such config file")
     assert_one_line(
         invoke("train", "--config", "default", *words, "--device", "tpu"), "--device tpu", "auto, cpu or cuda"
     )

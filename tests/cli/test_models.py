@@ -287,7 +287,7 @@ def test_an_export_that_differs_is_refused(folder: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr("onnxruntime.InferenceSession", lambda *_, **__: None)
     compared = agreement.Agreement((1, 1, 8, 8, 8), 0.98, 0.5)
     monkeypatch.setattr(agreement, "_compare", lambda *_: compared)
-    with pytest.raises(VertebralError, match=r"another class than PyTorch in 2\.00% of voxels"):
+    with pytest.raises(VertebralError, match=r"PyTorch give different classes in 2\.00% of voxels"):
         export_model(str(folder), tmp_path / "out.zip", "onnx")
     assert not (tmp_path / "out.zip").exists()
 

@@ -114,7 +114,7 @@ def _not_504(path: Path) -> Path:
     ("changes", "said"),
     [
         ({"dataset": "nowhere"}, "no such folder or catalogue"),
-        ({"--config": "nothing"}, "nothing: there is no such config file"),
+        ({"--config": "nothing"}, "nothing: no such config file"),
         ({"--split": "nothing.json"}, "nothing.json: no such file"),
         ({"--mode": "dice"}, "--mode dice: use random"),
         ({"--out": "tiny.yaml"}, "is a file; give a folder"),

@@ -44,10 +44,10 @@ def test_a_set_is_made_and_found_by_data_index(label_map: Path, tmp_path: Path) 
     ("options", "says"),
     [
         (("--spacing-mm", 9), "--spacing-mm 9: choose 0.5 to 4"),
-        (("--config", "resunet"), "resunet: its data are of kind scans; give a config of kind synthetic"),
+        (("--config", "resunet"), "resunet: its data.kind is scans; give a config with data.kind synthetic"),
         (("--bodies", "nowhere"), "--bodies nowhere: no label map with a JSON file of names"),
         (("--levels", "L1-C3"), "is reversed"),
-        (("--levels", "C1", "--spacing-mm", 4), "shows none of the requested levels"),
+        (("--levels", "C1", "--spacing-mm", 4), "contains none of the requested levels"),
         (("--set", "data.synthesis.findings.arms_probability=3"), "arms_probability = 3"),
     ],
 )

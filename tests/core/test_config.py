@@ -172,7 +172,7 @@ def test_changes_reach_nested_keys(tmp_path: Path) -> None:
         ("name.first=x", "write it as key=value"),
         ("nome=x", "nome = 'x': Extra inputs"),
         ("preprocess.spacing_mm=-1", r"preprocess\.spacing_mm = -1"),
-        ("name=[1", "its value is no YAML"),
+        ("name=[1", "its value is not valid YAML"),
     ],
 )
 def test_a_change_that_cannot_be_is_refused(tmp_path: Path, change: str, part: str) -> None:

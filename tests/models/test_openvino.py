@@ -91,11 +91,13 @@ def test_a_cache_that_cannot_be_written_is_done_without(models: Path, cache: Pat
 def test_another_class_than_pytorchs_is_refused(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agreement, "_compare", lambda *_: Agreement((1, 1, 8, 8, 8), 0.998, 1.0))
     asked = RunConfig(model=str(models / "tiny"), device="cpu", backend="openvino")
-    with pytest.raises(VertebralError, match=r"another class than PyTorch in 0\.20%.*--backend torch"):
+    with pytest.raises(VertebralError, match=r"PyTorch give different classes in 0\.20%.*--backend torch"):
         load_models(asked)
     models_found = load_models(asked.model_copy(update={"backend": "auto"}))
     assert models_found.backend == "torch"
-    assert len(models_found.notes) == 1 and models_found.notes[0].startswith("run with PyTorch instead: model tiny")
+    assert len(models_found.notes) == 1 and models_found.notes[0].startswith(
+        "PyTorch was used instead of OpenVINO: model tiny"
+    )
 
 
 def test_openvino_has_to_be_there(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +116,7 @@ def test_openvino_is_for_the_cpu(models: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_bad_models_are_named(models: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="finds no vertebrae itself"):
+    with pytest.raises(ModelError, match="cannot find vertebrae on its own"):
         load_models(RunConfig(model=str(models / "tiny-refiner"), device="cpu"))
     copy = tmp_path / "tiny"
     shutil.copytree(models / "tiny", copy)

@@ -196,7 +196,7 @@ def test_an_answer_far_from_the_coarse_result_is_not_taken(phantom: Phantom, rul
 
     fine = refined(phantom, answer)
     (warning,) = fine.warnings
-    assert warning.startswith("refined mask too different from the coarse one, which was kept: (")
+    assert warning.startswith("refinement rejected because its mask differed too much; the coarse mask was kept: (")
     assert warning.count("(") == 4 and warning.endswith("mm (RAS)")
     coarse = find_instances(coarse_evidence(phantom.labels))
     assert spine_dice(fine, phantom.labels) == pytest.approx(spine_dice(coarse, phantom.labels), abs=0.03)
@@ -216,7 +216,7 @@ def test_a_vertebra_found_twice_is_one(phantom: Phantom) -> None:
 
     fine = refined(phantom, bone_at_mark, change=split)
     assert [v.level for v in identify(fine).vertebrae] == list(LEVELS)
-    assert any(w.startswith("found twice by the coarse network, kept once: (") for w in fine.warnings)
+    assert any(w.startswith("vertebra found twice by the coarse network, duplicate removed: (") for w in fine.warnings)
     assert spine_dice(fine, phantom.labels) > 0.97
 
 
@@ -231,7 +231,7 @@ def test_a_vertebra_missing_between_two_others_is_found() -> None:
     assert len(fine.items) == 5 and spine_dice(fine, phantom.labels) > 0.97
     assert [v.level.name for v in identify(fine).vertebrae] == ["T11", "T12", "L1", "L2", "L3"]
     (warning,) = fine.warnings
-    assert warning.startswith("missing from the coarse result, found next to its neighbours: (")
+    assert warning.startswith("vertebra missing from the coarse result, added by the refiner: (")
     assert refined(phantom, bone_at_mark).warnings == ()
 
     def nothing_there(ct: torch.Tensor, mark: torch.Tensor) -> torch.Tensor:
@@ -415,4 +415,4 @@ def test_rules_can_be_varied(phantom: Phantom) -> None:
     coarse = find_instances(evidence)
     fine = refine(coarse, evidence, phantom.ct, network, CONFIG, CPU, provisional_levels, rules=strict)
     (warning,) = fine.warnings
-    assert warning.startswith("refined mask too different") and warning.count("(") == 4
+    assert warning.startswith("refinement rejected") and warning.count("(") == 4

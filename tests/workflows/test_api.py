@@ -121,7 +121,7 @@ def test_a_label_map_is_renamed(phantom: Phantom) -> None:
 
 
 def test_what_cannot_be_used_is_refused(phantom: Phantom, models: Models) -> None:
-    with pytest.raises(InputError, match="type list is no CT"):
+    with pytest.raises(InputError, match="type list is not an image"):
         vertebral.segment([1, 2], models=models)
     with pytest.raises(ReadError):
         vertebral.segment(phantom.labels, models=models)

@@ -348,9 +348,9 @@ def test_what_is_too_large_for_a_vertebra_has_no_surface(
 @pytest.mark.parametrize(
     ("levels", "found", "note"),
     [
-        (("L1", "L5"), ["L1"], ["requested but not found: L5"]),
+        (("L1", "L5"), ["L1"], ["requested levels not found: L5"]),
         (("T12", "T13", "L1"), ["T12", "L1"], []),  # a range passes T13, which most people lack
-        (("T13", "C7"), [], ["requested but not found: T13, C7"]),
+        (("T13", "C7"), [], ["requested levels not found: T13, C7"]),
     ],
 )
 def test_only_the_levels_that_were_asked_for(

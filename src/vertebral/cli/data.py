@@ -32,8 +32,10 @@ def download(
     release: Annotated[str, typer.Argument(help="verse19, verse20 or all.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the data; created if it does not exist.")],
     subset: Annotated[str, typer.Option(help="Subsets to download, separated by commas.")] = "training,validation,test",
-    jobs: Annotated[int, typer.Option(min=1, help="Number of archives at a time.")] = 2,
-    base_url: Annotated[str | None, typer.Option(help="Address of the zip files, if not that of VerSe.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Archives to download at once.")] = 2,
+    base_url: Annotated[
+        str | None, typer.Option(help="Download the zip files from this URL instead of VerSe's.")
+    ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -97,10 +99,10 @@ def split(
     out: Annotated[
         Path | None, typer.Option("--out", help="The split to write; default split.json next to CATALOG.")
     ] = None,
-    mode: Annotated[str, typer.Option(help="random, challenge (the sets that folder names give) or folds.")] = "random",
-    validation: Annotated[float, typer.Option(help="Share of the subjects for validation, with random.")] = 0.2,
-    folds: Annotated[int, typer.Option(help="Number of folds, with folds.")] = 5,
-    seed: Annotated[int, typer.Option(help="Seed of the random draw.")] = 0,
+    mode: Annotated[str, typer.Option(help="random, challenge (by the names of the folders) or folds.")] = "random",
+    validation: Annotated[float, typer.Option(help="For random: fraction of subjects for validation.")] = 0.2,
+    folds: Annotated[int, typer.Option(help="For folds: how many.")] = 5,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Jobs = Annotated[
     int | None, typer.Option(min=1, help="Cases at once (default: as many as processors and memory allow).")
 ]
-Worst = Annotated[int, typer.Option(min=0, help="Number of worst cases to draw.")]
+Worst = Annotated[int, typer.Option(min=0, help="How many of the worst cases to show as pictures.")]
 Subject = Annotated[
     str | None, typer.Option(help="Regular expression that finds the patient in a case name (default: sub-...).")
 ]
@@ -61,11 +61,13 @@ def evaluate(
     ] = None,
     min_dice: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Two files: fail if the mean Dice of complete vertebrae is lower."),
+        typer.Option(min=0, max=1, help="For two files: exit code 1 if the mean Dice of complete vertebrae is lower."),
     ] = None,
     min_right: Annotated[
         int | None,
-        typer.Option(min=0, help="Two files: fail if fewer complete vertebrae are right (Dice of 0.5 or more)."),
+        typer.Option(
+            min=0, help="For two files: exit code 1 if fewer complete vertebrae are right (Dice of 0.5 or more)."
+        ),
     ] = None,
     subject: Subject = None,
     jobs: Jobs = None,
@@ -84,7 +86,7 @@ def evaluate(
 
         _check(pred, ref, out, resample, both_empty)
         if out is not None and (min_dice is not None or min_right is not None):
-            raise ConfigError("--min-dice, --min-right: are for two files; omit --out")
+            raise ConfigError("--min-dice and --min-right work only for two files without a report; omit --out")
         settings = Settings(
             pred_scheme, ref_scheme, resample is not None, ignore_outside_reference, both_empty == "one"
         )

@@ -33,7 +33,10 @@ def measure(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure vertebrae, discs and curves of a labelled spine; each value has a quality, or a reason to be missing."""
+    """Measure vertebrae, discs and curves of a labelled spine.
+
+    Each value has a quality, or the reason why it is missing.
+    """
     with errors(as_json), interruptible():
         from vertebral.io.result_folder import refuse_files
 

@@ -16,12 +16,12 @@ def mesh(
         str,
         typer.Option("--format", help="stl, ply, obj (one per vertebra), glb, 3mf (one for all); separate by commas."),
     ] = "stl,glb",
-    smooth: Annotated[float, typer.Option(help="Smoothing, from 0 (none: the steps of the voxels) to 1.")] = 1.0,
+    smooth: Annotated[float, typer.Option(help="Smoothing, from 0 (none: voxel steps remain) to 1 (full).")] = 1.0,
     max_error_mm: Annotated[
-        float, typer.Option(help="How far decimation may move 99.9 % of the points; 0 keeps all triangles.")
+        float, typer.Option(help="Largest error of decimation (99.9th percentile); 0 keeps all triangles.")
     ] = 0.15,
     target_edge_mm: Annotated[
-        float | None, typer.Option(help="Make even triangles with about this edge length, without decimation.")
+        float | None, typer.Option(help="Remesh to even triangles of about this edge length; no decimation.")
     ] = None,
     clearance_mm: Annotated[float, typer.Option(help="Minimum gap between neighbouring vertebrae.")] = 0.1,
     lps: Annotated[bool, typer.Option("--lps", help="Write LPS+ coordinates (DICOM, ITK) instead of RAS+.")] = False,

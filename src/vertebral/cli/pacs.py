@@ -14,7 +14,7 @@ Credentials = Annotated[
     Path | None,
     typer.Option("--pacs-credentials", help="File with `user = ...` and `password = ...`, or `token = ...`."),
 ]
-CaBundle = Annotated[Path | None, typer.Option("--pacs-ca", help="CA certificates to verify the PACS with.")]
+CaBundle = Annotated[Path | None, typer.Option("--pacs-ca", help="File of CA certificates to verify the PACS.")]
 Store = Annotated[bool, typer.Option("--store", help="Send the DICOM results to the PACS that the CT came from.")]
 Progress = Callable[[str, float], None]
 

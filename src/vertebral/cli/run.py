@@ -40,14 +40,16 @@ def run(
         str, typer.Option(help="auto, torch or openvino; auto uses OpenVINO on a CPU if installed.")
     ] = "auto",
     levels: Annotated[str | None, typer.Option(help="Keep only these levels, as in L1-L5 or T12,L1.")] = None,
-    spacing_mm: Annotated[float | None, typer.Option(help="Working spacing in mm; the model's own is best.")] = None,
+    spacing_mm: Annotated[
+        float | None, typer.Option(help="Resample to this spacing; default: the model's own, the best.")
+    ] = None,
     refine: Annotated[bool, typer.Option(help="Refine each vertebra if the model has a refiner; slower.")] = True,
     exact: Annotated[
-        bool, typer.Option(help="Search all of the scan, not only where a spine is likely; slower.")
+        bool, typer.Option(help="Search the whole scan, not only where a spine is likely; slower.")
     ] = False,
     overlap: Annotated[
         float | None,
-        typer.Option(min=0, max=0.9, help="Overlap of the sliding windows, a fraction; more is slower."),
+        typer.Option(min=0, max=0.9, help="Overlap of the sliding windows, as a fraction; more is slower."),
     ] = None,
     mirror: Annotated[
         bool,
@@ -56,7 +58,9 @@ def run(
     series: Annotated[
         str | None, typer.Option(help="SeriesInstanceUID, or its first characters, in a DICOM folder.")
     ] = None,
-    max_memory_gb: Annotated[float | None, typer.Option(help="Refuse a CT that would need more memory.")] = None,
+    max_memory_gb: Annotated[
+        float | None, typer.Option(help="Refuse a CT that would need more memory than this.")
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Run many scans, this many at once; finished ones are skipped.")
     ] = None,

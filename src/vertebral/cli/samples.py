@@ -24,7 +24,7 @@ def phantom(
         str, typer.Option(help="Levels of the synthetic spine; T13, L6 and coccyx are ignored.")
     ] = "T8-sacrum",
     spacing_mm: Annotated[float, typer.Option(help="Voxel size, 0.3 to 6 mm.")] = 1.5,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the patient.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed; each makes another patient.")] = 0,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,

@@ -34,7 +34,7 @@ def synth(
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Change the config: --set data.synthesis.rotation_deg=5")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the set.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the set.")] = 0,
     levels: Annotated[
         str | None, typer.Option(help="Centre the field of view on these levels, for example T10-L2.")
     ] = None,
@@ -58,7 +58,7 @@ def synth(
             raise ConfigError(f"--spacing-mm {spacing_mm:g}: choose 0.5 to 4")
         data = load_config(TrainConfig, config_file(config), changes or ()).data
         if not isinstance(data, SyntheticConfig):
-            raise ConfigError(f"{config}: its data are of kind {data.kind}; give a config of kind synthetic")
+            raise ConfigError(f"{config}: its data.kind is {data.kind}; give a config with data.kind synthetic")
         wanted = [level.verse_id for level in parse_levels(levels)] if levels else None
         pairs = plan_pairs(find_sources(labels, bodies), n, seed)
         with counted(quiet or as_json) as show:

@@ -23,13 +23,13 @@ def train(
         bool, typer.Option("--resume", help="Continue the run in --out after its last finished epoch.")
     ] = False,
     init_from: Annotated[str | None, typer.Option(help="Start from this model: a name, a folder or a .ckpt.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs, in place of the config's.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs, instead of the config's.")] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Change the config: --set batch=2 --set optimizer.ema_decay=0.999")
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Stop after the epoch in which this time is up.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after the epoch in which this time runs out.")] = None,
     binary: Annotated[bool, typer.Option("--binary", help="Train spine against background instead of levels.")] = False,
-    smoke: Annotated[bool, typer.Option("--smoke", help="Run the recipe in miniature, as a trial.")] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Try the recipe out in miniature.")] = False,
     device: Device = "auto",
     devices: Annotated[int, typer.Option(min=1, help="Processes per node, each with its own GPU.")] = 1,
     nodes: Annotated[int, typer.Option(min=1, help="Number of machines, under torchrun or SLURM.")] = 1,

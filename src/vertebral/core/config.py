@@ -81,7 +81,7 @@ def load_config(kind: type[AnyConfig], path: Path, changes: Sequence[str] = ()) 
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such config file") from None
+        raise ConfigError(f"{path}: no such config file; check the path") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: not a readable YAML file ({error})") from None
     for change in changes:
@@ -100,4 +100,4 @@ def _change(values: Any, change: str) -> None:
     try:
         values[last] = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise ConfigError(f"{change!r}: its value is no YAML") from None
+        raise ConfigError(f"{change!r}: its value is not valid YAML") from None

@@ -48,13 +48,16 @@ def policies(settings: Settings) -> dict[str, str]:
         "both empty": "Dice 1" if settings.perfect_when_both_empty else "not scored",
         "reference empty, prediction not": "Dice 0, no distances",
         "cut by the border": "reference vertebrae that touch a border of the image are reported separately: excluded "
-        "from the means over levels and the strict naming scores, included in the spine mask and in VerSe's rate",
+        "from the means over levels and the strict naming scores, included in the spine mask and in VerSe's "
+        "identification rate",
         "predicted, not in the reference": outside,
-        "T13 and L6": "scored like other levels: a tool that lacks them misses them; shifts do not count absent ones",
+        "T13 and L6": "scored like other levels, so a tool without these labels misses them; where they are absent, "
+        "shifts skip them",
         "identification (VerSe)": f"labels in both maps whose nearest reference centroid is their own, within "
         f"{HIT_MM:g} mm, over the labels of the reference; false positives cost nothing; centroids are of the masks",
         "names (strict)": "right if VerSe counts a hit and the reference vertebra of that name contains most of the "
-        "predicted one; recall over complete reference vertebrae, precision over predicted ones but those of cut ones",
+        "predicted one; recall over complete reference vertebrae, precision over predicted "
+        "ones except those of cut vertebrae",
         "all levels right": "every complete reference vertebra is named right, and every predicted vertebra has the "
         "name of the reference vertebra that contains most of it",
         "instances": f"each label is one instance; matched, whatever its name, at an IoU above {MATCH_IOU:g}",

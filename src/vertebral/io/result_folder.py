@@ -235,9 +235,13 @@ def open_complete_result(folder: Path) -> StoredResult:
     result = open_result(folder)
     lacking = [key for key in _MANIFEST_KEYS if key not in result.manifest]
     if lacking:
-        raise ReadError(f"{folder / MANIFEST}: not a manifest of `vertebral run` (it lacks {lacking[0]!r})")
+        raise ReadError(
+            f"{folder / MANIFEST}: not a manifest of `vertebral run` (it has no {lacking[0]!r}); run it again"
+        )
     if result.missing_files:
-        raise InputError(f"{folder / result.missing_files[0]}: is missing: run `vertebral run` again")
+        raise InputError(
+            f"{folder / result.missing_files[0]}: listed in the manifest, but missing: run `vertebral run` again"
+        )
     return result
 
 

@@ -36,7 +36,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         if not temporary.is_file() or temporary.stat().st_size == 0:
-            raise VertebralError(f"{path}: its writer wrote nothing")
+            raise VertebralError(f"{path}: the file was not written, or is empty; check the free disk space")
         _flush(temporary)
         _replace(temporary, path)
     finally:

@@ -50,7 +50,9 @@ def load_models(config: ModelsConfig) -> Models:
         if backend == "torch" or config.backend != "auto":
             raise
         models = _load(config, device, "torch")
-        return Models(models.coarse, models.refiner, device, "torch", (f"run with PyTorch instead: {error}",))
+        return Models(
+            models.coarse, models.refiner, device, "torch", (f"PyTorch was used instead of OpenVINO: {error}",)
+        )
 
 
 def weights_of(config: ModelsConfig) -> list[str | None]:
@@ -101,8 +103,8 @@ def _load(config: ModelsConfig, device: torch.device, backend: Backend) -> Model
     coarse = load(config.model)
     if coarse.config.network.guided:
         raise ModelError(
-            f"model {coarse.config.name}: a refiner, which finds no vertebrae itself; "
-            "give the model that names it as its refiner"
+            f"model {coarse.config.name}: is a refiner, which cannot find vertebrae on its own; "
+            "give the model that uses it"
         )
     refiner = load_refiner(config.model, coarse.config, load) if config.refine else None
     if config.mirror:

@@ -70,7 +70,9 @@ class TrainConfig(PatchConfig):
             if any(n < 1 or n % factor for n in size):
                 raise ValueError(f"{name} {size}: sizes must be multiples of {factor} for this network")
         if (self.data.kind == "vertebrae") != self.model.network.guided:
-            raise ValueError(f"data.kind {self.data.kind}: guided networks, and no others, learn from vertebrae")
+            raise ValueError(
+                f"data.kind {self.data.kind}: guided networks (refiners) need vertebrae, others another kind"
+            )
         if self.data.kind != "scans" and self.steps_per_epoch is None:
             raise ValueError("steps_per_epoch: patches from label maps never end; set the number of steps in an epoch")
         return self

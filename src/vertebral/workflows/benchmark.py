@@ -160,7 +160,7 @@ def _facts(
         + (f", subset {request.subset}" if request.subset else "")
         + (f", the first {request.limit}" if request.limit else ""),
         **{f"model {name}": f"sha256 {weights[model][0]}" for model, name in names.items()},
-        "refinement": "as the model has it" if request.refine else "left out",
+        "refinement": "on, if the model has a refiner" if request.refine else "left out",
         "device": request.device,
         "machine": f"{machine}, {os.cpu_count()} processors, Python {sys.version.split()[0]}",
         "time and memory": "of each scan from its manifest, without imports; "

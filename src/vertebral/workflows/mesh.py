@@ -79,14 +79,17 @@ def _find(source: Path) -> _MeshSource:
     occupancies = source / found.names.occupancies
     if occupancies.name not in found.hashes or not occupancies.is_file():
         return _MeshSource(
-            labels, None, stem, ("the result has no occupancies: the voxels of its label map were meshed",)
+            labels,
+            None,
+            stem,
+            (f"the result has no {occupancies.name}: its label map was meshed, so surfaces may be coarser",),
         )
     if not found.is_unchanged(labels.name):
         return _MeshSource(
             labels,
             None,
             stem,
-            ("the label map was edited after the run: its voxels were meshed instead of the occupancies",),
+            (f"the label map was edited after the run: it was meshed instead of {occupancies.name}",),
         )
     return _MeshSource(labels, occupancies, stem)
 
@@ -184,17 +187,18 @@ def _warnings(
     rows: Sequence[dict[str, Any]], made: Reconstruction, config: MeshRunConfig, fields: dict[Level, Field]
 ) -> list[str]:
     warnings = [
-        f"{row['level']}: the volume of its surface differs by {row['volume_change_percent']:.1f} % from its voxels"
+        f"{row['level']}: its surface's volume differs by {row['volume_change_percent']:.1f} % from that of its voxels"
         for row in rows
         if abs(row.get("volume_change_percent", 0)) > _MAX_CHANGE_PERCENT
     ]
     warnings += [
-        f"{level.name}: {field.dropped_mm3 / 1000:.2f} ml in loose fragments were left out"
+        f"{level.name}: {field.dropped_mm3 / 1000:.2f} ml in separate fragments were left out of the surface"
         for level, field in fields.items()
         if field.dropped_mm3 > _MAX_DROPPED_SHARE * field.volume_mm3
     ]
     warnings += [
-        f"{gap.first.name} and {gap.second.name} " + ("intersect" if gap.mm <= 0 else f"are only {gap.mm:.2f} mm apart")
+        f"{gap.first.name} and {gap.second.name} "
+        + ("intersect" if gap.mm <= 0 else f"are only {gap.mm:.2f} mm apart, not {config.clearance_mm:g}")
         for gap in made.gaps
         if gap.mm < config.clearance_mm or gap.mm <= 0
     ]

@@ -114,7 +114,7 @@ def segment(
     with timer.stage("measure"):
         measurements = measuring()
     caveats = [
-        f"{name}: {ml:.0f} ml is too large for a vertebra; it has no surface, and the result is not to be trusted"
+        f"{name}: {ml:.0f} ml is too large for a vertebra: no surface was made; do not trust this result"
         for name, ml in too_large.items()
     ]
     warnings = (*scan.notes, *notes, *models.notes, *spine.warnings, *caveats)
@@ -171,7 +171,7 @@ def _chosen(spine: Spine, levels: tuple[str, ...] | None) -> Spine:
         return spine
     kept = tuple(vertebra for vertebra in spine.vertebrae if vertebra.level.name in levels)
     missing = set(levels) - {vertebra.level.name for vertebra in kept} - _only_passed(levels)
-    note = (f"requested but not found: {', '.join(name for name in levels if name in missing)}",) if missing else ()
+    note = (f"requested levels not found: {', '.join(name for name in levels if name in missing)}",) if missing else ()
     return replace(spine, vertebrae=kept, warnings=(*spine.warnings, *note))
 
 

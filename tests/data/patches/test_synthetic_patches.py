@@ -139,7 +139,7 @@ def test_a_level_of_one_voxel_has_a_centre_too() -> None:
 def test_a_body_without_a_level_is_refused() -> None:
     body = cube_body()
     body.labels[:] = 0
-    with pytest.raises(ConfigError, match="cubes: shows no vertebra"):
+    with pytest.raises(ConfigError, match="cubes: contains no vertebra"):
         synthetic([body], config())
 
 

@@ -111,14 +111,14 @@ def test_the_neighbours_are_bright_but_not_the_answer() -> None:
 def test_a_body_without_a_whole_vertebra_is_refused() -> None:
     labels = np.zeros((16, 16, 16), np.uint8)
     labels[4:12, 4:12, 8:] = L1
-    with pytest.raises(ConfigError, match="cut: shows no whole vertebra"):
+    with pytest.raises(ConfigError, match="cut: contains no whole vertebra"):
         dataset([CachedBody("cut", 1.0, labels, labels, None)], config())
 
 
 def test_guided_networks_and_vertebrae_belong_together() -> None:
     values = config().model_dump()
     values["model"]["network"]["guided"] = False
-    with pytest.raises(ValidationError, match="guided networks, and no others, learn from vertebrae"):
+    with pytest.raises(ValidationError, match=r"guided networks \(refiners\) need vertebrae, others another kind"):
         TrainConfig.model_validate(values)
     values = config().model_dump()
     values["steps_per_epoch"] = None

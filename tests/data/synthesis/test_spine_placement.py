@@ -144,7 +144,7 @@ def test_t13_of_the_subject_is_kept_though_no_body_has_it() -> None:
 
 @pytest.mark.parametrize("levels", [("C1", "C2", "C3"), ("C7", "T1", "L3")])
 def test_fewer_than_two_common_levels_are_refused(levels: tuple[str, ...]) -> None:
-    with pytest.raises(ReadError, match=f"whole levels .*{levels[0]}.*at least two"):
+    with pytest.raises(ReadError, match=f"complete vertebrae .*{levels[0]}.*at least two"):
         place_in_body(subject_of(levels), block_body())
 
 

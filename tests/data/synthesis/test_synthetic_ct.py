@@ -89,7 +89,7 @@ def test_levels_aim_the_field_of_view() -> None:
     whole, one = (synthesise(block(), STILL, 0, MM, levels)[1] for levels in (None, [L1]))
     assert one.array.shape[2] < whole.array.shape[2]
     assert (one.array == L1).sum() == (vertebrae().array == L1).sum()
-    with pytest.raises(ConfigError, match="block: shows none of the requested levels"):
+    with pytest.raises(ConfigError, match="block: contains none of the requested levels"):
         synthesise(block(), STILL, 0, MM, [1])
 
 

@@ -271,7 +271,7 @@ def test_a_damaged_zip_is_removed(server: Server, tmp_path: Path) -> None:
     body = bytearray(server.files[NAME])
     body[300_000] ^= 1
     server.files[NAME] = bytes(body)
-    with pytest.raises(DownloadError, match=r"damaged.*CRC.*it was removed; start again"):
+    with pytest.raises(DownloadError, match=r"damaged.*CRC.*the file was removed; run the command again"):
         fetch(server, tmp_path)
     assert list(tmp_path.iterdir()) == []
     server.files[NAME] = b"<html>not a zip</html>"

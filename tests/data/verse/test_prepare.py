@@ -213,7 +213,7 @@ def broken(catalogue: Catalogue, break_it: Callable[[Path, Path], None]) -> str:
 def test_a_file_that_changed_is_left_out(catalogue: Catalogue) -> None:
     said = broken(catalogue, lambda ct, labels: ct.write_bytes(b"no longer a scan"))
     assert said.endswith(
-        f"images/{CASES[1]}.nii.gz: has changed since the catalogue was made: make the catalogue again"
+        f"images/{CASES[1]}.nii.gz: has changed since the catalogue was made: run vertebral data index again"
     )
 
 
@@ -225,7 +225,7 @@ def test_a_missing_file_is_left_out(catalogue: Catalogue) -> None:
     ("labels", "said"),
     [
         (Volume(np.full((6, 5, 9), L1, np.uint8), scan_of(0)[1].affine), "its grid differs from that of"),
-        (Volume(np.full(SHAPE, SACRUM, np.uint8), scan_of(0)[1].affine), "shows no vertebra"),
+        (Volume(np.full(SHAPE, SACRUM, np.uint8), scan_of(0)[1].affine), "contains no vertebra"),
     ],
 )
 def test_labels_that_do_not_fit_are_left_out(tmp_path: Path, labels: Volume, said: str) -> None:
@@ -269,7 +269,7 @@ def test_where_nothing_can_be_prepared_it_is_an_error(catalogue: Catalogue) -> N
 def test_a_disk_too_small_is_told_before(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three scans of 6 x 5 x 8 voxels at 3 bytes: 2,160 bytes."""
     monkeypatch.setattr(prepare.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 2159))
-    with pytest.raises(InputError, match=r"needs about 2.16e-06 GB, 2.16e-06 GB are free"):
+    with pytest.raises(InputError, match=r"needs about 2.16e-06 GB, but only 2.16e-06 GB are free"):
         prepared(catalogue)
 
 

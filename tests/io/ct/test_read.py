@@ -338,7 +338,7 @@ def test_paths_that_are_no_scan(tmp_path):
 def test_analyze_and_pairs(tmp_path, tiny_ct):
     nib.Nifti1Pair(tiny_ct.array, tiny_ct.affine).to_filename(tmp_path / "a.hdr")
     (tmp_path / "a.hdr").rename(tmp_path / "a.nii")
-    refused(tmp_path / "a.nii", "a header without voxels")
+    refused(tmp_path / "a.nii", "a header without voxel data")
 
 
 def test_truncated_and_damaged_files(tmp_path, tiny_ct, monkeypatch):
@@ -354,7 +354,7 @@ def test_truncated_and_damaged_files(tmp_path, tiny_ct, monkeypatch):
         ("head.nii.gz", packed[:60], "truncated or damaged"),
         ("flipped.nii.gz", bytes(flipped), "CRC check failed"),
         ("plain.nii.gz", plain, "not gzip-compressed as its name implies"),
-        ("long.nii.gz", gzip.compress(plain + b"\0" * 1000), "continues after its last voxel"),
+        ("long.nii.gz", gzip.compress(plain + b"\0" * 1000), "longer than its header says"),
         ("offset.nii", plain[:108] + np.float32(20).tobytes() + plain[112:], "truncated or damaged"),
         ("type.nii", plain[:70] + np.int16(77).tobytes() + plain[72:], "truncated or damaged"),
     ]:

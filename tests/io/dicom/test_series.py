@@ -155,7 +155,7 @@ def test_rounded_positions_are_kept_with_a_note(series, tiny_ct):
     scan = read_scan(series.write())
     assert_array_equal(scan.volume.array, tiny_ct.array)
     assert scan.volume.spacing_mm[2] == pytest.approx(51.75 / 82.5)
-    assert "from 0.600 to 0.700 mm were read as 0.627 mm" in scan.notes[0]
+    assert "from 0.600 to 0.700 mm were treated as 0.627 mm" in scan.notes[0]
 
 
 def test_duplicate_position_is_refused(series):

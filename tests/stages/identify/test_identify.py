@@ -108,7 +108,9 @@ def test_a_clean_run_is_sure_and_gives_no_reason_to_look() -> None:
 def test_order_and_steps_correct_a_wrong_guess() -> None:
     spine = spine_of([{"T11": 1}, {"L4": 0.6, "T12": 0.4}, {"L1": 1}, {"L2": 1}], ["T11", "T12", "L1", "L2"])
     assert names(spine) == ["T11", "T12", "L1", "L2"]
-    assert spine.warnings == ("level follows the order of the spine, not the network's first choice: T12",)
+    assert spine.warnings == (
+        "named to fit the order of the spine, not by the network's first choice (check these): T12",
+    )
 
 
 def test_a_level_claimed_twice_goes_to_one() -> None:
@@ -155,7 +157,7 @@ def test_t13_is_named_without_a_class_for_it() -> None:
     rows[4] = {"T12": 0.5, "L1": 0.5}
     spine = spine_of(rows, true)
     assert names(spine) == true
-    assert "T13 is rare" in spine.vertebrae[4].needs_review
+    assert "T13 is a rare variant" in spine.vertebrae[4].needs_review
 
 
 def test_t13_with_a_class_of_its_own() -> None:
@@ -177,7 +179,7 @@ def test_a_small_false_instance_is_dropped() -> None:
     rows = [{"L1": 1.0}, {"L2": 1.0}, {"L2": 0.5, "L3": 0.5}, {"L3": 1.0}, {"L4": 1.0}, {"L5": 1.0}]
     spine = spine_of(rows, ["L1", "L2", "L2", "L3", "L4", "L5"], sizes={2: 0.05})
     assert names(spine) == true
-    assert any("could not be given a level in sequence and was dropped" in warning for warning in spine.warnings)
+    assert any("did not fit the sequence of levels and was left out" in warning for warning in spine.warnings)
 
 
 @pytest.mark.parametrize(("share", "kept"), [(0.3, True), (0.02, False)])
@@ -185,7 +187,7 @@ def test_an_end_may_be_small_but_no_island(share: float, kept: bool) -> None:
     true = ["T9", "T10", "T11", "T12", "L1"]
     spine = spine_of([{name: 1.0} for name in true], true, sizes={0: share})
     assert names(spine) == (true if kept else true[1:])
-    assert any("was dropped" in warning for warning in spine.warnings) != kept
+    assert any("was left out" in warning for warning in spine.warnings) != kept
 
 
 def test_what_the_border_cuts_is_not_judged_by_its_size() -> None:
@@ -250,7 +252,7 @@ def test_levels_rise_strictly_whatever_is_seen(data: st.DataObject) -> None:
     assert all(upper < lower for upper, lower in pairwise(ranks))
     kept = [next(n for n, item in enumerate(items) if item is v.instance) for v in spine.vertebrae]
     assert kept == sorted(kept)
-    assert len(items) - len(kept) == sum("was dropped" in warning for warning in spine.warnings)
+    assert len(items) - len(kept) == sum("was left out" in warning for warning in spine.warnings)
     assert all(0 <= v.confidence <= 1 and 0 <= v.quality <= 1 for v in spine.vertebrae)
     runner_up = [level_named(name).rank for name in spine.runner_up]
     assert all(upper < lower for upper, lower in pairwise(runner_up))

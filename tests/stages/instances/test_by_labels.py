@@ -154,7 +154,7 @@ def test_islands() -> None:
     far[0, 0, 0] = ids("C3")[0]  # 8 mm3 of a label that no vertebra has, 50 mm away
     found = instances_from_labels(changed(SPINE_MAP, far), LEVELS)
     assert owners(found)[0, 0, 0] == 0
-    assert found.warnings == ("0.01 ml in fragments far from any vertebra was dropped",)
+    assert found.warnings == ("0.01 ml in fragments far from any vertebra were left out",)
 
 
 def test_a_piece_of_the_last_vertebra_under_the_next_label_is_no_vertebra() -> None:

@@ -150,7 +150,7 @@ def test_a_fragment_out_of_reach_is_dropped() -> None:
     body, fragment = column("L1", 20, 28), ("L2", slice(25, 30), slice(10, 15), slice(20, 26))
     found = find_instances(evidence(body, fragment))
     assert_is(found.items[0], body)
-    assert found.warnings == ("1.2 ml of predicted bone far from the spine was dropped",)
+    assert found.warnings == ("1.2 ml of predicted bone far from the spine was left out",)
 
 
 def test_a_far_blob_is_dropped_with_a_warning() -> None:
@@ -160,7 +160,7 @@ def test_a_far_blob_is_dropped_with_a_warning() -> None:
     found = find_instances(evidence(*bodies, blob))
     assert len(found.items) == 4
     assert [item.class_mass.argmax() for item in found.items] == [1, 2, 3, 4]
-    assert found.warnings == ("5.2 ml of predicted bone far from the spine was dropped",)
+    assert found.warnings == ("5.2 ml of predicted bone far from the spine was left out",)
 
 
 def test_no_evidence() -> None:
@@ -169,7 +169,7 @@ def test_no_evidence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("height", "warnings"), [(1, ()), (4, ("3.2 ml of predicted bone far from the spine was dropped",))]
+    ("height", "warnings"), [(1, ()), (4, ("3.2 ml of predicted bone far from the spine was left out",))]
 )
 def test_too_little_evidence(height: int, warnings: tuple[str, ...]) -> None:
     found = find_instances(evidence(column("L1", 20, 20 + height)))
@@ -239,7 +239,7 @@ def test_no_voxel_is_lost_or_owned_twice(seed: int, spacing_mm: float) -> None:
     bone = background < 128
     assert not (owners.astype(bool) & ~bone).any()
     dropped_ml = (bone & (owners == 0)).sum() * spacing_mm**3 / 1000
-    expected = (f"{dropped_ml:.1f} ml of predicted bone far from the spine was dropped",)
+    expected = (f"{dropped_ml:.1f} ml of predicted bone far from the spine was left out",)
     assert found.warnings == (expected if dropped_ml >= 1 else ())
     for item in found.items:
         assert 0 <= item.occupancy.min() <= item.occupancy.max() <= 1

@@ -224,21 +224,23 @@ def test_an_empty_spine_has_no_surfaces() -> None:
 
 def test_an_empty_occupancy_is_refused_by_name() -> None:
     grid = Grid((4, 4, 4), np.eye(4))
-    with pytest.raises(VertebralError, match=r"L1: no voxel is inside \(highest occupancy 0.400\)"):
+    with pytest.raises(VertebralError, match=r"L1: it has no voxels \(highest probability 0.400, 0.5 is needed\)"):
         reconstruct(spine_of(np.full(grid.shape, 0.4), grid))
-    with pytest.raises(VertebralError, match="L2: no voxel is inside"):
+    with pytest.raises(VertebralError, match="L2: it has no voxels"):
         surface_from_mask(np.zeros((4, 4, 4), bool), np.eye(4), L2)
 
 
 def test_values_that_are_not_finite_are_refused() -> None:
     occupancy = np.ones((4, 4, 4))
     occupancy[1, 2, 3] = np.nan
-    with pytest.raises(VertebralError, match="L1: the occupancy holds values that are not finite"):
+    with pytest.raises(
+        VertebralError, match="L1: its probabilities contain NaN or infinite values; run `vertebral run` again"
+    ):
         reconstruct(spine_of(occupancy, Grid((4, 4, 4), np.eye(4))))
 
 
 def test_voxels_too_flat_for_a_triangle_are_refused() -> None:
-    with pytest.raises(VertebralError, match="L1: nothing remains of it"):
+    with pytest.raises(VertebralError, match="L1: nothing is left of it"):
         surface_from_mask(np.ones((1, 1, 1), bool), np.diag([2e-6, 2e-6, 2e-6, 1]), L1)
 
 
@@ -324,7 +326,7 @@ def test_labels_come_from_head_to_tail_and_only_those_asked_for() -> None:
         fields_of_labels(labels, [L2])
     with pytest.raises(InputError, match="no label at all"):
         fields_of_labels(Volume(np.zeros((4, 4, 4), np.uint8), np.eye(4)))
-    with pytest.raises(InputError, match="label 77 is no VerSe id"):
+    with pytest.raises(InputError, match="label 77 is not a VerSe id"):
         fields_of_labels(Volume(np.full((4, 4, 4), 77, np.uint8), np.eye(4)))
 
 

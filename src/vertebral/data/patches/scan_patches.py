@@ -35,7 +35,7 @@ class ScanPatches(Dataset[Patch]):
 
     def __init__(self, scans: Sequence[PreparedScan], config: PatchConfig, *, fixed: bool = False) -> None:
         if config.data.kind != "scans":
-            raise ConfigError(f"data.kind {config.data.kind}: patches of prepared scans need kind scans")
+            raise ConfigError(f"data.kind {config.data.kind}: patches of prepared scans need data.kind scans")
         if not scans:
             raise ConfigError("no scans to cut patches from: choose another fold, or prepare more scans")
         self._scans = tuple(scans)

@@ -60,7 +60,7 @@ def _spine_centres(body: CachedBody) -> torch.Tensor:
     labels = np.asarray(body.labels)
     centres = [_centre(labels, int(v)) for v in np.unique(labels) if v]
     if not centres:
-        raise ConfigError(f"{body.name}: shows no vertebra; leave it out of the sources")
+        raise ConfigError(f"{body.name}: contains no vertebra; leave it out of the sources")
     return torch.tensor(np.array(centres), dtype=torch.float32)
 
 

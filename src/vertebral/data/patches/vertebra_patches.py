@@ -68,7 +68,7 @@ def _whole_vertebrae(body: CachedBody, spacing_mm: float) -> list[tuple[int, tor
             centroid = torch.tensor(voxels.mean(0) + [s.start for s in box], dtype=torch.float32)
             found.append((verse_id, centroid, len(voxels) * spacing_mm**3 / 1000))
     if not found:
-        raise ConfigError(f"{body.name}: shows no whole vertebra; leave it out of the sources")
+        raise ConfigError(f"{body.name}: contains no whole vertebra; leave it out of the sources")
     return found
 
 

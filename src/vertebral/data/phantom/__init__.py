@@ -1,7 +1,7 @@
 """A procedural CT with ground truth, for the offline demo and the tests.
 
 `make_phantom` stacks vertebrae along natural curves, fills the trunk around them and adds noise. It needs no data.
-The geometry is frozen: a test compares its voxels.
+The geometry is frozen: a test compares its labels with a hash, and its HU by the means of slabs.
 """
 
 import itertools

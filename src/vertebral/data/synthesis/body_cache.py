@@ -119,7 +119,7 @@ def _expand(data: Path, source: SourceConfig) -> Iterator[Recipe]:
     else:
         if bodies and (len(labels), len(bodies)) != (1, 1):
             found = f"{len(labels)} label maps and {len(bodies)} body maps"
-            raise ConfigError(f"{source.labels}: {found}; a scan with a body map needs its own source")
+            raise ConfigError(f"{source.labels}: {found}; give each scan with a body map a source of its own")
         for path in labels:
             if _case(path) not in scans:
                 raise ConfigError(f"{path}: no CT with the case name {_case(path)!r} matches {source.ct}")
@@ -169,7 +169,7 @@ def _build(recipe: Recipe, spacing_mm: float, crop_margin_mm: float | None, fold
         if crop_margin_mm is not None:
             body = cropped(body, spine_box(body, crop_margin_mm))
     else:
-        raise ConfigError(f"{recipe.name}: a source of kind {recipe.kind} lacks files")
+        raise ConfigError(f"{recipe.name}: a source of kind {recipe.kind} needs more files; check the config's sources")
     body = with_cortex(body)
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {"tissue": body.tissue, "labels": body.labels, **({"hu": hu} if hu is not None else {})}

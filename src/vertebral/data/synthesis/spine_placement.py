@@ -30,7 +30,8 @@ def place_in_body(subject: Volume, body: BodyMap) -> BodyMap:
     if len(pairs) < 2:
         whole = ", ".join(BY_VERSE_ID[v].name for v in own_centres) or "none"
         raise ReadError(
-            f"whole levels {whole}: the body must show at least two of them, so that the spine can be placed in it"
+            f"complete vertebrae {whole}: the body map must contain at least two of them to place the spine; "
+            "choose another"
         )
     at_subject = np.array([own_centres[a] for a, _ in pairs])
     at_body = np.array([body_centres[b] for _, b in pairs])

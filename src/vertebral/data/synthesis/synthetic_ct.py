@@ -130,5 +130,5 @@ def _extent(labels: Array, levels: Sequence[int] | None, name: str) -> tuple[Arr
     wanted = labels > 0 if levels is None else np.isin(labels, levels)
     spans = [np.flatnonzero(wanted.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     if not all(len(span) for span in spans):
-        raise ConfigError(f"{name}: shows none of the requested levels; choose others with --levels")
+        raise ConfigError(f"{name}: contains none of the requested levels; choose others with --levels")
     return np.array([s[0] for s in spans], float), np.array([s[-1] + 1 for s in spans], float)

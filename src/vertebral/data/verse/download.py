@@ -209,7 +209,7 @@ def _bring(
         fetched = _install(archive, part, remote, out, progress)
     except DownloadError as error:
         discard(part)
-        raise DownloadError(f"{error}: it was removed; start again to download it") from error
+        raise DownloadError(f"{error}: the file was removed; run the command again to download it") from error
     discard(part)
     return fetched
 

@@ -61,7 +61,9 @@ def prepare_dataset(
     Raises ConfigError if `split` belongs to another catalogue, InputError if the disk is too small or no scan succeeds.
     """
     if split.catalog_sha256 != catalogue.sha256:
-        raise ConfigError(f"{catalogue.root}: the split belongs to another catalogue: make it again")
+        raise ConfigError(
+            f"{catalogue.root}: the split was made from another catalogue: make it again with vertebral data split"
+        )
     wanted = {case for fold in split.folds for case in (*fold.train, *fold.validation)}
     tasks = [_task(catalogue, case, preprocess, out) for case in catalogue.usable if case.case in wanted]
     todo = [task for task in tasks if stored_scan(task.folder) is None]
@@ -117,7 +119,9 @@ def _task(catalogue: Catalogue, case: CatalogueCase, preprocess: PreprocessConfi
 def _require_disk(tasks: Sequence[_Task], out: Path) -> None:
     need_gb, free_gb = sum(_voxels(task) for task in tasks) * _BYTES_PER_VOXEL / 1e9, shutil.disk_usage(out).free / 1e9
     if need_gb > free_gb:
-        raise InputError(f"{out}: needs about {need_gb:.3g} GB, {free_gb:.3g} GB are free: choose another --out")
+        raise InputError(
+            f"{out}: needs about {need_gb:.3g} GB, but only {free_gb:.3g} GB are free: choose another --out"
+        )
 
 
 def _voxels(task: _Task) -> float:
@@ -161,14 +165,14 @@ def _build(task: _Task) -> None:
     case, spacing_mm = task.case, task.preprocess.spacing_mm
     for path, expected in ((task.ct, case.sha256_ct), (task.labels, case.sha256_labels)):
         if file_sha256(path) != expected:
-            raise ReadError(f"{path}: has changed since the catalogue was made: make the catalogue again")
+            raise ReadError(f"{path}: has changed since the catalogue was made: run vertebral data index again")
     given, ct = read_labels(task.labels), read_scan(task.ct).volume
     if not ct.grid.matches(given.grid):
         raise ReadError(f"{task.labels}: its grid differs from that of {task.ct}: resample one to match the other")
     labels = prepare_labels(given, spacing_mm).array
     bone, levels = draw_bone(labels)
     if not levels:
-        raise ReadError(f"{task.labels}: shows no vertebra: leave it out of the split")
+        raise ReadError(f"{task.labels}: contains no vertebra: leave it out of the split")
     # As a z-score with mean 0 and deviation 1, HU stay HU.
     plain = PreprocessConfig(spacing_mm=spacing_mm, window_hu=task.preprocess.window_hu, scaling="zscore")
     hu = prepare(ct, plain).volume

@@ -50,7 +50,7 @@ def require_space(folder: Path, need_bytes: float) -> None:
     free_bytes = shutil.disk_usage(folder).free
     if need_bytes > free_bytes:
         raise InputError(
-            f"{folder}: needs {need_bytes / 1e9:.3g} GB, {free_bytes / 1e9:.3g} GB are free: "
+            f"{folder}: needs {need_bytes / 1e9:.3g} GB, but only {free_bytes / 1e9:.3g} GB are free: "
             "free some space, choose another --out, or download fewer archives with --subset"
         )
 

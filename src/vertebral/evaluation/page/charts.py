@@ -48,7 +48,7 @@ def shift_bars(models: Sequence[EvaluatedModel], summaries: Sequence[dict[str, A
         bars = axes.bar(places, counts, 0.9 * width, color=COLOURS[n % len(COLOURS)], label=model.name)
         axes.bar_label(bars, [str(count) if count else "" for count in counts], fontsize=7)
     axes.set_xticks(np.arange(len(steps)), [f"{step:+d}" if step else "right" for step in steps])
-    axes.set_xlabel("levels too far down")
+    axes.set_xlabel("shift of the name (levels; positive: too far down)")
     axes.set_ylabel("predicted vertebrae")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(y=0.12)

@@ -115,7 +115,7 @@ def _warnings(collected: dict[str, Any]) -> list[str]:
             count = len(model["predictions_without_reference"])
             said.append(f"{model['name']}: predictions without a reference, not scored: {count}")
         if model["scans_with_t13_or_l6"]:
-            said.append(f"{model['name']}: T13 or L6 in {', '.join(model['scans_with_t13_or_l6'])}")
+            said.append(f"{model['name']}: scans with T13 or L6: {', '.join(model['scans_with_t13_or_l6'])}")
     return said
 
 

@@ -65,7 +65,7 @@ def _volume_of(image: Any) -> Volume:
     if hasattr(image, "GetDirection") and hasattr(image, "GetOrigin"):
         return _from_sitk(image)
     raise InputError(
-        f"an object of type {type(image).__name__} is no CT: give a path, a Volume, a nibabel or a SimpleITK image"
+        f"an object of type {type(image).__name__} is not an image: give a path, Volume, nibabel or SimpleITK image"
     )
 
 
@@ -74,8 +74,8 @@ def _from_sitk(image: Any) -> Volume:
 
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise InputError(
-            f"a SimpleITK image of {image.GetDimension()} axes and {image.GetNumberOfComponentsPerPixel()} values a "
-            "voxel is no CT: give one 3D volume with one value a voxel"
+            f"a SimpleITK image of {image.GetDimension()} axes and {image.GetNumberOfComponentsPerPixel()} values per "
+            "voxel is not a CT: give one 3D volume with one value per voxel"
         )
     affine = np.eye(4)
     affine[:3, :3] = np.asarray(image.GetDirection()).reshape(3, 3) * np.asarray(image.GetSpacing())

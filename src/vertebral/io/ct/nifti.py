@@ -86,7 +86,9 @@ def _header(path: Path) -> Any:
         stream.seek(0)
         header = kind.from_fileobj(stream, check=False)
     if bytes(header["magic"])[:3].rstrip(b"\0") not in (b"n+1", b"n+2"):
-        raise ReadError("a header without voxels (Analyze, or a .hdr/.img pair): convert it to one .nii.gz file")
+        raise ReadError(
+            "a header without voxel data (Analyze, or a .hdr/.img pair): convert both files to one .nii.gz file"
+        )
     return header
 
 
@@ -110,7 +112,7 @@ def _affine(header: Any, spacing_on_disk: Array) -> tuple[Affine, tuple[str, ...
         return affine, _disagreement(header, affine)
     if not has_sform and not has_qform:
         note = "the header has no orientation (qform_code and sform_code are 0): only its spacing was used"
-        return affine, (note + ", so left and right, or front and back, may be swapped",)
+        return affine, (note + ", so left and right, or front and back, may be swapped: check the result",)
     return affine, ()
 
 
@@ -137,9 +139,7 @@ def _values(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], offset: in
         while isinstance(stream, gzip.GzipFile) and (piece := stream.read(1 << 20)):  # to the end: that checks the CRC
             trailing += len(piece)
             if trailing > _MOST_TRAILING_BYTES:
-                raise ReadError(
-                    "the file continues after its last voxel: header and contents do not match; export it again"
-                )
+                raise ReadError("the file is longer than its header says; export it again")
     return values
 
 

@@ -102,4 +102,6 @@ def _require_even(ordered: Sequence[Slice], origin: NDArray[np.float64], step: N
         )
     if np.ptp(steps_mm) <= max(0.01, 0.01 * spacing_mm):
         return ()
-    return (f"{found} were read as {spacing_mm:.3f} mm; no slice moves by more than {offsets_mm[worst]:.3f} mm",)
+    return (
+        f"{found} were treated as {spacing_mm:.3f} mm, which moves no slice by more than {offsets_mm[worst]:.3f} mm",
+    )

@@ -42,7 +42,7 @@ def check_agreement(
     worst = min(one.same_class for one in found)
     if worst < _LEAST_AGREEMENT:
         raise VertebralError(
-            f"model {config.name}: {program} gives another class than PyTorch in {1 - worst:.2%} of voxels; {remedy}"
+            f"model {config.name}: {program} and PyTorch give different classes in {1 - worst:.2%} of voxels; {remedy}"
         )
     return found
 

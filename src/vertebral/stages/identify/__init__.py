@@ -112,7 +112,7 @@ def _warnings(instances: Instances, costs: PathCosts, path: StatePath, rules: Id
     for item, level in zip(instances.items, assigned, strict=True):
         if level is None:
             where = ", ".join(f"{value:.0f}" for value in item.centroid_mm)
-            warnings.append(f"a segment at {where} mm (RAS) could not be given a level in sequence and was dropped")
+            warnings.append(f"the bone at {where} mm (RAS) did not fit the sequence of levels and was left out")
     kept = [level for level in assigned if level is not None]
     for upper, lower in pairwise(kept):
         if between(upper, lower):
@@ -123,5 +123,8 @@ def _warnings(instances: Instances, costs: PathCosts, path: StatePath, rules: Id
         if level is not None and share[costs.states.levels.index(level)] < share.max()
     ]
     if overruled:
-        warnings.append(f"level follows the order of the spine, not the network's first choice: {', '.join(overruled)}")
+        names = ", ".join(overruled)
+        warnings.append(
+            f"named to fit the order of the spine, not by the network's first choice (check these): {names}"
+        )
     return warnings

@@ -80,9 +80,9 @@ def reasons(
         found.append(f"level uncertain ({probability:.2f}; next best {other})")
     if len(names) > 1:
         found.append(f"may contain two vertebrae ({' and '.join(names)})")
-    found += [f"{name} is rare" for name in names if name in RARE]
+    found += [f"{name} is a rare variant" for name in names if name in RARE]
     if quality < rules.fair_quality:
         odd = abs(np.log(ratio)) > rules.size_tolerance
-        why = f"{100 * ratio:.0f} % of the usual volume" if odd else "its voxels suggest several levels"
+        why = f"{100 * ratio:.0f} % of the usual volume" if odd else "the network gave its voxels different levels"
         found.append(f"mask questionable ({why})")
     return tuple(found)

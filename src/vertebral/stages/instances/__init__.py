@@ -33,7 +33,7 @@ def find_instances(evidence: Evidence, rules: InstanceRules = InstanceRules()) -
     else:
         owner = _with_one_sacrum(evidence, owners_by_votes(bone, evidence.offset_mm, spacing_mm, rules), rules)
     dropped_ml = np.count_nonzero(bone.mask & (owner == 0)) * spacing_mm**3 / 1000
-    warnings = (f"{dropped_ml:.1f} ml of predicted bone far from the spine was dropped",) if dropped_ml >= 1 else ()
+    warnings = (f"{dropped_ml:.1f} ml of predicted bone far from the spine was left out",) if dropped_ml >= 1 else ()
     boxes = ndimage.find_objects(owner)
     masses = class_masses(evidence, owner, len(boxes))
     items = [

@@ -54,7 +54,7 @@ def instances_from_labels(
     if box is None:
         return Instances((), levels, ras.grid)
     owner, dropped_ml = _owners(classes[box], ras.spacing_mm, levels, rules)
-    warnings = (f"{dropped_ml:.2f} ml in fragments far from any vertebra was dropped",) if dropped_ml else ()
+    warnings = (f"{dropped_ml:.2f} ml in fragments far from any vertebra were left out",) if dropped_ml else ()
     items = _instances(classes[box], owner, box, ras.grid, len(levels))
     return Instances(tuple(sorted(items, key=lambda item: -item.centroid_mm[2])), levels, ras.grid, warnings)
 

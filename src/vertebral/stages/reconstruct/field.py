@@ -70,7 +70,7 @@ def field_of(
         values, own = _resampled(values, own, fine, is_binary, rules), fine
         if not (values >= ISO).any():
             raise VertebralError(
-                f"{level.name}: nothing remains of it at a spacing of {wanted:g} mm: its voxels are too small"
+                f"{level.name}: nothing is left of it on a grid of {wanted:g} mm; leave out this level"
             )
         values = _largest_piece(values, rules)
     elif is_binary:
@@ -93,7 +93,10 @@ def fields_of_labels(
     boxes = {n + 1: box[::-1] for n, box in enumerate(find_objects(array.T)) if box is not None}
     unknown = sorted(set(boxes) - set(BY_VERSE_ID))
     if unknown:
-        raise InputError(f"label {unknown[0]} is no VerSe id (C1-C7 1-7, T1-T12 8-19, L1-L6 20-25, sacrum 26, T13 28)")
+        raise InputError(
+            f"label {unknown[0]} is not a VerSe id (C1-C7 1-7, T1-T12 8-19, L1-L6 20-25, sacrum 26, T13 28); "
+            "convert the label map with vertebral relabel"
+        )
     found = sort_levels(level for value, level in BY_VERSE_ID.items() if value in boxes)
     chosen = [level for level in found if levels is None or level in levels]
     if not chosen:
@@ -122,9 +125,13 @@ def _padded_crop(occupancy: NDArray[Any], level: Level) -> tuple[Values, Box]:
     inside = occupancy >= ISO
     if not inside.any():
         peak = float(np.max(occupancy, initial=0))
-        raise VertebralError(f"{level.name}: no voxel is inside (highest occupancy {peak:.3f}); drop this vertebra")
+        raise VertebralError(
+            f"{level.name}: it has no voxels (highest probability {peak:.3f}, {ISO:g} is needed); leave out this level"
+        )
     if not np.isfinite(occupancy).all():
-        raise VertebralError(f"{level.name}: the occupancy holds values that are not finite")
+        raise VertebralError(
+            f"{level.name}: its probabilities contain NaN or infinite values; run `vertebral run` again"
+        )
     spans = [np.flatnonzero(inside.any(axis=others))[[0, -1]] for others in ((1, 2), (0, 2), (0, 1))]
     i, j, k = (slice(max(int(low) - 1, 0), int(high) + 2) for low, high in spans)
     crop = np.pad(occupancy[i, j, k].astype(np.float32), 1)

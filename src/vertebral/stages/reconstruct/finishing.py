@@ -41,7 +41,7 @@ def finished(draft: Draft, max_error_mm: float, rules: ReconstructRules) -> tupl
             draft = repaired(draft, surface.vertices_mm[np.unique(faces[cuts.ravel()])], repairs, rules)
     raise VertebralError(
         f"{draft.field.level.name}: no printable surface could be made ({check_surface(surface)}); "
-        "its voxels are too small or too flat"
+        "the vertebra is too small or too flat; leave out this level"
     )
 
 

@@ -111,10 +111,13 @@ def refine(
     notes = [
         f"{what}: {', '.join(map(_point_text, where))} mm (RAS)"
         for what, where in (
-            ("refined mask too different from the coarse one, which was kept", rejected),
-            ("found twice by the coarse network, kept once", duplicates),
-            ("missing from the coarse result, found next to its neighbours", [e.item for e in single if e.missing]),
-            ("no voxels left after refinement", [entry.item for entry, one in resolved if not one.own.any()]),
+            ("refinement rejected because its mask differed too much; the coarse mask was kept", rejected),
+            ("vertebra found twice by the coarse network, duplicate removed", duplicates),
+            ("vertebra missing from the coarse result, added by the refiner", [e.item for e in single if e.missing]),
+            (
+                "vertebra removed because refinement left no voxels of it",
+                [entry.item for entry, one in resolved if not one.own.any()],
+            ),
         )
         if where
     ]

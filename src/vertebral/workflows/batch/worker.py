@@ -83,7 +83,7 @@ def _fetch(scan: BatchScan, out: Path, config: RunConfig) -> Scan | Earlier:
     options = config.model_dump(mode="json")
     if not earlier.is_made_from(read_sha256(scan.path, config.series), options, weights_of(config)):
         raise OutputExistsError(
-            f"{out}: contains results of another scan, other options or another model, or lacks files; "
+            f"{out}: contains results of another scan, model or options, or an incomplete result; "
             "add --overwrite, or choose another --out"
         )
     return earlier.manifest
