@@ -77,6 +77,8 @@ def test_a_result_in_memory(
     assert [row.name for row in result.measurements.vertebrae] == LEVELS
     table = result.to_pandas()
     assert list(table["level"]) == LEVELS and {"volume_ml", "height_anterior_mm", "confidence"} <= {*table.columns}
+    assert list(table["volume_ml"]) == [row.volume_ml for row in result.vertebrae]
+    assert {"measured_volume_ml", "measured_quality"} <= {*table.columns} and "name" not in table.columns
     np.testing.assert_array_equal(np.asarray(result.to_nibabel().dataobj), result.labels.array)
     np.testing.assert_allclose(result.to_nibabel().affine, result.labels.affine)
 

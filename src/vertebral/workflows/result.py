@@ -87,6 +87,7 @@ class Result:
     def to_pandas(self) -> Any:
         """Return a `pandas.DataFrame` with one row per vertebra: `vertebrae`, then the figures measured of each.
 
+        A figure whose name `vertebrae` has too is called `measured_<name>`.
         Raises ConfigError if pandas is not installed.
         """
         try:
@@ -94,9 +95,11 @@ class Result:
         except ImportError:
             raise ConfigError("to_pandas: pandas is not installed; pip install 'vertebral[pandas]'") from None
         figures = {row["name"]: row for row in flat_rows(self.measurements.vertebrae)}
-        return pd.DataFrame([{**asdict(row), **figures.get(row.level, {})} for row in self.vertebrae]).drop(
-            columns="name", errors="ignore"
-        )
+        rows = []
+        for row in self.vertebrae:
+            known, measured = asdict(row), figures.get(row.level, {})
+            rows.append(known | {f"measured_{key}" if key in known else key: measured[key] for key in measured})
+        return pd.DataFrame(rows).drop(columns="name", errors="ignore")
 
     def save(
         self, out: str | Path, *, formats: Sequence[str] = (), scheme: str = "verse", overwrite: bool = False

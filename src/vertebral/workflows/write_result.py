@@ -44,8 +44,8 @@ def write_result(
 ) -> dict[str, Any]:
     """Write all files of `result` to `staging` and publish them; return the manifest.
 
-    `series` is the DICOM series that DICOM formats refer to. A preview, a report or an export that fails costs a
-    warning. Raises VertebralError for a full disk.
+    `series` is the DICOM series that DICOM formats refer to. A preview or a report that fails for any reason
+    costs a warning, and so does an export that cannot be made. Raises VertebralError for a full disk.
     """
     folder, names, timer = staging.folder, ResultNames(result.scan.stem), result.timer
     title = f"{result.scan.stem} ({result.models.coarse.config.name})"
