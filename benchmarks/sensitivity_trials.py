@@ -54,11 +54,11 @@ Makers = dict[str, Callable[[], Trial]]
 
 
 def spine_items(spine: Spine) -> Items:
-    """Return for each level its voxels (a hash), reasons for review, confidence and quality."""
+    """Return for each level its voxels (a hash), reasons for review without their values, confidence and quality."""
     return {
         v.level.name: (
             _hash(v.instance.occupancy, [side.start for side in v.instance.box]),
-            v.needs_review,
+            tuple(reason.split(" (")[0] for reason in v.needs_review),
             v.confidence,
             v.quality,
         )
