@@ -132,7 +132,7 @@ def test_a_missing_surface_is_named(result, ct, tmp_path):
 
 def test_a_foreign_surface_is_refused(result, ct, tmp_path):
     (result / "case_L1.stl").write_bytes(b"solid nothing\nendsolid\n" * 10)
-    with pytest.raises(ReadError, match="not a surface that `vertebral run` wrote"):
+    with pytest.raises(ReadError, match="not an STL file of `vertebral run`"):
         export(result, ct, tmp_path / "out", ExportRunConfig(formats=("stl-dicom",)))
 
 

@@ -49,7 +49,7 @@ def test_it_grows_with_the_scan_and_with_what_is_asked_for() -> None:
 def test_a_scan_that_does_not_fit_is_refused_with_its_need(tmp_path: Path) -> None:
     path = tmp_path / "ct.nii"
     write_image(Volume(np.arange(-256, 256, dtype=np.int16).reshape(8, 8, 8), np.eye(4)), path)
-    with pytest.raises(ReadError, match=r"8 x 8 x 8 voxels need about 3 GB of memory and 2 GB are allowed"):
+    with pytest.raises(ReadError, match=r"8 x 8 x 8 voxels need about 3 GB of memory, but only 2 GB are allowed"):
         read_scan(path, max_memory_gb=2, need_gb=lambda grid: 3.0)
     assert read_scan(path, max_memory_gb=4, need_gb=lambda grid: 3.0).stem == "ct"
 

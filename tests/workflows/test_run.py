@@ -339,8 +339,7 @@ def test_what_is_too_large_for_a_vertebra_has_no_surface(
     assert whole["rules"]["reconstruct"]["changed"] == manifest["rules"]["identify"]["changed"] == {}
     assert [row["level"] for row in manifest["levels"] if row["mesh"] is None] == [largest]
     assert manifest["warnings"] == [
-        f"{largest}: {sizes[largest]:.0f} ml is too large for a vertebra; "
-        "it has no surface, and the result is not to be trusted"
+        f"{largest}: {sizes[largest]:.0f} ml is too large for a vertebra: no surface was made; do not trust this result"
     ]
     assert {*files_in(tmp_path / "whole")} - {*files_in(tmp_path / "out")} == {f"case_{largest}.stl"}
 
@@ -495,5 +494,5 @@ def test_refining_can_be_left_out(scan: Path, pair: Path, model: str, tmp_path: 
 
 
 def test_a_refiner_does_not_run_alone(scan: Path, pair: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="tiny-refiner: refines what another model found"):
+    with pytest.raises(ModelError, match="tiny-refiner: is a refiner, which cannot find"):
         run(scan, tmp_path / "out", RunConfig(model=str(pair / "tiny-refiner")))
