@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vertebral.core.anatomy import LEVELS, SPINE
+from vertebral.core.anatomy import BY_NAME, LEVELS, SPINE
 from vertebral.core.errors import InputError, OutputExistsError, ReadError, VertebralError
 from vertebral.core.records import Surface
 from vertebral.io.meshes import read_glb
@@ -21,7 +21,7 @@ REPORT = "report.html"
 LABELS_ENDING = "_seg-vert_msk.nii.gz"
 
 _STAGING_PREFIX = ".partial-"
-_MANIFEST_KEYS = ("input", "levels", "warnings", "disclaimer")
+_MANIFEST_KEYS = {"input": dict, "levels": list, "warnings": list, "disclaimer": str}
 # What changes where and how a result is made, and not what it is; networks are compared by the hash of their weights.
 _NEUTRAL_OPTIONS = {"model", "device", "backend", "max_memory_gb", "overwrite"}
 
@@ -94,13 +94,18 @@ class Staging:
     def publish_result(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Add the list of files to `manifest`, write it, and publish all; return the complete manifest.
 
-        Files that the manifest of an earlier result in `out` lists are removed first.
+        Files that the manifest of an earlier result in `out` lists are removed first. Raises OutputExistsError if `out`
+        holds one of the files, or meanwhile another result, and may not be overwritten.
         """
         remove_drafts(self.folder)
         complete = {**manifest, "outputs": file_rows(self.folder)}
         write_json(complete, self.folder / MANIFEST)
-        if (self.out / MANIFEST).exists():
-            _remove_earlier(self.out / MANIFEST)
+        refuse_results(self.out, self._overwrite)
+        self.refuse(path.name for path in self.folder.iterdir())
+        earlier = find_result(self.out)
+        (self.out / MANIFEST).unlink(missing_ok=True)
+        for name in earlier.hashes if earlier is not None else ():
+            (self.out / name).unlink(missing_ok=True)
         self.publish(last=MANIFEST)
         return complete
 
@@ -154,10 +159,12 @@ def refuse_results(out: Path, overwrite: bool) -> None:
 
 
 def refuse_files(paths: Iterable[Path], overwrite: bool) -> None:
-    """Raise OutputExistsError if one of `paths` exists and may not be overwritten."""
-    existing = next((path for path in paths if path.exists()), None)
-    if existing is not None and not overwrite:
-        raise OutputExistsError(f"{existing}: already exists; add --overwrite, or choose another --out")
+    """Raise OutputExistsError if one of `paths` exists and may not be overwritten; a folder never may."""
+    for path in paths:
+        if path.is_dir():
+            raise OutputExistsError(f"{path}: is a folder, where a file is to be written; choose another --out")
+        if path.exists() and not overwrite:
+            raise OutputExistsError(f"{path}: already exists; add --overwrite, or choose another --out")
 
 
 @dataclass(frozen=True)
@@ -233,10 +240,14 @@ def find_result(folder: Path) -> StoredResult | None:
 def open_complete_result(folder: Path) -> StoredResult:
     """As `open_result`. Also raises ReadError or InputError if the manifest lacks a key, or a file that it lists."""
     result = open_result(folder)
-    lacking = [key for key in _MANIFEST_KEYS if key not in result.manifest]
-    if lacking:
+    strange = [key for key, kind in _MANIFEST_KEYS.items() if not isinstance(result.manifest.get(key), kind)]
+    rows = [] if strange else result.manifest["levels"]
+    if not all(isinstance(row, dict) and row.get("level") in BY_NAME for row in rows):
+        strange = ["levels"]
+    if strange:
         raise ReadError(
-            f"{folder / MANIFEST}: not a manifest of `vertebral run` (it has no {lacking[0]!r}); run it again"
+            f"{folder / MANIFEST}: not a manifest of `vertebral run` (its {strange[0]!r} is missing or damaged); "
+            "run it again"
         )
     if result.missing_files:
         raise InputError(
@@ -264,15 +275,3 @@ def file_rows(folder: Path) -> list[dict[str, Any]]:
 
 def _deciding(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in _NEUTRAL_OPTIONS}
-
-
-def _remove_earlier(manifest: Path) -> None:
-    try:
-        rows = json.loads(manifest.read_text(encoding="utf-8"))["outputs"]
-        files = [manifest.parent / Path(row["file"]).name for row in rows]
-    except (OSError, ValueError, KeyError, TypeError):
-        files = []
-    manifest.unlink()
-    for path in files:
-        if path.is_file():
-            path.unlink()

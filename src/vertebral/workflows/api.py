@@ -1,11 +1,13 @@
 """The public functions: each takes a path or an image in memory, and returns what it found; see `vertebral`."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vertebral.core.anatomy import level_named
 from vertebral.core.config import parse_config
+from vertebral.core.errors import ConfigError
 from vertebral.core.measurements import Measurements
 from vertebral.core.records import Surface
 from vertebral.core.volume import Volume
@@ -122,6 +124,9 @@ def relabel(
     vertebrae by hand: a level, and a point in its vertebra (RAS+ mm); `first` and `last` name the top and the bottom
     one. Raises ConfigError for an unknown scheme and for levels that contradict each other.
     """
+    for name, point in (levels_at or {}).items():
+        if len(point) != 3 or not all(math.isfinite(mm) for mm in point):
+            raise ConfigError(f"levels_at: {name} at {point!r}: give three finite numbers, RAS+ mm")
     request = RelabelRequest(
         scheme=scheme,
         out_scheme=out_scheme,

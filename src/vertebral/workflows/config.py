@@ -1,15 +1,23 @@
 """What a user chooses for a run, an export or a set of meshes."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from vertebral.core.anatomy import level_named
 from vertebral.core.config import Config
 from vertebral.models.config import ModelsConfig
 from vertebral.stages.reconstruct.config import MeshConfig
 
 DICOM_FORMATS = ("seg", "rtstruct", "stl-dicom", "sr")
 ExportFormat = Literal["seg", "rtstruct", "stl-dicom", "sr", "seg.nrrd", "itksnap", "nifti", "nnunet", "bids"]
+
+
+def _known(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(level_named(name).name for name in names)
+
+
+Levels = Annotated[tuple[str, ...], AfterValidator(_known)]
 
 
 class ExportConfig(Config):
@@ -34,8 +42,8 @@ class RunConfig(ModelsConfig, ExportConfig):
     the model's own where it is None.
     """
 
-    levels: tuple[str, ...] | None = None
-    spacing_mm: float | None = Field(None, gt=0)
+    levels: Levels | None = None
+    spacing_mm: float | None = Field(None, gt=0, le=20)
     exact: bool = False
     overlap: float | None = Field(None, ge=0, le=0.9)
     series: str | None = None
@@ -50,7 +58,7 @@ class MeshRunConfig(MeshConfig):
     is told in RAS+ mm.
     """
 
-    levels: tuple[str, ...] | None = None
+    levels: Levels | None = None
     formats: tuple[Literal["stl", "ply", "obj", "glb", "3mf"], ...] = Field(("stl", "glb"), min_length=1)
     lps: bool = False
     cut: str | None = Field(None, pattern=r"^(sagittal|coronal|axial)(@-?\d+(\.\d+)?)?$")

@@ -10,7 +10,7 @@ from vertebral.core.config import changed
 from vertebral.core.errors import ConfigError, ReadError, VertebralError
 from vertebral.core.label_schemes import check_scheme
 from vertebral.core.measurements import Measurements
-from vertebral.core.records import Surface
+from vertebral.core.records import Scan, Surface
 from vertebral.core.volume import Volume
 from vertebral.io.ct.image_header import stem_of
 from vertebral.io.ct.read import read_labels, read_scan
@@ -37,6 +37,11 @@ class Exportable:
     model: str = "unknown"
     weights_sha256: str = ""
     notes: tuple[str, ...] = ()
+
+
+def dicom_path(scan: Scan) -> Path | None:
+    """Return where the DICOM series of a scan may be, or None for a scan that was given in memory."""
+    return scan.path if scan.path.exists() else None
 
 
 def source_for(config: ExportConfig, source: Path | None, series: str | None = None) -> SourceSeries | None:
@@ -192,7 +197,7 @@ def _read_result(folder: Path) -> tuple[Path, dict[str, Path], str, str, bool]:
     found = open_result(folder)
     model = found.manifest.get("model") or {}
     name, sha256 = str(model.get("name", "unknown")), str(model.get("sha256", ""))
-    levels = [str(row["level"]) for row in found.manifest.get("levels", ()) if row.get("mesh") is not None]
+    levels = [str(row["level"]) for row in found.manifest.get("levels") or () if row.get("mesh") is not None]
     meshes = {level: folder / found.names.surface(level) for level in levels}
     edited = found.labels_path.is_file() and not found.is_unchanged(found.names.labels)
     return found.labels_path, meshes, name, sha256, edited

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vertebral.core.config import PreprocessConfig, parse_config
-from vertebral.core.errors import ConfigError
+from vertebral.core.errors import ConfigError, InputError
 from vertebral.core.measurements import Measurements, flat_rows
 from vertebral.core.records import Scan, Spine, Surface
 from vertebral.core.volume import Volume
@@ -112,6 +112,8 @@ class Result:
         """
         from vertebral.workflows.write_result import save_result
 
+        if not str(out):
+            raise InputError("save: the path of the folder is empty; give a folder")
         exported = parse_config(ExportConfig, {"formats": tuple(formats), "scheme": scheme}, "save")
         return save_result(self, Path(out), exported, overwrite)
 

@@ -26,7 +26,7 @@ from vertebral.stages.refine import refine
 from vertebral.stages.restore import restore
 from vertebral.stages.rules import StageRules
 from vertebral.workflows.config import RunConfig
-from vertebral.workflows.export import exported_names, source_for
+from vertebral.workflows.export import dicom_path, exported_names, source_for
 from vertebral.workflows.memory_estimate import need_of
 from vertebral.workflows.result import Result
 from vertebral.workflows.write_result import write_result
@@ -55,7 +55,7 @@ def run(
             models = models or load_models(config)
         with timer.stage("read"):
             scan = read(ct, config, tasks.count)
-            series = source_for(config, scan.path, config.series)
+            series = source_for(config, dicom_path(scan), config.series)
             staging.refuse([*ResultNames(scan.stem).all, *exported_names(scan.stem, config)])
         result = segment(scan, models, config, timer, tasks)
         return write_result(result, staging, config, series, tasks)

@@ -22,7 +22,7 @@ from vertebral.stages.preview import preview
 from vertebral.stages.reconstruct import check_surface
 from vertebral.stages.report import page_volumes, write_report
 from vertebral.workflows.config import ExportConfig
-from vertebral.workflows.export import Exportable, exported_names, source_for, write_exports_in_run
+from vertebral.workflows.export import Exportable, dicom_path, exported_names, source_for, write_exports_in_run
 from vertebral.workflows.memory_estimate import need_of
 from vertebral.workflows.result import Result
 
@@ -33,7 +33,7 @@ def save_result(result: Result, out: Path, exported: ExportConfig, overwrite: bo
     """Write `result` to the folder `out`; return the manifest. Errors are those of `Result.save`."""
     refuse_results(out, overwrite)
     with staging_in(out, overwrite) as staging:
-        series = source_for(exported, result.scan.path, result.options.series)
+        series = source_for(exported, dicom_path(result.scan), result.options.series)
         stem = result.scan.stem
         staging.refuse([*ResultNames(stem).all, *exported_names(stem, exported)])
         return write_result(result, staging, exported, series, ForkedTasks())
@@ -67,6 +67,7 @@ def write_result(
         with timer.stage("preview"):
             warnings += _attempt(drawing, folder / names.preview)
         manifest = _manifest(result)
+        manifest["options"] |= {"formats": exported.formats, "scheme": exported.scheme}
         manifest["warnings"] = [*warnings, *tasks.warnings]
         with timer.stage("report"):
             files = sorted(path.name for path in folder.iterdir())

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vertebral.core.errors import InputError
+from vertebral.core.errors import InputError, ReadError
 from vertebral.core.records import Scan
 from vertebral.core.volume import Array, Volume
 from vertebral.io.ct.hounsfield import to_hounsfield, to_labels
@@ -25,6 +25,8 @@ def scan_of(image: Any) -> Scan:
     if isinstance(image, Scan):
         return image
     volume = _volume_of(image)
+    if volume.array.dtype.kind not in "iuf":
+        raise ReadError(f"voxels of type {volume.array.dtype}: a CT has one real number per voxel")
     array, notes = to_hounsfield(volume.array.copy())
     digest = hashlib.sha256(np.ascontiguousarray(array).tobytes() + volume.affine.tobytes()).hexdigest()
     return Scan(Volume(array, volume.affine), Path(_STEM), digest, _STEM, notes, {"format": type(image).__name__})

@@ -2,13 +2,15 @@
 """Networks run by OpenVINO: two to three times as fast as PyTorch on a CPU, with the same classes.
 
 A network is traced, converted by OpenVINO's frontend for PyTorch and cached on disk in OpenVINO's own format (float32),
-so that the next start needs neither MONAI nor the conversion. OpenVINO's converter program, which sends telemetry, is
-not called.
+so that the next start needs neither MONAI nor the conversion. OpenVINO's own telemetry is kept out, see
+`_import_openvino`.
 """
 
 import hashlib
+import importlib
 import os
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -31,6 +33,7 @@ CACHE_VARIABLE = "VERTEBRAL_CACHE"
 # Increase it when the same network would be cached in another form.
 _FORM = 1
 _FILE = "network.xml"
+_TELEMETRY = "openvino_telemetry"
 
 
 def is_installed() -> bool:
@@ -71,9 +74,26 @@ def _core() -> Any:
     Its CPU plugin gives the main thread another signal stack and frees it when it is unloaded, even by another thread;
     the next signal that Python handles (the end of a loader process, Ctrl-C) would then crash the process.
     """
-    import openvino
+    return _import_openvino().Core()
 
-    return openvino.Core()
+
+def _import_openvino() -> Any:
+    """Import OpenVINO without its telemetry.
+
+    `import openvino` runs its converter's package, which reports the import to a server, from a process of its own.
+    Without the package `openvino_telemetry` it reports nothing: so that package is hidden meanwhile.
+    """
+    if "openvino" in sys.modules:
+        return sys.modules["openvino"]
+    hidden = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == _TELEMETRY}
+    for name in (_TELEMETRY, *hidden):
+        sys.modules[name] = None  # type: ignore[assignment]  # Python then says that there is no such module
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        for name in (_TELEMETRY, *hidden):
+            del sys.modules[name]
+        sys.modules.update(hidden)
 
 
 def as_openvino(config: ModelConfig, sha256: str, build: Callable[[], torch.nn.Module]) -> OpenVinoNetwork:
@@ -108,7 +128,7 @@ def _key(config: ModelConfig, sha256: str) -> str:
 
 
 def _converted(config: ModelConfig, network: torch.nn.Module, file: Path) -> OpenVinoNetwork:
-    import openvino
+    openvino = _import_openvino()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 

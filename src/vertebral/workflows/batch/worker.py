@@ -81,10 +81,13 @@ def _fetch(scan: BatchScan, out: Path, config: RunConfig) -> Scan | Earlier:
     if earlier is None:
         return read_scan(scan.path, config.series, config.max_memory_gb, need_of(config))
     options = config.model_dump(mode="json")
+    if earlier.missing_files:
+        raise OutputExistsError(
+            f"{out / earlier.missing_files[0]}: missing from an earlier result; add --overwrite to run the scan again"
+        )
     if not earlier.is_made_from(read_sha256(scan.path, config.series), options, weights_of(config)):
         raise OutputExistsError(
-            f"{out}: contains results of another scan, model or options, or an incomplete result; "
-            "add --overwrite, or choose another --out"
+            f"{out}: contains results of another scan, model or options; add --overwrite, or choose another --out"
         )
     return earlier.manifest
 
