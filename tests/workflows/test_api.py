@@ -127,6 +127,14 @@ def test_what_cannot_be_used_is_refused(phantom: Phantom, models: Models) -> Non
         vertebral.segment([1, 2], models=models)
     with pytest.raises(ReadError):
         vertebral.segment(phantom.labels, models=models)
+    with pytest.raises(ConfigError, match="unknown level 'X1'"):
+        vertebral.segment(phantom.ct, models=models, levels=("X1",))
+    with pytest.raises(ConfigError, match="DICOM series"):
+        vertebral.run(phantom.ct, "out", models=models, formats=("seg",))
+    with pytest.raises(ConfigError, match="three finite numbers"):
+        vertebral.relabel(phantom.labels, levels_at={"L1": (float("nan"), 0, 0)})
+    with pytest.raises(ReadError, match="complex"):
+        vertebral.read_ct(Volume(phantom.ct.array.astype(np.complex64), phantom.ct.affine))
     with pytest.raises(ConfigError, match="levls"):
         vertebral.segment(phantom.ct, models=models, levls=("L1",))
     flat: Any = nib.Nifti1Image(np.zeros((2, 2, 2, 3), np.int16), np.eye(4))  # type: ignore[no-untyped-call]

@@ -67,7 +67,7 @@ def write_result(
         with timer.stage("preview"):
             warnings += _attempt(drawing, folder / names.preview)
         manifest = _manifest(result)
-        manifest["options"] |= {"formats": exported.formats, "scheme": exported.scheme}
+        manifest["options"] |= {"formats": list(exported.formats), "scheme": exported.scheme}
         manifest["warnings"] = [*warnings, *tasks.warnings]
         with timer.stage("report"):
             files = sorted(path.name for path in folder.iterdir())

@@ -114,7 +114,7 @@ def test_what_is_done_is_skipped(calls: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "remedy"),
-    [({"refine": False}, "other options"), ({"model": "other"}, "another model")],
+    [({"refine": False}, "model or options"), ({"model": "other"}, "model or options")],
 )
 def test_other_results_are_not_replaced_in_silence(
     options: dict[str, Any], remedy: str, calls: list[str], tmp_path: Path
