@@ -132,7 +132,7 @@ def test_a_vertebra_without_a_level_is_dropped_and_reported(tmp_path: Path) -> N
     manifest = relabel(source, tmp_path / "out", RelabelRequest(first=level_named("L4")))
     assert [row["level"] for row in manifest["levels"]] == ["L4", "L5", "L6"]
     assert len(manifest["dropped"]) == 4
-    assert sum("was dropped" in warning for warning in manifest["warnings"]) == 4
+    assert sum("was left out" in warning for warning in manifest["warnings"]) == 4
     assert manifest["voxels_dropped"] == sum(sum(row["was"].values()) for row in manifest["dropped"])
 
 
