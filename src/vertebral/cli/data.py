@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vertebral.cli.console import AsJson, Overwrite, Quiet, errors, interruptible, print_json, stages
-from vertebral.core.errors import OutputExistsError
 
 if TYPE_CHECKING:
     from vertebral.data.verse.download import Progress
@@ -111,10 +110,10 @@ def split(
     with errors(as_json):
         from vertebral.data.verse.catalogue import load_catalogue
         from vertebral.data.verse.split import describe, make_split, write_split
+        from vertebral.io.result_folder import refuse_files
 
         out = catalog.with_name("split.json") if out is None else out
-        if out.exists() and not overwrite:
-            raise OutputExistsError(f"{out}: already exists; add --overwrite, or choose another --out")
+        refuse_files([out], overwrite)
         cases = load_catalogue(catalog)
         made = make_split(cases, mode, validation, folds, seed)  # type: ignore[arg-type]  # checked there
         write_split(made, out)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vertebral.core.errors import ConfigError
+from vertebral.runtime.stage_timer import Progress, no_progress
 
 Credentials = Annotated[
     Path | None,
@@ -16,7 +17,6 @@ Credentials = Annotated[
 ]
 CaBundle = Annotated[Path | None, typer.Option("--pacs-ca", help="File of CA certificates to verify the PACS.")]
 Store = Annotated[bool, typer.Option("--store", help="Send the DICOM results to the PACS that the CT came from.")]
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class LocalCt:
 
 @contextmanager
 def fetched(
-    source: str, credentials: Path | None, ca_bundle: Path | None, progress: Progress = lambda name, share: None
+    source: str, credentials: Path | None, ca_bundle: Path | None, progress: Progress = no_progress
 ) -> Iterator[LocalCt]:
     """Yield `source` as a local path; a series on a PACS is fetched into a private folder, deleted at the end."""
     from vertebral.io.dicom.pacs_access import is_address, parse_address, read_access

@@ -12,6 +12,7 @@ from typing import Any
 from vertebral.core.config import changed
 from vertebral.core.errors import ConfigError, InputError, ModelError, OutputExistsError, ReadError
 from vertebral.io.ct.archive import extracted
+from vertebral.io.result_folder import refuse_files
 from vertebral.io.write import atomic_write
 from vertebral.models.backends.onnx import ONNX_FILE, export_onnx
 from vertebral.models.cards import (
@@ -69,9 +70,7 @@ def export_model(
     targets = exported_files(out, file_format)
     if out.exists() and out.is_dir() == _is_zip(out):
         raise OutputExistsError(f"{out}: give a folder, or the name of a file that ends in .zip, as --out")
-    for path in targets:
-        if path.exists() and not overwrite:
-            raise OutputExistsError(f"{path}: already exists; add --overwrite, or choose another --out")
+    refuse_files(targets, overwrite)
     with _staging(out) as staging:
         _write_onnx(source, staging) if file_format == "onnx" else _copy_model(source, staging)
         card: dict[str, Any] = json.loads((staging / CARD_FILE).read_text(encoding="utf-8"))

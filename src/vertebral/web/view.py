@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 
 from vertebral.io.result_folder import open_complete_result
+from vertebral.runtime.stage_timer import Progress, no_progress
 from vertebral.web.local_server import listen, protected_app, serve
 from vertebral.web.served_result import ServedResult, prepare_result, result_routes
 
@@ -18,7 +19,7 @@ def view(
     port: int,
     open_browser: bool,
     say: Callable[[str], None],
-    progress: Callable[[str, float], None] = lambda name, share: None,
+    progress: Progress = no_progress,
 ) -> None:
     """Serve the result in `folder` until Ctrl-C; `say` receives the address. Raises InputError if it is no result."""
     result = open_complete_result(folder)

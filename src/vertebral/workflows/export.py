@@ -18,12 +18,11 @@ from vertebral.io.dicom_export.source import SourceSeries, aligned, read_source
 from vertebral.io.label_maps import WRITERS, in_scheme, names_of, require_consecutive
 from vertebral.io.meshes import read_stl
 from vertebral.io.result_folder import open_result, staging_in, writing
+from vertebral.runtime.stage_timer import Progress, no_progress
 from vertebral.stages.measure import measure
 from vertebral.stages.reconstruct import fields_of_labels, mesh_fields
 from vertebral.stages.reconstruct.config import MeshConfig
 from vertebral.workflows.config import DICOM_FORMATS, ExportConfig, ExportRunConfig
-
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def export(
     source: Path | None,
     out: Path,
     config: ExportRunConfig,
-    progress: Progress = lambda name, share: None,
+    progress: Progress = no_progress,
 ) -> tuple[list[Path], tuple[str, ...]]:
     """Write a result of `vertebral run`, or a label map with VerSe ids, in other formats to `out`.
 

@@ -1,6 +1,6 @@
 """Mesh a label map, or a result of `vertebral run`, and write the surfaces with a report."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,14 +21,13 @@ from vertebral.io.three_mf import write_3mf
 from vertebral.io.write import write_json
 from vertebral.runtime.forked_tasks import ForkedTasks
 from vertebral.runtime.hashing import file_sha256
+from vertebral.runtime.stage_timer import Progress, no_progress
 from vertebral.runtime.worker_pool import threads_for
 from vertebral.stages.reconstruct import Reconstruction, field_of, fields_of_labels, mesh_fields
 from vertebral.stages.reconstruct.cut import PLANES, cut
 from vertebral.stages.reconstruct.field import Field
 from vertebral.stages.reconstruct.printing import print_check
 from vertebral.workflows.config import MeshRunConfig
-
-Progress = Callable[[str, float], None]
 
 _REPORT = "mesh-report.json"
 _EACH = {"stl": write_stl, "ply": write_ply, "obj": write_obj}
@@ -48,9 +47,7 @@ class _MeshSource:
     notes: tuple[str, ...] = ()
 
 
-def mesh(
-    source: Path, out: Path, config: MeshRunConfig, progress: Progress = lambda name, share: None
-) -> dict[str, Any]:
+def mesh(source: Path, out: Path, config: MeshRunConfig, progress: Progress = no_progress) -> dict[str, Any]:
     """Mesh the label map or result `source`, write the surfaces and a report to `out`; return the report.
 
     `progress(stage, share)` follows the work. Files appear at the end, all or none. Raises InputError or a subclass if

@@ -10,7 +10,7 @@ from vertebral.core.config import PreprocessConfig, changed
 from vertebral.core.records import Evidence, Prepared, Scan, Segmentation, Spine
 from vertebral.io.ct.in_memory import scan_of
 from vertebral.io.ct.read import read_scan
-from vertebral.io.result_folder import ResultNames, refuse_results, staging_in
+from vertebral.io.result_folder import refuse_results, staging_in
 from vertebral.models.config import ModelConfig
 from vertebral.models.load import Models, load_models
 from vertebral.runtime.forked_tasks import ForkedTasks
@@ -26,10 +26,9 @@ from vertebral.stages.refine import refine
 from vertebral.stages.restore import restore
 from vertebral.stages.rules import StageRules
 from vertebral.workflows.config import RunConfig
-from vertebral.workflows.export import dicom_path, exported_names, source_for
 from vertebral.workflows.memory_estimate import need_of
 from vertebral.workflows.result import Result
-from vertebral.workflows.write_result import write_result
+from vertebral.workflows.write_result import check_output, write_result
 
 
 def run(
@@ -55,8 +54,7 @@ def run(
             models = models or load_models(config)
         with timer.stage("read"):
             scan = read(ct, config, tasks.count)
-            series = source_for(config, dicom_path(scan), config.series)
-            staging.refuse([*ResultNames(scan.stem).all, *exported_names(scan.stem, config)])
+            series = check_output(staging, scan, config, config.series)
         result = segment(scan, models, config, timer, tasks)
         return write_result(result, staging, config, series, tasks)
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from vertebral.core.about import DISCLAIMER, __version__
+from vertebral.core.records import Scan
 from vertebral.io.dicom_export.source import SourceSeries
 from vertebral.io.meshes import write_glb, write_stl
 from vertebral.io.occupancies import write_occupancies
@@ -33,10 +34,15 @@ def save_result(result: Result, out: Path, exported: ExportConfig, overwrite: bo
     """Write `result` to the folder `out`; return the manifest. Errors are those of `Result.save`."""
     refuse_results(out, overwrite)
     with staging_in(out, overwrite) as staging:
-        series = source_for(exported, dicom_path(result.scan), result.options.series)
-        stem = result.scan.stem
-        staging.refuse([*ResultNames(stem).all, *exported_names(stem, exported)])
+        series = check_output(staging, result.scan, exported, result.options.series)
         return write_result(result, staging, exported, series, ForkedTasks())
+
+
+def check_output(staging: Staging, scan: Scan, exported: ExportConfig, series: str | None) -> SourceSeries | None:
+    """Refuse what cannot be written; return the DICOM series that DICOM formats refer to, None without such formats."""
+    source = source_for(exported, dicom_path(scan), series)
+    staging.refuse([*ResultNames(scan.stem).all, *exported_names(scan.stem, exported)])
+    return source
 
 
 def write_result(
@@ -68,13 +74,16 @@ def write_result(
             warnings += _attempt(drawing, folder / names.preview)
         manifest = _manifest(result)
         manifest["options"] |= {"formats": list(exported.formats), "scheme": exported.scheme}
-        manifest["warnings"] = [*warnings, *tasks.warnings]
+        warnings += tasks.warnings
+        shown = len(tasks.warnings)
+        manifest["warnings"] = warnings
         with timer.stage("report"):
             files = sorted(path.name for path in folder.iterdir())
-            manifest["warnings"] += _attempt(
+            warnings += _attempt(
                 lambda: write_report(folder, manifest, files, result.surfaces, result.measurements, cutting()),
                 folder / REPORT,
             )
+        warnings += tasks.warnings[shown:]
         manifest |= {
             "memory_gb": timer.memory_gb,
             "estimated_memory_gb": round(need_of(result.options, tasks.count)(result.scan.volume.grid), 2),

@@ -13,11 +13,12 @@ import numpy as np
 
 from vertebral.core.anatomy import LEVELS, sort_levels
 from vertebral.core.config import changed
-from vertebral.core.errors import OutputExistsError, ReadError, VertebralError
+from vertebral.core.errors import ReadError, VertebralError
 from vertebral.core.volume import Array, Grid, Volume
 from vertebral.data.verse.catalogue import Catalogue, CatalogueCase, write_catalogue
 from vertebral.data.verse.layouts import ScanFiles, find_scans
 from vertebral.io.ct.read import read_geometry, read_labels
+from vertebral.io.result_folder import refuse_files
 from vertebral.io.write import read_centroids
 from vertebral.runtime.hashing import file_sha256
 from vertebral.runtime.worker_pool import ProcessDied, map_in_processes
@@ -49,8 +50,7 @@ def index_dataset(
     """
     if not root.is_dir():
         raise ReadError(f"{root}: is not a folder; give the folder of the data")
-    if out.exists() and not overwrite:
-        raise OutputExistsError(f"{out}: already exists; add --overwrite, or choose another --out")
+    refuse_files([out], overwrite)
     scans, unmatched = find_scans(root, subject)
     if not scans:
         raise ReadError(

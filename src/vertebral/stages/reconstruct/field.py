@@ -1,6 +1,6 @@
 """From occupancies and label maps to a `Field`: one solid, sampled finely enough in all directions to be contoured."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,13 @@ from vertebral.core.anatomy import BY_VERSE_ID, Level, sort_levels
 from vertebral.core.errors import InputError, VertebralError
 from vertebral.core.records import Box
 from vertebral.core.volume import Grid, Volume
+from vertebral.runtime.stage_timer import Progress, no_progress
 from vertebral.stages.reconstruct.rules import RECONSTRUCT_RULES, ReconstructRules
 
 ISO = 0.5
 
 Values = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ def fields_of_labels(
     labels: Volume,
     levels: Sequence[Level] | None = None,
     spacing_mm: float | None = None,
-    progress: Progress = lambda name, share: None,
+    progress: Progress = no_progress,
     rules: ReconstructRules = RECONSTRUCT_RULES,
 ) -> list[Field]:
     """Return the fields of a label map with VerSe ids (I, J, K), from head to tail; `levels` None takes all of them.

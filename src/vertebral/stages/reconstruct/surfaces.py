@@ -16,10 +16,11 @@ from vertebral.core.anatomy import Level
 from vertebral.core.records import Spine, Surface
 from vertebral.core.volume import Affine, Grid
 from vertebral.runtime.forked_tasks import ForkedTasks
+from vertebral.runtime.stage_timer import Progress, no_progress
 from vertebral.stages.reconstruct.clearance import neighbouring_pairs, separated
 from vertebral.stages.reconstruct.config import MeshConfig
 from vertebral.stages.reconstruct.fairing import Draft, faired, with_volume_restored
-from vertebral.stages.reconstruct.field import Field, Progress, field_of
+from vertebral.stages.reconstruct.field import Field, field_of
 from vertebral.stages.reconstruct.finishing import carved, finished, moved_along, solid_of
 from vertebral.stages.reconstruct.rules import RECONSTRUCT_RULES, ReconstructRules
 
@@ -75,7 +76,7 @@ def surface_from_mask(
 def mesh_fields(
     fields: Sequence[Field],
     config: MeshConfig,
-    progress: Progress = lambda name, share: None,
+    progress: Progress = no_progress,
     tasks: ForkedTasks | None = None,
     rules: ReconstructRules = RECONSTRUCT_RULES,
 ) -> Reconstruction:
